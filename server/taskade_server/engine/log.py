@@ -1,0 +1,371 @@
+"""The only writer: a row cannot change without its event, because `apply` does both in one transaction.
+
+Why one function: webhooks, live streams, sync and audit read the events, so whoever could change a row elsewhere
+would make all of them lie. `seq` is gapless per workspace and in commit order on both databases, because the
+workspace's counter row is updated last in the transaction and stays locked until the commit is visible.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Final, NamedTuple
+
+from taskade_server.engine.model import REGISTRY, Field, Resource
+from taskade_server.kit import ids, json, time
+from taskade_server.store.database import Tx
+
+_EVENTS: Final = "events"
+_EVENT_COLUMNS: Final = (
+    "workspace_id", "seq", "id", "type", "resource", "object_id", "project_id",
+    "actor_id", "key_id", "request_id", "at", "data", "previous",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """On whose behalf a change happens: recorded with every event."""
+
+    user_id: str | None
+    key_id: str | None = None
+    request_id: str | None = None
+
+
+@dataclass(slots=True)
+class Change:
+    """One row to write. `doc` is the whole new document, `before` the stored one (None on creation).
+
+    `action` is created, updated, deleted, restored or purged. `also` names further event types for the same change
+    (`task.completed`). `private` sets columns outside the document; None leaves them as they are.
+    """
+
+    resource: Resource
+    action: str
+    doc: dict[str, Any]
+    before: Mapping[str, Any] | None = None
+    n: int = 0
+    also: Sequence[str] = ()
+    private: Mapping[str, Any] | None = None
+
+
+class Event(NamedTuple):
+    """One entry of a workspace's log as stored; `data` and `previous` are JSON texts."""
+
+    workspace_id: str
+    seq: int
+    id: str
+    type: str
+    resource: str
+    object_id: str
+    project_id: str | None
+    actor_id: str | None
+    key_id: str | None
+    request_id: str | None
+    at: int
+    data: str
+    previous: str | None
+
+
+@dataclass(slots=True)
+class _Pending:
+    """What one unit of work has yet to write at its end."""
+
+    events: dict[str, list[list[Any]]] = field(default_factory=dict)
+    heads: dict[str, int] = field(default_factory=dict)
+
+
+def apply(tx: Tx, actor: Actor, changes: Sequence[Change]) -> list[str]:
+    """Write rows and their events; returns the rendered documents (JSON texts) in order.
+
+    All changes of one call to the same resource and action are written together, so a thousand cost little more than
+    the rows themselves. `updated_at` and `version` are set here.
+    """
+    now = time.now_ms()
+    stamp = time.format_ms(now)
+    rendered: list[str] = []
+    groups: dict[tuple[str, str], list[tuple[Change, str]]] = {}
+    for change in changes:
+        _stamp(change, actor, stamp)
+        text = json.encode(change.doc)
+        rendered.append(text)
+        groups.setdefault((change.resource.name, change.action), []).append((change, text))
+    for (name, action), group in groups.items():
+        resource = REGISTRY[name]
+        if action == "created":
+            _insert(tx, resource, group)
+        elif action == "purged" or (action == "deleted" and not resource.trash):
+            _purge(tx, resource, group)
+        else:
+            _update(tx, resource, group)
+        if any(resource.alters_grants(change.before, change.doc) for change, _ in group):
+            tx.run("UPDATE counters SET value = value + 1 WHERE name = 'grants'")
+    pending = _pending(tx)
+    for change, text in zip(changes, rendered, strict=True):
+        _append(pending, actor, change, text, now)
+    return rendered
+
+
+def commit_seqs(tx: Tx) -> dict[str, int]:
+    """After the commit: the log position of each workspace that the unit wrote to."""
+    return _pending(tx).heads
+
+
+def lock(tx: Tx, workspace_id: str) -> None:
+    """Make units that check a rule across rows of one workspace (such as cycles) wait for each other on PostgreSQL."""
+    if tx.for_update:
+        tx.one("SELECT seq FROM log_heads WHERE workspace_id = ? FOR UPDATE", (workspace_id,))
+
+
+def head(tx: Tx, workspace_id: str) -> int:
+    """The seq of the newest event of a workspace; 0 before the first."""
+    row = tx.one("SELECT seq FROM log_heads WHERE workspace_id = ?", (workspace_id,))
+    return int(row[0]) if row else 0
+
+
+def read_after(tx: Tx, workspace_id: str, seq: int, limit: int = 1000) -> list[Event]:
+    """The events after a position, oldest first; nothing can appear later at or below a seq that was returned."""
+    rows = tx.all(
+        f"SELECT {', '.join(_EVENT_COLUMNS)} FROM events WHERE workspace_id = ? AND seq > ? ORDER BY seq LIMIT ?",
+        (workspace_id, seq, limit),
+    )
+    return [Event(*row) for row in rows]
+
+
+def touch(tx: Tx, object_id: str, at: int) -> None:
+    """Note when something was last used; that is no change of it, so it has no event."""
+    tx.run(
+        "INSERT INTO last_used (id, at) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET at = excluded.at",
+        (object_id, at),
+    )
+
+
+def setting(tx: Tx, name: str, initial: str) -> str:
+    """A value of the installation, written on first use; it belongs to no workspace, so it has no event."""
+    tx.run("INSERT INTO settings (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING", (name, initial))
+    row = tx.one("SELECT value FROM settings WHERE name = ?", (name,))
+    return str(row[0]) if row else initial
+
+
+def verify(tx: Tx) -> list[str]:
+    """Compare the tables with what replaying the whole log gives; returns the differences in plain words."""
+    state: dict[tuple[str, str], tuple[str, str]] = {}
+    faults: list[str] = []
+    for (workspace_id,) in tx.all("SELECT workspace_id FROM log_heads ORDER BY workspace_id"):
+        seqs = [row[0] for row in tx.all("SELECT seq FROM events WHERE workspace_id = ? ORDER BY seq", (workspace_id,))]
+        if seqs != list(range(1, head(tx, workspace_id) + 1)):
+            faults.append(f"the log of {workspace_id} has gaps or a wrong head")
+    for name, object_id, kind, data in tx.all(
+        "SELECT resource, object_id, type, data FROM events ORDER BY workspace_id, seq"
+    ):
+        state[name, object_id] = (kind, data)
+    for resource in REGISTRY.values():
+        faults += _compare(tx, resource, state)
+    return faults
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+
+def _stamp(change: Change, actor: Actor, stamp: str) -> None:
+    doc = change.doc
+    doc["updated_at"] = stamp
+    if change.action == "created":
+        doc["created_at"], doc["created_by"], doc["version"] = (
+            stamp,
+            doc.get("created_by") or actor.user_id,
+            1,
+        )
+        if change.resource.trash:
+            doc["deleted_at"] = None
+        change.doc = {name: doc[name] for name in change.resource.fields}
+        return
+    doc["version"] = int(doc["version"]) + 1
+    if change.action in ("deleted", "restored"):
+        doc["deleted_at"] = stamp if change.action == "deleted" and change.resource.trash else None
+
+
+def _insert(tx: Tx, resource: Resource, group: list[tuple[Change, str]]) -> None:
+    first = _allocate(tx, resource, len(group))
+    rows, side = [], []
+    searchable = []
+    for (change, text), n in zip(group, first, strict=True):
+        change.n = n
+        row = [n, *resource.to_columns(change.doc, change.private or {}), text]
+        if resource.search:
+            words = resource.search_text(change.doc)
+            searchable.append((n, words))
+            if tx.dialect == "postgresql":
+                row.append(words.split())
+        rows.append(row)
+        workspace_id = change.doc["workspace_id"]
+        side += [(workspace_id, name, value, number, n) for name, value, number in resource.side_rows(change.doc)]
+    _write_many(tx, _insert_sql(resource.name, tx.dialect), rows)
+    if side:
+        _write_many(tx, _side_sql(resource.side_table), side)
+    if searchable and tx.dialect == "sqlite":
+        tx.defer(f"INSERT INTO {resource.table}_fts (rowid, words) VALUES (?, ?)", searchable)
+
+
+def _update(tx: Tx, resource: Resource, group: list[tuple[Change, str]]) -> None:
+    statements: dict[str, list[list[Any]]] = {}
+    searchable = []
+    for change, text in group:
+        before = change.before or {}
+        changed = [item for item in resource.stored if before.get(item.name) != change.doc[item.name]]
+        names, values = _changed_columns(changed, change)
+        if resource.search and any(before.get(name) != change.doc[name] for name in resource.search):
+            words = resource.search_text(change.doc)
+            searchable.append((change.n, words))
+            if tx.dialect == "postgresql":
+                names, values = [*names, "search"], [*values, words.split()]
+        sql = _update_sql(resource.table, tuple(names))
+        statements.setdefault(sql, []).append([*values, text, change.n])
+        if resource.multiple:
+            _update_side(tx, resource, change)
+    for sql, rows in statements.items():
+        _write_many(tx, sql, rows)
+    if searchable and tx.dialect == "sqlite":
+        tx.defer(f"INSERT OR REPLACE INTO {resource.table}_fts (rowid, words) VALUES (?, ?)", searchable)
+
+
+def _changed_columns(changed: list[Field], change: Change) -> tuple[list[str], list[Any]]:
+    names = [name for item in changed for name, _ in item.sql_columns()]
+    values = [value for item in changed for value in change.resource.column_values(item, change.doc)]
+    for name, value in (change.private or {}).items():
+        names.append(name)
+        values.append(value)
+    return names, values
+
+
+def _update_side(tx: Tx, resource: Resource, change: Change) -> None:
+    if all((change.before or {}).get(item.name) == change.doc[item.name] for item in resource.multiple):
+        return
+    old, new = resource.side_rows(change.before or change.doc), resource.side_rows(change.doc)
+    workspace_id = change.doc["workspace_id"]
+    if gone := old - new:
+        tx.many(
+            f"DELETE FROM {resource.side_table} WHERE workspace_id = ? AND field = ? AND value = ? AND n = ?",
+            [(workspace_id, name, value, change.n) for name, value, _ in gone],
+        )
+    if fresh := new - old:
+        rows = [(workspace_id, name, value, number, change.n) for name, value, number in fresh]
+        _write_many(tx, _side_sql(resource.side_table), rows)
+
+
+def _purge(tx: Tx, resource: Resource, group: list[tuple[Change, str]]) -> None:
+    numbers = [(change.n,) for change, _ in group]
+    tx.many(f"DELETE FROM {resource.table} WHERE n = ?", numbers)
+    if resource.multiple:
+        tx.many(f"DELETE FROM {resource.side_table} WHERE n = ?", numbers)
+    if resource.search and tx.dialect == "sqlite":
+        tx.many(f"DELETE FROM {resource.table}_fts WHERE rowid = ?", numbers)
+
+
+def _append(pending: _Pending, actor: Actor, change: Change, text: str, now: int) -> None:
+    resource, doc = change.resource, change.doc
+    project = doc["id"] if resource.project_column == "id" else doc.get("project_id")
+    previous = None
+    if change.before is not None and change.action != "purged":
+        previous = json.encode({name: value for name, value in change.before.items() if value != doc.get(name)})
+    events = pending.events.setdefault(doc["workspace_id"], [])
+    for kind in (resource.event_type(change.action), *change.also):
+        events.append([kind, resource.name, doc["id"], project, actor.user_id, actor.key_id, actor.request_id,
+                       now, text, previous])  # fmt: skip
+
+
+def _pending(tx: Tx) -> _Pending:
+    found = tx.context.get("log")
+    if found is None:
+        found = tx.context["log"] = _Pending()
+        tx.before_commit.append(lambda: _flush(tx))
+    assert isinstance(found, _Pending)
+    return found
+
+
+def _flush(tx: Tx) -> None:
+    """Give the buffered events their numbers. Workspaces in id order, so that two units never lock crosswise."""
+    pending = _pending(tx)
+    rows: list[list[Any]] = []
+    for workspace_id in sorted(pending.events):
+        events = pending.events[workspace_id]
+        found = tx.one(
+            "INSERT INTO log_heads (workspace_id, seq) VALUES (?, ?)"
+            " ON CONFLICT (workspace_id) DO UPDATE SET seq = log_heads.seq + excluded.seq RETURNING seq",
+            (workspace_id, len(events)),
+        )
+        assert found is not None
+        last = pending.heads[workspace_id] = int(found[0])
+        for offset, event in enumerate(events, start=last - len(events) + 1):
+            rows.append([workspace_id, offset, ids.new("evt"), *event])
+    pending.events.clear()
+    if rows:
+        _write_many(
+            tx,
+            f"INSERT INTO {_EVENTS} ({', '.join(_EVENT_COLUMNS)}) VALUES ({_marks(len(_EVENT_COLUMNS))})",
+            rows,
+        )
+
+
+def _allocate(tx: Tx, resource: Resource, count: int) -> list[int]:
+    if tx.dialect == "postgresql":
+        found = tx.all(f"SELECT nextval('{resource.table}_n_seq') FROM generate_series(1, ?)", (count,))
+        return [int(row[0]) for row in found]
+    row = tx.one(f"SELECT COALESCE(MAX(n), 0) FROM {resource.table}")
+    start = int(row[0]) + 1 if row else 1
+    return list(range(start, start + count))
+
+
+def _write_many(tx: Tx, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+    if len(rows) == 1:
+        tx.run(sql, rows[0])
+    else:
+        tx.many(sql, rows)
+
+
+@cache
+def _insert_sql(name: str, dialect: str) -> str:
+    resource = REGISTRY[name]
+    columns = ["n", *(column for column, _ in resource.columns), "doc"]
+    marks = ["?"] * len(columns)
+    if resource.search and dialect == "postgresql":
+        columns.append("search")
+        marks.append("array_to_tsvector(?::text[])")
+    names = ", ".join(f'"{column}"' for column in columns)
+    return f"INSERT INTO {resource.table} ({names}) VALUES ({', '.join(marks)})"
+
+
+@cache
+def _update_sql(table: str, names: tuple[str, ...]) -> str:
+    sets = [f"{name} = {'array_to_tsvector(?::text[])' if name == 'search' else '?'}" for name in (*names, "doc")]
+    return f"UPDATE {table} SET {', '.join(sets)} WHERE n = ?"
+
+
+def _side_sql(table: str) -> str:
+    return f"INSERT INTO {table} (workspace_id, field, value, number, n) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+
+
+def _marks(count: int) -> str:
+    return ", ".join("?" * count)
+
+
+# ---- verifying -------------------------------------------------------------------------------------------------------
+
+
+def _compare(tx: Tx, resource: Resource, state: Mapping[tuple[str, str], tuple[str, str]]) -> Iterable[str]:
+    purged = resource.event_type("purged" if resource.trash else "deleted")
+    expected = {key[1]: data for key, (kind, data) in state.items() if key[0] == resource.name and kind != purged}
+    public = [f'"{name}"' for item in resource.stored for name, _ in item.sql_columns()]
+    side: dict[int, set[tuple[str, str, float | None]]] = {}
+    if resource.multiple:
+        for n, name, value, number in tx.all(f"SELECT n, field, value, number FROM {resource.side_table}"):
+            side.setdefault(n, set()).add((name, value, number))
+    for n, doc, *columns in tx.all(f"SELECT n, doc, {', '.join(public)} FROM {resource.table}"):
+        object_id = json.decode(doc)["id"]
+        if expected.pop(object_id, None) != doc:
+            yield f"{resource.name} {object_id} differs from the log"
+        decoded = json.decode(doc)
+        if resource.to_columns(decoded, {})[: len(public)] != columns:
+            yield f"{resource.name} {object_id} has columns that differ from its document"
+        if resource.multiple and resource.side_rows(decoded) != side.pop(n, set()):
+            yield f"{resource.name} {object_id} has values that differ from its document"
+    yield from (f"{resource.name} {object_id} is in the log but not in its table" for object_id in expected)
+    yield from (f"{resource.side_table} has values of row {n}, which does not exist" for n in side)

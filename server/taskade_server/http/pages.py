@@ -1,0 +1,80 @@
+"""What is served outside /v1: the welcome, health, the OpenAPI document and a page for every error code.
+
+Why an error page in the server itself: the `type` of a problem then leads somewhere on every installation, online or not.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from taskade_server import __version__
+from taskade_server.http.wire import Reply, Request
+from taskade_server.kit import json
+from taskade_server.kit.errors import NotFound, Problem, did_you_mean, problem_classes
+from taskade_server.store.database import Database, StoreError
+
+Page = Callable[[Request], Awaitable[Reply]]
+PROBLEMS: Final[dict[str, type[Problem]]] = {cls.code: cls for cls in problem_classes()}
+
+
+def exact(db: Database, openapi: str) -> dict[str, Page]:
+    """The pages by path."""
+
+    async def welcome(request: Request) -> Reply:
+        links = {
+            "api": "/v1",
+            "openapi": "/openapi.json",
+            "errors": "/problems",
+            "health": "/health",
+            "ready": "/ready",
+        }
+        return Reply(200, json.encode({"name": "Taskade API server", "version": __version__, "links": links}))
+
+    async def health(request: Request) -> Reply:
+        return Reply(200, '{"status":"ok"}')
+
+    async def ready(request: Request) -> Reply:
+        try:
+            await db.read(lambda tx: tx.one("SELECT value FROM counters WHERE name = 'grants'"))
+        except StoreError:
+            return Reply(503, '{"status":"database unavailable"}', [(b"retry-after", b"1")])
+        return Reply(200, '{"status":"ready"}')
+
+    async def document(request: Request) -> Reply:
+        return Reply(200, openapi, [(b"cache-control", b"no-cache")])
+
+    async def problems(request: Request) -> Reply:
+        return Reply(200, json.encode([describe(cls) for cls in PROBLEMS.values()]))
+
+    return {
+        "/": welcome,
+        "/v1": welcome,
+        "/health": health,
+        "/ready": ready,
+        "/openapi.json": document,
+        "/problems": problems,
+    }
+
+
+def prefixes() -> dict[str, Page]:
+    """The pages by the beginning of their path."""
+
+    async def problem(request: Request) -> Reply:
+        code = request.path.removeprefix("/problems/")
+        if code not in PROBLEMS:
+            raise NotFound(
+                f'There is no error "{code[:80]}".{did_you_mean(code, PROBLEMS)} GET /problems lists them all.'
+            )
+        return Reply(200, json.encode(describe(PROBLEMS[code])))
+
+    return {"/problems/": problem}
+
+
+def describe(cls: type[Problem]) -> dict[str, object]:
+    """An error code for people: what it means and what to do."""
+    return {
+        "code": cls.code,
+        "status": cls.status,
+        "title": cls.title,
+        "meaning": (cls.__doc__ or "").strip(),
+        "what_to_do": cls.advice,
+    }

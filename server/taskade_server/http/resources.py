@@ -1,0 +1,305 @@
+"""What the routes do: reading is the same for all resources, writing calls the domain's verbs.
+
+Why plain functions of (call, tx): they cannot tell whether a socket or a batch calls them.
+"""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+from taskade_server.domain import identity, projects, tasks, workspaces
+from taskade_server.engine import access, filters, query
+from taskade_server.engine.edit import Context
+from taskade_server.engine.filters import Leaf
+from taskade_server.engine.model import Resource
+from taskade_server.http.wire import Call, Handler, Headers, Reply
+from taskade_server.kit import json, time
+from taskade_server.kit.errors import Invalid, Issue, Malformed, NotFound
+from taskade_server.store.database import Tx
+
+Verb = Callable[[Tx, Context, str], str]
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+def reading(resource: Resource) -> Handler:
+    """GET /{resource}/{id}."""
+
+    def handle(call: Call, tx: Tx) -> Reply:
+        row = query.get(tx, call.principal, resource, call.path[0])
+        if row is None:
+            raise _missing(tx, call, resource, call.path[0])
+        return one(call, tx, resource, row.document)
+
+    return handle
+
+
+def listing(resource: Resource, within: str = "") -> Handler:
+    """GET /{resource}; `within` names the member that the path's id fixes (members of a project)."""
+
+    def handle(call: Call, tx: Tx) -> Reply:
+        return _list(call, tx, resource, None, within)
+
+    return handle
+
+
+def querying(resource: Resource) -> Handler:
+    """QUERY /{resource} (RFC 10008) and POST /{resource}/query."""
+
+    def handle(call: Call, tx: Tx) -> Reply:
+        if call.body is None:
+            raise Malformed('The body is a JSON object such as {"filter": {...}, "sort": "-due_date", "limit": 50}.')
+        return _list(call, tx, resource, call.body, "")
+
+    return handle
+
+
+def _list(call: Call, tx: Tx, resource: Resource, body: Any, within: str) -> Reply:
+    fixed: tuple[Leaf, ...] = ()
+    if within:
+        owner = workspaces.WORKSPACE if within == "workspace_id" else projects.PROJECT
+        if query.get(tx, call.principal, owner, call.path[0]) is None:
+            raise _missing(tx, call, owner, call.path[0])
+        fixed = (Leaf(resource.fields[within], "eq", (call.path[0],)),)
+    parsed = query.parse(tx, call.principal, resource, call.secret, call.pairs(), body, fixed)
+    if within == "workspace_id":
+        parsed.where = filters.And((parsed.where, filters.Not(Leaf(resource.fields["project_id"], "exists"))))
+    page = query.run(tx, call.principal, parsed, call.secret)
+    headers: Headers = []
+    if page.cursor is not None:
+        headers.append((b"link", f'<{_next_url(call, page.cursor)}>; rel="next"'.encode()))
+    if page.total is not None:
+        headers.append((b"total-count", str(page.total).encode()))
+    documents = (
+        [_with_usage(tx, document) for document in page.documents] if resource is identity.API_KEY else page.documents
+    )
+    return Reply(200, f"[{','.join(documents)}]", headers)
+
+
+def _next_url(call: Call, cursor: str) -> str:
+    kept = [part for part in call.query_string.split("&") if part and part.partition("=")[0] != "cursor"]
+    return f"{call.url}?{'&'.join([*kept, f'cursor={cursor}'])}"
+
+
+def one(
+    call: Call, tx: Tx, resource: Resource, document: str, status: int = 200, *, headers: Headers | None = None
+) -> Reply:
+    """A single resource as a reply: includes, fields, ETag, 304."""
+    version = _version(document)
+    etag = f'"{version}"'
+    if resource is identity.API_KEY:
+        document = _with_usage(tx, document)
+    if call.query_string:
+        include, fields = query.parse_shape(resource, call.pairs())
+        document = query.shape(tx, call.principal, resource, [document], include, fields)[0]
+        etag = f'"{version}-{hashlib.blake2b(document.encode(), digest_size=6).hexdigest()}"'
+    if call.if_none_match is not None and status == 200 and _names(call.if_none_match, etag):
+        return Reply(304, None, [(b"etag", etag.encode())])
+    return Reply(status, document, [(b"etag", etag.encode()), *(headers or [])])
+
+
+def _names(header: str, etag: str) -> bool:
+    return header.strip() == "*" or etag in [part.strip().removeprefix("W/") for part in header.split(",")]
+
+
+def _version(document: str) -> str:
+    start = document.index('"version":') + 10
+    end = start
+    while document[end].isdigit():
+        end += 1
+    return document[start:end]
+
+
+def _missing(tx: Tx, call: Call, resource: Resource, object_id: str) -> NotFound:
+    if resource.trash and query.get(tx, call.principal, resource, object_id, deleted=True) is not None:
+        path = f"/v1/{resource.plural}/{object_id}/restore"
+        return NotFound(f"The {resource.name} {object_id} is in the trash; POST {path} brings it back.")
+    return NotFound(f"There is no {resource.name} {object_id[:80]} that this key can see.")
+
+
+def _with_usage(tx: Tx, document: str) -> str:
+    """A key's document with the time of its last use, which is no change of the key and so not part of its row."""
+    key = json.decode(document)
+    row = tx.one("SELECT at FROM last_used WHERE id = ?", (key["id"],))
+    return json.encode({**key, "last_used_at": time.format_ms(row[0])}) if row else document
+
+
+def me(call: Call, tx: Tx) -> Reply:
+    """GET /users/me."""
+    row = query.get(tx, call.principal, identity.USER, call.principal.user_id)
+    if row is None:
+        # A user without any workspace still is somebody.
+        found = tx.one("SELECT doc FROM users WHERE id = ?", (call.principal.user_id,))
+        return one(call, tx, identity.USER, found[0] if found else "{}")
+    return one(call, tx, identity.USER, row.document)
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+
+def creating(resource: Resource, verb: Callable[[Tx, Context, Any], str]) -> Handler:
+    """POST /{resource}."""
+
+    def handle(call: Call, tx: Tx) -> Reply:
+        document = verb(tx, call.context(), _body(call))
+        location = f"/v1/{resource.plural}/{json.decode(document)['id']}"
+        return one(call, tx, resource, document, 201, headers=[(b"location", location.encode())])
+
+    return handle
+
+
+def changing(resource: Resource, verb: Callable[[Tx, Context, str, Any], str]) -> Handler:
+    """PUT or PATCH /{resource}/{id}, and verbs that take a body."""
+
+    def handle(call: Call, tx: Tx) -> Reply:
+        return one(call, tx, resource, verb(tx, call.context(), call.path[0], _body(call)))
+
+    return handle
+
+
+def acting(resource: Resource, verb: Verb) -> Handler:
+    """POST /{resource}/{id}/{verb} without a body."""
+
+    def handle(call: Call, tx: Tx) -> Reply:
+        _no_body(call)
+        return one(call, tx, resource, verb(tx, call.context(), call.path[0]))
+
+    return handle
+
+
+def deleting(verb: Callable[[Tx, Context, str], None]) -> Handler:
+    """DELETE /{resource}/{id}."""
+
+    def handle(call: Call, tx: Tx) -> Reply:
+        call.no_parameters()
+        _no_body(call)
+        verb(tx, call.context(), call.path[0])
+        return Reply(204)
+
+    return handle
+
+
+def _body(call: Call) -> Any:
+    if call.body is None:
+        raise Malformed(
+            "The request needs a JSON body and has none.", errors=[Issue("required", "The body is empty.", pointer="")]
+        )
+    return call.body
+
+
+def _no_body(call: Call) -> None:
+    if call.body:
+        raise Invalid(
+            "This operation takes no body.", errors=[Issue("not_allowed", "Send no body, or {}.", pointer="")]
+        )
+
+
+def create_workspace(tx: Tx, context: Context, body: Any) -> str:
+    """A workspace with the built-in templates."""
+    document = workspaces.create(tx, context, body)
+    projects.add_builtin_templates(tx, context, json.decode(document)["id"])
+    return document
+
+
+def create_project(tx: Tx, context: Context, body: Any) -> str:
+    """A project, with the tasks of its template if it names one."""
+    if isinstance(body, dict) and body.get("template_id") is not None:
+        return tasks.instantiate(tx, context, body)
+    return projects.create(tx, context, body)
+
+
+def create_key(call: Call, tx: Tx) -> Reply:
+    """POST /api-keys: the only answer that ever holds the secret."""
+    call.no_parameters()
+    document, secret = identity.create_key(tx, call.context(), _body(call))
+    location = f"/v1/api-keys/{json.decode(document)['id']}"
+    return Reply(
+        201,
+        json.encode({**json.decode(document), "secret": secret}),
+        [(b"location", location.encode()), (b"etag", b'"1"')],
+    )
+
+
+# ---- members ---------------------------------------------------------------------------------------------------------
+
+
+def adding_member(verb: Callable[[Tx, Context, str, Any], str]) -> Handler:
+    """POST /{resource}/{id}/members."""
+
+    def handle(call: Call, tx: Tx) -> Reply:
+        return one(call, tx, identity.MEMBER, verb(tx, call.context(), call.path[0], _body(call)), 201)
+
+    return handle
+
+
+def changing_member(verb: Callable[[Tx, Context, str, str, Any], str]) -> Handler:
+    """PUT or PATCH /{resource}/{id}/members/{user}."""
+
+    def handle(call: Call, tx: Tx) -> Reply:
+        return one(call, tx, identity.MEMBER, verb(tx, call.context(), call.path[0], call.path[1], _body(call)))
+
+    return handle
+
+
+def removing_member(verb: Callable[[Tx, Context, str, str], None]) -> Handler:
+    """DELETE /{resource}/{id}/members/{user}."""
+
+    def handle(call: Call, tx: Tx) -> Reply:
+        call.no_parameters()
+        verb(tx, call.context(), call.path[0], call.path[1])
+        return Reply(204)
+
+    return handle
+
+
+# ---- bulk ------------------------------------------------------------------------------------------------------------
+
+
+def create_tasks(call: Call, tx: Tx) -> Reply:
+    """POST /tasks/bulk."""
+    call.no_parameters()
+    return Reply(201, f"[{','.join(tasks.create_bulk(tx, call.context(), _body(call)))}]")
+
+
+def update_tasks(call: Call, tx: Tx) -> Reply:
+    """PATCH /tasks/bulk."""
+    call.no_parameters()
+    chosen, condition, patch = tasks.selection(_body(call), wants_set=True)
+    documents = tasks.update_bulk(tx, call.context(), _chosen(call, tx, chosen, condition), patch)
+    return Reply(200, f"[{','.join(documents)}]")
+
+
+def delete_tasks(call: Call, tx: Tx) -> Reply:
+    """DELETE /tasks/bulk."""
+    call.no_parameters()
+    chosen, condition, _ = tasks.selection(_body(call), wants_set=False)
+    documents = tasks.delete_bulk(tx, call.context(), _chosen(call, tx, chosen, condition))
+    return Reply(200, f"[{','.join(documents)}]")
+
+
+def _chosen(call: Call, tx: Tx, chosen: list[str] | None, condition: Any) -> list[str]:
+    if chosen is not None:
+        return chosen
+    parsed = query.parse(tx, call.principal, tasks.TASK, call.secret, [], {"filter": condition})
+    found = query.select_ids(tx, call.principal, parsed, tasks.MAX_BULK)
+    if len(found) > tasks.MAX_BULK:
+        detail = f"The filter selects more than {tasks.MAX_BULK:,} tasks; narrow it and send several requests."
+        raise Invalid(detail, errors=[Issue("too_many", detail, pointer="/filter")])
+    return found
+
+
+def require(call: Call, scope: str) -> None:
+    """Forbidden unless the caller's key has the scope of the route."""
+    if scope:
+        access.require_scope(call.principal, scope)
+
+
+restore_by_name: dict[str, Verb] = {
+    "workspaces": workspaces.restore,
+    "projects": projects.restore,
+    "tasks": tasks.restore,
+    "comments": tasks.restore_comment,
+    "templates": projects.restore_template,
+    "users": identity.restore_user,
+}

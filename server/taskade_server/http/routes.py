@@ -1,0 +1,200 @@
+"""The API as one table: method, path, operation id, scope, handler and what the documentation needs.
+
+Why a table: dispatch, the OpenAPI document, the permission matrix and whatever is generated later read the same
+rows, so an operation cannot exist in one of them only.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Literal
+
+from taskade_server.domain import identity, projects, tasks, workspaces
+from taskade_server.engine.model import Resource
+from taskade_server.http import resources as do
+from taskade_server.http.wire import Handler
+
+MIB: Final = 1 << 20
+Body = Literal[
+    "",
+    "create",
+    "patch",
+    "query",
+    "bulk_create",
+    "bulk_update",
+    "bulk_delete",
+    "member",
+    "member_role",
+    "move",
+    "empty",
+]
+Answer = Literal["one", "list", "none", "key"]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One operation. `path` is below /v1 with {id} and {user}; `heavy` ones may touch thousands of rows."""
+
+    method: str
+    path: str
+    operation_id: str
+    scope: str
+    handler: Handler
+    resource: Resource
+    summary: str
+    writes: bool = False
+    heavy: bool = False
+    body: Body = ""
+    answer: Answer = "one"
+    status: int = 200
+    max_body: int = MIB
+    listing: bool = False
+    batchable: bool = True
+
+
+RESOURCES: Final = (
+    workspaces.WORKSPACE, projects.PROJECT, tasks.TASK, tasks.COMMENT, projects.TEMPLATE, identity.USER, identity.API_KEY,
+)  # fmt: skip
+
+_CREATE: Final = {
+    "workspaces": do.create_workspace,
+    "projects": do.create_project,
+    "tasks": tasks.create,
+    "comments": tasks.create_comment,
+    "templates": projects.create_template,
+    "users": identity.create_user,
+}
+_UPDATE: Final = {
+    "workspaces": workspaces.update,
+    "projects": projects.update,
+    "tasks": tasks.update,
+    "comments": tasks.update_comment,
+    "templates": projects.update_template,
+    "users": identity.update_user,
+    "api-keys": identity.update_key,
+}
+_DELETE: Final = {
+    "workspaces": workspaces.delete,
+    "projects": projects.delete,
+    "tasks": tasks.delete,
+    "comments": tasks.delete_comment,
+    "templates": projects.delete_template,
+    "users": identity.delete_user,
+    "api-keys": identity.delete_key,
+}
+
+
+def all_routes() -> list[Route]:
+    """Every operation under /v1."""
+    found: list[Route] = []
+    for resource in RESOURCES:
+        found += _reads(resource)
+        found += _writes(resource)
+    found += [*_task_routes(), *_project_routes(), *_member_routes("workspaces"), *_member_routes("projects")]
+    found.append(Route("GET", "/users/me", "users.me", "", do.me, identity.USER, "The user this key acts as"))
+    return found
+
+
+def _article(resource: Resource) -> str:
+    noun = resource.name.replace("_", " ").replace("api", "API")
+    return f"an {noun}" if noun[0] in "aeiouA" else f"a {noun}"
+
+
+def _reads(resource: Resource) -> Iterator[Route]:
+    name, one = resource.plural, _article(resource)
+    scope, path = f"{name}:read", f"/{name}"
+    nouns = name.replace("-", " ").replace("api", "API")
+    yield Route(
+        "GET", path, f"{name}.list", scope, do.listing(resource), resource, f"List {nouns}", answer="list", listing=True
+    )
+    yield Route("GET", f"{path}/{{id}}", f"{name}.get", scope, do.reading(resource), resource, f"Read {one}")
+    for method, where, suffix in (("QUERY", path, "query"), ("POST", f"{path}/query", "query_post")):
+        yield Route(method, where, f"{name}.{suffix}", scope, do.querying(resource), resource,
+                    f"Query {nouns} with a JSON document", body="query", answer="list")  # fmt: skip
+
+
+def _writes(resource: Resource) -> Iterator[Route]:
+    name, one = resource.plural, _article(resource)
+    scope, path = f"{name}:write", f"/{name}"
+    if resource is identity.API_KEY:
+        yield Route("POST", path, f"{name}.create", scope, do.create_key, resource, f"Create {one}", writes=True, body="create",
+                    answer="key", status=201, batchable=False)  # fmt: skip
+    else:
+        yield Route("POST", path, f"{name}.create", scope, do.creating(resource, _CREATE[name]), resource, f"Create {one}",
+                    writes=True, body="create", status=201)  # fmt: skip
+    change = do.changing(resource, _UPDATE[name])
+    for method, suffix in (("PATCH", "update"), ("PUT", "put")):
+        yield Route(method, f"{path}/{{id}}", f"{name}.{suffix}", scope, change, resource, f"Change {one} by merge patch",
+                    writes=True, body="patch")  # fmt: skip
+    yield Route("DELETE", f"{path}/{{id}}", f"{name}.delete", scope, do.deleting(_DELETE[name]), resource,
+                f"Move {one} to the trash" if resource.trash else f"Revoke {one}", writes=True, answer="none", status=204,
+                heavy=name == "projects")  # fmt: skip
+    if resource.trash:
+        yield Route("POST", f"{path}/{{id}}/restore", f"{name}.restore", scope, do.acting(resource, do.restore_by_name[name]), resource,
+                    f"Bring {one} back from the trash", writes=True, body="empty", heavy=name == "projects")  # fmt: skip
+
+
+def _task_routes() -> Iterator[Route]:
+    scope, task, big = "tasks:write", tasks.TASK, 8 * MIB
+    yield Route("POST", "/tasks/bulk", "tasks.create_bulk", scope, do.create_tasks, task, "Create up to 1,000 tasks, all or none",
+                writes=True, heavy=True, body="bulk_create", answer="list", status=201, max_body=big)  # fmt: skip
+    yield Route("PATCH", "/tasks/bulk", "tasks.update_bulk", scope, do.update_tasks, task, "Change up to 1,000 tasks, all or none",
+                writes=True, heavy=True, body="bulk_update", answer="list", max_body=big)  # fmt: skip
+    yield Route("DELETE", "/tasks/bulk", "tasks.delete_bulk", scope, do.delete_tasks, task, "Move up to 1,000 tasks to the trash",
+                writes=True, heavy=True, body="bulk_delete", answer="list", max_body=big)  # fmt: skip
+    for verb, category, summary in (
+        ("complete", "done", "Complete a task: move it to the first done status"),
+        ("reopen", "todo", "Reopen a task: move it to the first todo status"),
+    ):
+        yield Route("POST", f"/tasks/{{id}}/{verb}", f"tasks.{verb}", scope,
+                    do.acting(task, partial(tasks.set_status, category=category)),
+                    task, summary, writes=True, body="empty")  # fmt: skip
+    yield Route("POST", "/tasks/{id}/move", "tasks.move", scope, do.changing(task, tasks.move), task,
+                "Move a task to a project, parent or place among its siblings", writes=True, body="move")  # fmt: skip
+
+
+def _project_routes() -> Iterator[Route]:
+    for verb, archived in (("archive", True), ("unarchive", False)):
+        yield Route("POST", f"/projects/{{id}}/{verb}", f"projects.{verb}", "projects:write",
+                    do.acting(projects.PROJECT, partial(projects.archive, archived=archived)),
+                    projects.PROJECT, "Archive a project" if archived else "Make an archived project active again",
+                    writes=True, body="empty")  # fmt: skip
+
+
+def _member_routes(name: str) -> Iterator[Route]:
+    module = workspaces if name == "workspaces" else projects
+    noun, within = name[:-1], f"{name[:-1]}_id"
+    path, member = f"/{name}/{{id}}/members", identity.MEMBER
+    yield Route("GET", path, f"{name}.members.list", f"{name}:read", do.listing(member, within), member, f"List the members of a {noun}",
+                answer="list", listing=True)  # fmt: skip
+    yield Route("POST", path, f"{name}.members.add", f"{name}:write", do.adding_member(module.add_member), member,
+                f"Add a member to a {noun}", writes=True, body="member", status=201)  # fmt: skip
+    for method, suffix in (("PATCH", "update"), ("PUT", "put")):
+        yield Route(method, f"{path}/{{user}}", f"{name}.members.{suffix}", f"{name}:write", do.changing_member(module.change_member),
+                    member, "Change a member's role", writes=True, body="member_role")  # fmt: skip
+    yield Route("DELETE", f"{path}/{{user}}", f"{name}.members.remove", f"{name}:write", do.removing_member(module.remove_member),
+                member, f"Remove a member from a {noun}", writes=True, answer="none", status=204)  # fmt: skip
+
+
+class Table:
+    """Finds the routes of a path. Literal segments win over parameters (`/tasks/bulk` over `/tasks/{id}`)."""
+
+    def __init__(self, routes: list[Route]) -> None:
+        self._by_shape: dict[tuple[str, ...], dict[str, Route]] = {}
+        for route in routes:
+            shape = tuple("*" if part.startswith("{") else part for part in route.path.strip("/").split("/"))
+            self._by_shape.setdefault(shape, {})[route.method] = route
+
+    def find(self, path: str) -> tuple[dict[str, Route], list[str]] | None:
+        """The routes of a path below /v1 by method, and its parameters; None if there is no such path."""
+        parts = tuple(path.strip("/").split("/"))
+        found = self._by_shape.get(parts)
+        if found is not None:
+            return found, []
+        shape = tuple("*" if index % 2 else part for index, part in enumerate(parts))
+        found = self._by_shape.get(shape)
+        return None if found is None else (found, [part for index, part in enumerate(parts) if index % 2])
+
+    def paths(self) -> list[str]:
+        """All first segments, for "did you mean"."""
+        return sorted({shape[0] for shape in self._by_shape})

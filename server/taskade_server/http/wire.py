@@ -1,0 +1,275 @@
+"""Requests and replies as the handlers see them, and their translation from and to ASGI.
+
+Why an own layer this thin: a framework's request object costs more than reading a task from the database does.
+"""
+
+import asyncio
+import gzip
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import zstandard
+
+from taskade_server.engine.access import Principal
+from taskade_server.engine.edit import Context
+from taskade_server.engine.log import Actor
+from taskade_server.kit import ids, json
+from taskade_server.kit.errors import InvalidQuery, Issue, Malformed, RequestTimeout, TooLarge, UnsupportedMediaType
+from taskade_server.store.database import Tx
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+RECEIVE_SECONDS: Final = 15.0
+COMPRESS_FROM: Final = 16_384
+MAX_PARAMETERS: Final = 400
+JSON_TYPE: Final = b"application/json"
+PROBLEM_TYPE: Final = b"application/problem+json"
+_JSON_BODIES: Final = frozenset({"application/json", "application/merge-patch+json", "text/json"})
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its request was complete; there is nobody to answer."""
+
+
+@dataclass(slots=True)
+class Reply:
+    """What a handler answers: status, body text (None: no body) and headers beside the usual ones."""
+
+    status: int = 200
+    body: str | None = None
+    headers: Headers = field(default_factory=list)
+    content_type: bytes = JSON_TYPE
+
+
+@dataclass(slots=True)
+class Call:
+    """One operation, whether it came by a socket or inside a batch. `path` holds the path's parameters in order."""
+
+    principal: Principal
+    secret: bytes
+    request_id: str
+    path: list[str]
+    query_string: str = ""
+    body: Any = None
+    url: str = ""
+    if_match: frozenset[str] | None = None
+    if_none_match: str | None = None
+
+    def context(self) -> Context:
+        """The caller as the domain knows it. Grants are copied: a verb may add one that its rollback must take back."""
+        known = self.principal
+        principal = Principal(
+            known.user_id, known.key_id, known.scopes, dict(known.grants), known.default_workspace, known.rate
+        )
+        return Context(principal, Actor(known.user_id, known.key_id, self.request_id), self.secret, self.if_match)
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """The query string's parameters, decoded; InvalidQuery if they are not UTF-8 or too many."""
+        if not self.query_string:
+            return []
+        try:
+            found = parse_qsl(self.query_string, keep_blank_values=True, errors="strict", max_num_fields=MAX_PARAMETERS)
+        except UnicodeDecodeError as error:
+            raise InvalidQuery("The query string is not percent-encoded UTF-8.") from error
+        except ValueError as error:
+            raise InvalidQuery(f"A request may have {MAX_PARAMETERS} parameters.") from error
+        for name, value in found:
+            if "\x00" in name or "\x00" in value:
+                raise InvalidQuery(
+                    errors=[
+                        Issue("invalid_text", "NUL (%00) is not allowed.", parameter=name.replace("\x00", "")[:100])
+                    ]
+                )
+        return found
+
+    def no_parameters(self) -> None:
+        """InvalidQuery if the request has parameters although the operation takes none."""
+        if self.query_string:
+            issues = [
+                Issue("unknown_parameter", "This operation takes no parameters.", parameter=name)
+                for name, _ in self.pairs()
+            ]
+            if issues:
+                raise InvalidQuery(errors=issues)
+
+
+Handler = Callable[[Call, Tx], Reply]
+
+
+@dataclass(slots=True)
+class Request:
+    """The parts of an ASGI request that the pipeline needs, read once."""
+
+    method: str
+    path: str
+    query_string: str
+    request_id: str
+    authorization: str = ""
+    content_type: str = ""
+    content_length: str = ""
+    accept: str = ""
+    accept_encoding: str = ""
+    if_match: str | None = None
+    if_none_match: str | None = None
+    origin: bool = False
+    host: str = ""
+    scheme: str = "http"
+    client: str = ""
+    cost: int = 0
+    limits: Headers = field(default_factory=list)
+
+
+def read_request(scope: Scope) -> Request:
+    """The request of an ASGI scope, without its body."""
+    request = Request(scope["method"], scope["path"], scope["query_string"].decode("latin-1"), ids.new("req"))
+    request.scheme = scope.get("scheme", "http")
+    client = scope.get("client")
+    request.client = client[0] if client else ""
+    for name, value in scope["headers"]:
+        take = _HEADERS.get(name)
+        if take is not None:
+            take(request, value.decode("latin-1"))
+    return request
+
+
+def _set(name: str) -> Callable[[Request, str], None]:
+    return lambda request, value: setattr(request, name, value)
+
+
+def _set_origin(request: Request, value: str) -> None:
+    request.origin = True
+
+
+_HEADERS: Final[dict[bytes, Callable[[Request, str], None]]] = {
+    b"authorization": _set("authorization"),
+    b"content-type": _set("content_type"),
+    b"content-length": _set("content_length"),
+    b"accept": _set("accept"),
+    b"accept-encoding": _set("accept_encoding"),
+    b"if-match": _set("if_match"),
+    b"if-none-match": _set("if_none_match"),
+    b"host": _set("host"),
+    b"x-forwarded-proto": _set("scheme"),
+    b"origin": _set_origin,
+}
+
+
+async def read_body(request: Request, receive: Receive, limit: int) -> bytes:
+    """The whole body. TooLarge over the limit (while it streams), RequestTimeout after 15 seconds."""
+    if request.content_length.isdigit() and int(request.content_length) > limit:
+        raise _too_large(limit)
+    try:
+        async with asyncio.timeout(RECEIVE_SECONDS):
+            return await _receive_all(receive, limit)
+    except TimeoutError as error:
+        raise RequestTimeout(f"The body did not arrive within {RECEIVE_SECONDS:.0f} seconds.") from error
+
+
+async def _receive_all(receive: Receive, limit: int) -> bytes:
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    if not message.get("more_body"):
+        body: bytes = message.get("body", b"")
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
+    chunks, size = [message.get("body", b"")], len(message.get("body", b""))
+    while message.get("more_body"):
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > limit:
+            raise _too_large(limit)
+    return b"".join(chunks)
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"The body is over {limit // 1024:,} KiB. Split the work into several requests.")
+
+
+def parse_body(request: Request, body: bytes) -> Any:
+    """The JSON of a body, None for an empty one. UnsupportedMediaType or Malformed otherwise."""
+    if not body:
+        return None
+    kind, _, parameters = request.content_type.partition(";")
+    kind = kind.strip().lower()
+    if kind not in _JSON_BODIES:
+        raise UnsupportedMediaType(f'The Content-Type is "{request.content_type[:100]}"; send application/json.')
+    charset = parameters.strip().lower().replace('"', "").removeprefix("charset=")
+    if charset not in ("", "utf-8", "utf8") and "charset" in parameters.lower():
+        raise UnsupportedMediaType("JSON is sent in UTF-8; leave the charset out.")
+    try:
+        return json.decode_strict(body)
+    except json.Faulty as error:
+        raise Malformed(str(error), errors=[Issue("malformed_json", str(error), pointer=error.pointer)]) from error
+
+
+def accepts_json(accept: str) -> bool:
+    """Whether an Accept header allows JSON."""
+    if not accept or accept == "*/*" or "application/json" in accept or "*/*" in accept or "application/*" in accept:
+        return True
+    return "+json" in accept
+
+
+def versions(header: str | None) -> frozenset[str] | None:
+    """The versions an If-Match header names; a suffix behind the version (of a reply with includes) is left out."""
+    if header is None:
+        return None
+    return frozenset(part.strip().removeprefix("W/").strip('"').partition("-")[0] for part in header.split(","))
+
+
+async def send(request: Request, reply: Reply, respond: Send) -> None:
+    """Write a reply, compressed if it is large and the client can read that."""
+    body = reply.body.encode("utf-8", "replace") if reply.body is not None else b""
+    headers: Headers = [(b"x-request-id", request.request_id.encode()), *request.limits, *reply.headers]
+    if reply.body is not None:
+        headers.append((b"content-type", reply.content_type))
+    if len(body) >= COMPRESS_FROM and request.accept_encoding:
+        body, encoding = _compress(body, request.accept_encoding)
+        headers += [(b"content-encoding", encoding), (b"vary", b"accept-encoding")] if encoding else []
+    if reply.status not in (204, 304):
+        headers.append((b"content-length", str(len(body)).encode()))
+    if request.origin:
+        headers += _CORS
+    await respond({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await respond({"type": "http.response.body", "body": b"" if request.method == "HEAD" else body})
+
+
+def _compress(body: bytes, accepted: str) -> tuple[bytes, bytes]:
+    if "zstd" in accepted:
+        return zstandard.ZstdCompressor(level=1).compress(body), b"zstd"
+    if "gzip" in accepted:
+        return gzip.compress(body, compresslevel=1, mtime=0), b"gzip"
+    return body, b""
+
+
+_EXPOSED: Final = (
+    b"ETag, Link, Location, Total-Count, Commit-Seq, Retry-After, RateLimit, RateLimit-Policy, "
+    b"X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Request-Id"
+)
+_CORS: Final[Headers] = [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", _EXPOSED)]
+
+
+def preflight(methods: list[str]) -> Headers:
+    """The headers of an answer to OPTIONS: what the path supports, and that browsers may use it from any origin.
+
+    Any origin is safe here: credentials travel in the Authorization header only, never in a cookie.
+    """
+    allow = ", ".join(methods).encode()
+    return [
+        (b"allow", allow),
+        (b"access-control-allow-methods", allow),
+        (
+            b"access-control-allow-headers",
+            b"Authorization, Content-Type, If-Match, If-None-Match, Idempotency-Key, Prefer",
+        ),
+        (b"access-control-max-age", b"86400"),
+    ]

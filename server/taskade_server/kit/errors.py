@@ -1,0 +1,252 @@
+"""The one tree of errors a client can see, each class carrying its status, code and advice.
+
+Why a tree and not status codes at the call sites: the documentation, the OpenAPI document and the wire format are
+all read from these classes, so an error cannot exist without being documented. The wire format is RFC 9457.
+"""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+
+class Issue:
+    """One fault inside a request: where it is (a JSON Pointer or a parameter name), its code, and what to do."""
+
+    __slots__ = ("code", "detail", "parameter", "pointer")
+
+    def __init__(self, code: str, detail: str, *, pointer: str | None = None, parameter: str | None = None) -> None:
+        self.code = code
+        self.detail = detail
+        self.pointer = pointer
+        self.parameter = parameter
+
+    def to_dict(self) -> dict[str, str]:
+        """The member of `errors` in a problem document."""
+        place = {"pointer": self.pointer} if self.pointer is not None else {"parameter": self.parameter or ""}
+        return {**place, "code": self.code, "detail": self.detail}
+
+    def below(self, prefix: str) -> "Issue":
+        """The same fault seen from an enclosing document (`/name` becomes `/tasks/17/name`)."""
+        return Issue(self.code, self.detail, pointer=prefix + (self.pointer or ""))
+
+
+class Problem(Exception):
+    """Base of every error that reaches a client. `advice` says in the documentation what to do about it."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Something went wrong on the server"
+    advice: ClassVar[str] = (
+        "Retry later; if it persists, give the operator the request_id, which is in the server's log."
+    )
+
+    def __init__(
+        self,
+        detail: str | None = None,
+        *,
+        errors: Iterable[Issue] = (),
+        headers: dict[str, str] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(detail or self.title)
+        self.detail = detail or self.title
+        self.errors = list(errors)
+        self.headers = headers or {}
+        self.extra = extra or {}
+
+    def to_dict(self, instance: str, request_id: str) -> dict[str, Any]:
+        """The `application/problem+json` document."""
+        document: dict[str, Any] = {
+            "type": f"/problems/{self.code}",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "instance": instance,
+            "code": self.code,
+            "request_id": request_id,
+        }
+        if self.errors:
+            document["errors"] = [issue.to_dict() for issue in self.errors]
+        document.update(self.extra)
+        return document
+
+
+class Internal(Problem):
+    """The server failed in a way it did not foresee."""
+
+
+class Malformed(Problem):
+    """The request cannot be parsed."""
+
+    status = 400
+    code = "malformed-request"
+    title = "The request could not be understood"
+    advice = "Look at `errors` for the place. Bodies must be one JSON document in UTF-8 without duplicate keys or NaN."
+
+
+class InvalidQuery(Problem):
+    """A query parameter or filter is not valid."""
+
+    status = 400
+    code = "invalid-query"
+    title = "A query parameter is not valid"
+    advice = "Each entry of `errors` names the parameter and what is allowed there; nothing is ever ignored silently."
+
+
+class Unauthenticated(Problem):
+    """No usable credential."""
+
+    status = 401
+    code = "unauthenticated"
+    title = "A valid API key is required"
+    advice = "Send `Authorization: Bearer <API key>`. Create a key with `taskade keys create --name NAME`."
+
+
+class Forbidden(Problem):
+    """The object is readable, the action is not allowed."""
+
+    status = 403
+    code = "forbidden"
+    title = "This key or its user may not do that"
+    advice = "`detail` names the missing scope or role. Use a key with that scope, or ask an admin of the workspace."
+
+
+class NotFound(Problem):
+    """No such object or path, or none that the caller may see."""
+
+    status = 404
+    code = "not-found"
+    title = "Not found"
+    advice = "The object does not exist, is in the trash (`?deleted=true` lists it) or is not visible to this key."
+
+
+class MethodNotAllowed(Problem):
+    """The path exists, the method does not."""
+
+    status = 405
+    code = "method-not-allowed"
+    title = "This path does not support the method"
+    advice = "The `Allow` header lists the methods the path supports."
+
+
+class NotAcceptable(Problem):
+    """The Accept header excludes JSON."""
+
+    status = 406
+    code = "not-acceptable"
+    title = "The server answers in JSON only"
+    advice = "Send `Accept: application/json`, `Accept: */*` or no Accept header."
+
+
+class RequestTimeout(Problem):
+    """The body did not arrive in time."""
+
+    status = 408
+    code = "request-timeout"
+    title = "The request took too long to arrive"
+    advice = "A request has to be received whole within 15 seconds. Send it again."
+
+
+class Clash(Problem):
+    """The request collides with what is stored."""
+
+    status = 409
+    code = "conflict"
+    title = "The request conflicts with the current state"
+    advice = "`detail` says with what: an id, e-mail or handle already in use, or an object that is in the trash."
+
+
+class Gone(Problem):
+    """The thing existed and will not come back."""
+
+    status = 410
+    code = "gone"
+    title = "No longer available"
+    advice = "Start again without the cursor or token."
+
+
+class PreconditionFailed(Problem):
+    """If-Match named another version."""
+
+    status = 412
+    code = "precondition-failed"
+    title = "The resource has changed since you read it"
+    advice = "`current` holds the resource as it is now: merge your change into it and send its ETag in If-Match."
+
+
+class TooLarge(Problem):
+    """The body is over the limit."""
+
+    status = 413
+    code = "body-too-large"
+    title = "The request body is too large"
+    advice = "Bodies may have 1 MiB, bulk requests 8 MiB. Split the work into several requests."
+
+
+class UnsupportedMediaType(Problem):
+    """The body is not JSON."""
+
+    status = 415
+    code = "unsupported-media-type"
+    title = "The body must be JSON"
+    advice = "Send `Content-Type: application/json` (a merge patch may be `application/merge-patch+json`)."
+
+
+class Invalid(Problem):
+    """The body parses but breaks a rule; every fault is listed."""
+
+    status = 422
+    code = "validation-failed"
+    title = "The request body is not valid"
+    advice = "`errors` lists every fault with a JSON Pointer to its place; fix them all and send the request again."
+
+
+class RateLimited(Problem):
+    """The caller's budget is used up."""
+
+    status = 429
+    code = "quota-exceeded"
+    title = "Too many requests"
+    advice = "Wait the seconds given in `Retry-After`; a request sent then succeeds."
+
+
+class Unavailable(Problem):
+    """The server cannot do it now."""
+
+    status = 503
+    code = "unavailable"
+    title = "The server cannot answer right now"
+    advice = "Wait the seconds given in `Retry-After` and send the request again."
+
+
+class OutcomeUnknown(Unavailable):
+    """The commit failed in a way that leaves its result open until the server has restarted."""
+
+    code = "outcome-unknown"
+    title = "The write may or may not have been stored"
+    advice = "The server restarts and recovers by itself. Read the object (clients may choose ids) before repeating the write."
+
+
+class TooExpensive(Unavailable):
+    """The query needed more work than one request may use."""
+
+    code = "query-too-expensive"
+    title = "The query needs too much work"
+    advice = "Narrow it: add a project, an assignee or a date range, or lower the limit."
+
+
+def problem_classes() -> list[type[Problem]]:
+    """Every problem a client can meet, for the documentation and the OpenAPI document, by status then code."""
+    found: list[type[Problem]] = []
+    pending: list[type[Problem]] = [Problem]
+    while pending:
+        for subclass in pending.pop().__subclasses__():
+            found.append(subclass)
+            pending.append(subclass)
+    return sorted(found, key=lambda cls: (cls.status, cls.code))
+
+
+def did_you_mean(word: str, allowed: Iterable[str]) -> str:
+    """` Did you mean "x"?`, or nothing when no allowed word is near."""
+    near = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.6)
+    return f' Did you mean "{near[0]}"?' if near else ""

@@ -1,0 +1,107 @@
+"""JSON in (strict) and out (fast).
+
+Why not one library for both: msgspec renders and reads our own documents fastest, but a client's body must also be
+refused for duplicate keys, NaN, excessive depth, NUL and lone surrogates, which only a hook in the parser can see.
+"""
+
+import json
+from typing import Any, Final
+
+import msgspec
+
+MAX_DEPTH: Final = 32
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder()
+_raw_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class Faulty(ValueError):
+    """The text is not acceptable JSON; the message says why and `pointer` where, when that is known."""
+
+    def __init__(self, message: str, pointer: str = "") -> None:
+        super().__init__(message)
+        self.pointer = pointer
+
+
+def encode(value: Any) -> str:
+    """A value as compact JSON text."""
+    return _encoder.encode(value).decode()
+
+
+def encode_bytes(value: Any) -> bytes:
+    """A value as compact JSON in UTF-8."""
+    return _encoder.encode(value)
+
+
+def decode(text: str | bytes) -> Any:
+    """Read JSON that this server wrote; use `decode_strict` for anything from outside."""
+    return _decoder.decode(text)
+
+
+def decode_members(text: str) -> dict[str, msgspec.Raw]:
+    """The members of a stored object, left as raw JSON (for picking some of them)."""
+    return _raw_decoder.decode(text)
+
+
+def decode_strict(body: bytes) -> Any:
+    """Read JSON from outside. Faulty: bad UTF-8, syntax, duplicate keys, NaN, depth over 32, NUL, lone surrogates."""
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise Faulty(f"The text is not UTF-8 at byte {error.start}.") from error
+    try:
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
+    except json.JSONDecodeError as error:
+        raise Faulty(f"Not JSON at line {error.lineno}, column {error.colno}: {error.msg}.") from error
+    except RecursionError as error:
+        raise Faulty(f"Nested deeper than {MAX_DEPTH} levels.") from error
+    except Faulty:
+        raise
+    except ValueError as error:
+        raise Faulty("A number has too many digits.") from error
+    check_tree(value, deep=body.count(b"[") + body.count(b"{") > MAX_DEPTH, escapes=b"\\u" in body)
+    return value
+
+
+def check_tree(value: Any, *, deep: bool = True, escapes: bool = True) -> None:
+    """Refuse depth over 32 and texts no database can hold; the flags say which of the two can occur at all."""
+    if not deep and not escapes:
+        return
+    pending: list[tuple[Any, str, int]] = [(value, "", 1)]
+    while pending:
+        node, place, depth = pending.pop()
+        if isinstance(node, dict | list) and depth > MAX_DEPTH:
+            raise Faulty(f"Nested deeper than {MAX_DEPTH} levels.", place)
+        if isinstance(node, dict):
+            for key, item in node.items():
+                _check_text(key, place)
+                pending.append((item, f"{place}/{escape_pointer(key)}", depth + 1))
+        elif isinstance(node, list):
+            pending.extend((item, f"{place}/{index}", depth + 1) for index, item in enumerate(node))
+        elif isinstance(node, str):
+            _check_text(node, place)
+
+
+def escape_pointer(key: str) -> str:
+    """One reference token of a JSON Pointer (RFC 6901)."""
+    return key.replace("~", "~0").replace("/", "~1")
+
+
+def _check_text(text: str, place: str) -> None:
+    if "\x00" in text:
+        raise Faulty("A text must not contain the NUL character (U+0000).", place)
+    if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+        raise Faulty("A text contains half of a surrogate pair, which is not a character.", place)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise Faulty(f"The key {json.dumps(twice)} stands twice in one object.")
+    return result
+
+
+def _constant(name: str) -> Any:
+    raise Faulty(f"{name} is not a JSON value.")

@@ -1,0 +1,129 @@
+"""Times as epoch milliseconds inside, RFC 3339 outside; dates stay dates.
+
+Why integers: they compare the same in Python, SQLite and PostgreSQL, take eight bytes in an index and have no time zone
+to forget. A date that stands where a time is compared means the start of that day in UTC.
+"""
+
+import re
+import threading
+import time
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
+
+DAY_MS: Final = 86_400_000
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
+_TIME: Final = re.compile(
+    r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}):(\d{2})(?::(\d{2})(?:[.,](\d{1,9}))?)?([Zz]|[+-]\d{2}:?\d{2})?"
+)
+_RELATIVE: Final = re.compile(r"([+-]\d{1,5})([hdwmy])")
+
+_lock = threading.Lock()
+_last = 0
+
+
+def now_ms() -> int:
+    """The current time in epoch milliseconds; never runs backwards within the process."""
+    global _last
+    with _lock:
+        _last = max(_last, time.time_ns() // 1_000_000)
+        return _last
+
+
+def format_ms(ms: int) -> str:
+    """Epoch milliseconds as RFC 3339 UTC with milliseconds: `2024-01-15T10:30:00.000Z`."""
+    moment = _EPOCH + timedelta(milliseconds=ms)
+    return (
+        f"{moment.strftime('%Y-%m-%dT%H:%M:%S') if moment.year >= 1000 else moment.isoformat()[:19]}.{ms % 1000:03d}Z"
+    )
+
+
+def to_datetime(ms: int) -> datetime:
+    """Epoch milliseconds as an aware datetime in UTC, for libraries that want one."""
+    return _EPOCH + timedelta(milliseconds=ms)
+
+
+def is_date(text: str) -> bool:
+    """Whether the text is a date without a time (`2024-02-30` has the form but is refused by `parse_ms`)."""
+    return len(text) == 10 and _DATE.fullmatch(text) is not None
+
+
+def parse_ms(text: str) -> int:
+    """A date or an RFC 3339 time as epoch milliseconds; a time without an offset is UTC. ValueError says what is wrong."""
+    if is_date(text):
+        return _date_ms(text)
+    found = _TIME.fullmatch(text)
+    if found is None:
+        raise ValueError("must be a date (2024-01-31) or a time (2024-01-31T10:30:00Z)")
+    day, hour, minute, second, fraction, zone = found.groups()
+    start = _date_ms(day)
+    if int(hour) > 23 or int(minute) > 59 or int(second or 0) > 60:
+        raise ValueError(f"there is no such time of day: {hour}:{minute}:{second or '00'}")
+    ms = start + ((int(hour) * 60 + int(minute)) * 60 + min(int(second or 0), 59)) * 1000
+    ms += int((fraction or "0").ljust(3, "0")[:3])
+    if zone and zone not in "Zz":
+        sign = -1 if zone[0] == "-" else 1
+        hours, minutes = int(zone[1:3]), int(zone[-2:])
+        if hours > 23 or minutes > 59:
+            raise ValueError(f"there is no such offset: {zone}")
+        ms -= sign * (hours * 60 + minutes) * 60_000
+    if not _MIN_MS <= ms <= _MAX_MS:
+        raise ValueError("must lie between the years 1 and 9999")
+    return ms
+
+
+def normalize(text: str) -> str:
+    """The canonical form of a date or time: dates as they are, times in UTC with milliseconds."""
+    ms = parse_ms(text)
+    return text if is_date(text) else format_ms(ms)
+
+
+def relative_ms(text: str, now: int) -> tuple[int, bool] | None:
+    """`today`, `yesterday`, `tomorrow`, `now`, `-7d`, `+2w`, `-3h` as (epoch ms, is a whole day); None for another text."""
+    if text == "now":
+        return now, False
+    today = now - now % DAY_MS
+    named = {"today": 0, "yesterday": -1, "tomorrow": 1}.get(text)
+    if named is not None:
+        return today + named * DAY_MS, True
+    found = _RELATIVE.fullmatch(text)
+    if found is None:
+        return None
+    amount, unit = int(found[1]), found[2]
+    if unit == "h":
+        return now + amount * 3_600_000, False
+    if unit in "dw":
+        return today + amount * DAY_MS * (7 if unit == "w" else 1), True
+    return _add_months(today, amount * (12 if unit == "y" else 1)), True
+
+
+def add_days(text: str, days: int) -> str:
+    """A date or time moved by whole days, in its canonical form."""
+    ms = parse_ms(text) + days * DAY_MS
+    return format_ms(ms)[:10] if is_date(text) else format_ms(ms)
+
+
+def day_of(ms: int) -> str:
+    """The UTC date of a time."""
+    return format_ms(ms)[:10]
+
+
+def _date_ms(text: str) -> int:
+    try:
+        return (date.fromisoformat(text).toordinal() - 719_163) * DAY_MS
+    except ValueError as error:
+        raise ValueError(f"there is no such day: {text}") from error
+
+
+def _add_months(ms: int, months: int) -> int:
+    day = date.fromordinal(ms // DAY_MS + 719_163)
+    month = day.year * 12 + day.month - 1 + months
+    year = min(max(month // 12, 1), 9999)
+    first_next = date(year, month % 12 + 1, 1).toordinal() + 31
+    last = date.fromordinal(min(first_next, date.max.toordinal())).replace(day=1).toordinal() - 1
+    target = min(date(year, month % 12 + 1, 1).toordinal() + day.day - 1, last)
+    return (target - 719_163) * DAY_MS
+
+
+_MIN_MS: Final = _date_ms("0001-01-01")
+_MAX_MS: Final = _date_ms("9999-12-31") + DAY_MS - 1

@@ -1,0 +1,378 @@
+"""PostgreSQL through psycopg 3: a thread for each unit under way, a connection for each thread.
+
+Why synchronous in threads: the layers above are synchronous so that one code serves both databases, and this
+way it reaches about four fifths of what an asynchronous driver does. Deadlocks and lost connections are
+retried here, so that nobody above has to know of them.
+"""
+
+import asyncio
+import itertools
+import random
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
+from typing import TypeVar
+
+import psycopg
+from psycopg.abc import Buffer
+from psycopg.adapt import AdaptersMap, Dumper, Loader
+from psycopg.pq import ExecStatus, TransactionStatus
+from psycopg.types.numeric import Int8Dumper
+from psycopg.types.string import StrDumper
+
+from taskade_server.store.interface import (
+    OVER,
+    BadQuery,
+    Conflict,
+    ConstraintFailed,
+    Corrupt,
+    Database,
+    OutcomeUnknown,
+    Overloaded,
+    Params,
+    QueryTooExpensive,
+    Row,
+    StorageFull,
+    StoreError,
+    Tx,
+    Unavailable,
+)
+
+T = TypeVar("T")
+
+OLDEST_SERVER = 14
+CONNECT_SECONDS = 5
+QUEUE_LIMIT = 10_000
+ATTEMPTS = 8
+PREPARE_AFTER = 2
+PREPARED_STATEMENTS = 500
+SESSION = """
+    SET default_transaction_isolation = 'read committed';
+    SET statement_timeout = '30s';
+    SET lock_timeout = '10s';
+    SET idle_in_transaction_session_timeout = '60s';
+    SET client_min_messages = 'warning'
+"""
+
+
+class _BoolDumper(Dumper):
+    """Booleans are 0 and 1 in both databases."""
+
+    oid = Int8Dumper.oid
+
+    def dump(self, obj: bool) -> Buffer:
+        return b"1" if obj else b"0"
+
+
+class _NumberLoader(Loader):
+    """The sum of integers is an integer, as in SQLite, and other exact numbers are floats."""
+
+    def load(self, data: Buffer) -> int | float:
+        text = bytes(data).decode()
+        return int(text) if text.lstrip("-").isdigit() else float(text)
+
+
+def _adapters() -> AdaptersMap:
+    # One type for all integers and one for all strings: otherwise the same statement is prepared once for
+    # each size of its numbers, and PostgreSQL is left to guess what a string is.
+    adapters = AdaptersMap(psycopg.adapters)
+    adapters.register_dumper(int, Int8Dumper)
+    adapters.register_dumper(bool, _BoolDumper)
+    adapters.register_dumper(str, StrDumper)
+    adapters.register_loader("numeric", _NumberLoader)
+    return adapters
+
+
+ADAPTERS = _adapters()
+
+_PLACES = re.compile(r"""'[^']*'|"[^"]*"|--[^\n]*|\?""")
+
+
+@lru_cache(maxsize=2000)
+def numbered(sql: str) -> bytes:
+    """The statement with `$1`, `$2`... for each `?` that is not part of a string, a name or a comment."""
+    numbers = itertools.count(1)
+    return _PLACES.sub(lambda place: f"${next(numbers)}" if place[0] == "?" else place[0], sql).encode()
+
+
+class _ContentionError(Overloaded):
+    """A deadlock or a serialization failure: the unit is worth another attempt."""
+
+
+_BY_STATE: dict[str, tuple[type[StoreError], str]] = {
+    "08P01": (BadQuery, "The statement and its parameters do not fit together."),
+    "40001": (_ContentionError, "Too many changes to the same rows at once."),
+    "40P01": (_ContentionError, "Too many changes to the same rows at once."),
+    "55P03": (Overloaded, "The rows are locked by another change."),
+    "57014": (QueryTooExpensive, "The query takes too long; ask for less at a time."),
+    "53100": (StorageFull, "The disk of the PostgreSQL server is full."),
+    "25006": (Unavailable, "The PostgreSQL server only allows reading: is it a standby?"),
+    "XX001": (Corrupt, "The PostgreSQL server reports damaged data."),
+    "XX002": (Corrupt, "The PostgreSQL server reports a damaged index."),
+}
+_BY_CLASS: dict[str, type[StoreError]] = {
+    "08": Unavailable,
+    "22": ConstraintFailed,
+    "23": ConstraintFailed,
+    "53": Overloaded,
+    "57": Unavailable,
+}
+
+
+def translate(error: psycopg.Error) -> StoreError:
+    """The store's own error for one of PostgreSQL's or psycopg's."""
+    state = error.sqlstate or ""
+    message = " ".join(str(error).split())
+    if state == "23505":
+        return _conflict(error, message)
+    if state in _BY_STATE:
+        kind, text = _BY_STATE[state]
+        return kind(text)
+    if state[:2] in _BY_CLASS:
+        return _BY_CLASS[state[:2]](message)
+    if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) and not state:
+        return Unavailable(f"The PostgreSQL server cannot be reached: {message}")
+    if isinstance(error, psycopg.DataError):
+        return ConstraintFailed(message)
+    return BadQuery(message)
+
+
+def _conflict(error: psycopg.Error, message: str) -> Conflict:
+    # The detail reads: Key (a, b)=(1, 2) already exists.
+    detail = re.match(r"Key \((.*?)\)=\(", error.diag.message_detail or "")
+    columns = tuple(column.strip() for column in detail[1].split(",")) if detail else ()
+    table, constraint = error.diag.table_name or "", error.diag.constraint_name or ""
+    return Conflict(message, table=table, columns=columns, constraint=constraint)
+
+
+class _Session:
+    """A connection and its one cursor: a new cursor for each statement would cost more than the statement."""
+
+    def __init__(self, connection: psycopg.Connection[Row]) -> None:
+        self.connection = connection
+        self.cursor = psycopg.RawCursor(connection)
+
+    @property
+    def closed(self) -> bool:
+        return self.connection.closed
+
+    def control(self, sql: str) -> None:
+        """Execute BEGIN, COMMIT and the like past the driver's bookkeeping.
+
+        It costs half as much, and a rollback does not make the driver forget its prepared statements.
+        """
+        result = self.connection.pgconn.exec_(sql.encode())
+        if self.closed:
+            raise psycopg.OperationalError("the connection is lost")
+        if result.status != ExecStatus.COMMAND_OK:
+            raise psycopg.errors.error_from_result(result)
+
+    def roll_back(self) -> None:
+        if self.closed or self.connection.pgconn.transaction_status == TransactionStatus.IDLE:
+            return
+        try:
+            self.control("ROLLBACK")
+        except psycopg.Error:
+            self.connection.close()
+
+
+class PostgresTx(Tx):
+    """A unit of work on one psycopg connection."""
+
+    dialect = "postgresql"
+    for_update = " FOR UPDATE"
+    for_share = " FOR SHARE"
+
+    __slots__ = ("_cursor", "_session", "committing")
+
+    def __init__(self, session: _Session, *, writable: bool) -> None:
+        super().__init__(writable=writable)
+        self._session = session
+        self._cursor = session.cursor
+        self.committing = False
+
+    def all(self, sql: str, params: Params = ()) -> list[Row]:
+        self._check_usable()
+        try:
+            self._cursor.execute(numbered(sql), params)
+            result = self._cursor.pgresult
+            return self._cursor.fetchall() if result is not None and result.nfields else []
+        except psycopg.Error as error:
+            raise self._spoil(error) from error
+
+    def run(self, sql: str, params: Params = ()) -> int:
+        self._check_writable()
+        self._check_usable()
+        try:
+            return max(0, self._cursor.execute(numbered(sql), params).rowcount)
+        except psycopg.Error as error:
+            raise self._spoil(error) from error
+
+    def many(self, sql: str, rows: Sequence[Params]) -> None:
+        self._check_writable()
+        self._check_usable()
+        try:
+            self._cursor.executemany(numbered(sql), rows)
+        except psycopg.Error as error:
+            raise self._spoil(error) from error
+
+    def script(self, sql: str) -> None:
+        self._check_writable()
+        self._check_usable()
+        try:
+            self._cursor.execute(sql.encode())
+        except psycopg.Error as error:
+            raise self._spoil(error) from error
+
+    def begin(self, snapshot: bool) -> None:
+        if self.writable:
+            self._control("BEGIN")
+        elif snapshot:
+            self._control("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+    def commit(self) -> None:
+        for sql, rows in self.deferred:
+            self.many(sql, rows)
+        self.committing = True
+        self._control("COMMIT")
+
+    def end(self) -> None:
+        self.failed = OVER
+
+    def _control(self, sql: str) -> None:
+        try:
+            self._session.control(sql)
+        except psycopg.Error as error:
+            raise self._spoil(error) from error
+
+    def _lost(self) -> bool:
+        return self._session.closed or isinstance(self.failed, _ContentionError)
+
+    def _spoil(self, error: psycopg.Error) -> StoreError:
+        self.failed = translate(error)
+        return self.failed
+
+
+class PostgresDatabase(Database):
+    """One PostgreSQL database, shared with any number of other processes."""
+
+    dialect = "postgresql"
+
+    def __init__(self, url: str, *, pool_size: int = 8) -> None:
+        self._url = url
+        self._pool_size = pool_size
+        self._threads: ThreadPoolExecutor | None = None
+        self._idle: deque[_Session] = deque()
+        self._waiting = 0
+
+    # -- opening and closing
+
+    def open_sync(self) -> None:
+        session = self._connect()
+        if session.connection.info.server_version < OLDEST_SERVER * 10_000:
+            session.connection.close()
+            raise Unavailable(f"PostgreSQL {OLDEST_SERVER} or newer is needed.")
+        self._idle.append(session)
+        self._threads = ThreadPoolExecutor(self._pool_size, "postgresql")
+
+    def _connect(self) -> _Session:
+        try:
+            connection = psycopg.connect(
+                self._url,
+                autocommit=True,
+                connect_timeout=CONNECT_SECONDS,
+                context=ADAPTERS,
+                client_encoding="utf8",
+            )
+            connection.prepare_threshold = PREPARE_AFTER
+            connection.prepared_max = PREPARED_STATEMENTS
+            connection.execute(SESSION)
+        except psycopg.Error as error:
+            raise Unavailable(f"The PostgreSQL server cannot be used: {' '.join(str(error).split())}") from error
+        return _Session(connection)
+
+    def close_sync(self) -> None:
+        if self._threads is None:
+            return
+        self._threads.shutdown()
+        self._threads = None
+        self._drop_idle()
+
+    def _drop_idle(self) -> None:
+        while self._idle:
+            self._idle.pop().connection.close()
+
+    async def open(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, self.open_sync)
+
+    async def close(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, self.close_sync)
+
+    # -- units of work
+
+    async def read(self, fn: Callable[[Tx], T], *, snapshot: bool = False, heavy: bool = False) -> T:
+        return await self._in_thread(partial(self._run, fn, writable=False, snapshot=snapshot))
+
+    async def write(self, fn: Callable[[Tx], T], *, heavy: bool = False) -> T:
+        return await self._in_thread(partial(self._run, fn, writable=True))
+
+    def read_sync(self, fn: Callable[[Tx], T], *, snapshot: bool = False) -> T:
+        return self._run(fn, writable=False, snapshot=snapshot)
+
+    def write_sync(self, fn: Callable[[Tx], T]) -> T:
+        return self._run(fn, writable=True)
+
+    def changed(self) -> int:
+        return 0
+
+    async def _in_thread(self, job: Callable[[], T]) -> T:
+        if self._threads is None:
+            raise Unavailable("The database is not open.")
+        if self._waiting >= QUEUE_LIMIT:
+            raise Overloaded("Too many requests are waiting for the database.")
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, job)
+        finally:
+            self._waiting -= 1
+
+    def _run(self, fn: Callable[[Tx], T], *, writable: bool, snapshot: bool = False) -> T:
+        """Run a unit until it is done, or not worth another attempt."""
+        if self._threads is None:
+            raise Unavailable("The database is not open.")
+        reconnected = False
+        for attempt in itertools.count(1):
+            session = self._borrow()
+            tx = PostgresTx(session, writable=writable)
+            try:
+                tx.begin(snapshot)
+                result = tx.perform(fn)
+                if writable:
+                    tx.commit()
+                return result
+            except BaseException as error:
+                if session.closed:
+                    self._drop_idle()  # most likely they are as dead
+                    if tx.committing:
+                        raise OutcomeUnknown("The connection was lost while this was being committed.") from error
+                    if reconnected:
+                        raise
+                    reconnected = True
+                elif not isinstance(tx.failed, _ContentionError) or attempt >= ATTEMPTS:
+                    raise
+            finally:
+                tx.end()
+                session.roll_back()
+                if not session.closed:
+                    self._idle.append(session)
+            time.sleep(random.uniform(0, 0.002 * 2**attempt))
+        raise AssertionError("itertools.count does not end")
+
+    def _borrow(self) -> _Session:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._connect()

@@ -1,0 +1,645 @@
+"""SQLite: one writer with group commit on the event loop, inline reads under a step budget.
+
+Why on the event loop: a short statement costs a few microseconds, a hop to a thread costs ten times that.
+Only what takes long leaves the loop: the fsync of a commit, which carries all units that queued meanwhile,
+checkpoints, units marked heavy, and reads that use up their budget.
+"""
+
+import asyncio
+import os
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import apsw
+
+from taskade_server.store.interface import (
+    OVER,
+    BadQuery,
+    Conflict,
+    ConstraintFailed,
+    Corrupt,
+    Database,
+    OutcomeUnknown,
+    Overloaded,
+    Params,
+    QueryTooExpensive,
+    Row,
+    StorageFull,
+    StoreError,
+    Tx,
+    Unavailable,
+)
+
+T = TypeVar("T")
+
+# Older versions can corrupt a WAL database that has more than one connection.
+OLDEST_SQLITE = (3, 51, 3)
+
+GROUP_UNITS = 256
+GROUP_SECONDS = 0.01
+QUEUE_LIMIT = 10_000
+BUSY_SECONDS = 10.0
+# A commit that fails for want of space leaves its outcome open, so writing stops before that point.
+RESERVED_BYTES = 8 << 20
+CHECKPOINT_PAGES = 2000
+
+READER_THREADS = 4
+READ_QUEUE_LIMIT = 1000
+# Budgets of reads, in steps of SQLite's virtual machine: about 1 ms on the loop, some 10 s in a thread. A
+# tick is a call into Python, which in a thread has to wait for the loop's turn to end; so it ticks seldom
+# there.
+INLINE_TICK, INLINE_TICKS = 5_000, 10
+THREAD_TICK, THREAD_TICKS = 1_000_000, 500
+
+STATEMENT_CACHE = 500
+WRITER_PRAGMAS = "PRAGMA cache_size = -32000; PRAGMA journal_size_limit = 67108864"
+# Memory-mapping saves copying the pages that are not in the cache: a random row of a 250 MB file then costs 5 us
+# instead of 7. The reader threads, as the writer, may spill to temporary files: no statement can exhaust memory.
+READER_PRAGMAS = "PRAGMA query_only = ON; PRAGMA mmap_size = 268435456"
+INLINE_PRAGMAS = f"{READER_PRAGMAS}; PRAGMA cache_size = -32000; PRAGMA temp_store = MEMORY"
+THREAD_PRAGMAS = f"{READER_PRAGMAS}; PRAGMA cache_size = -8000"
+
+_UNIQUE = {apsw.SQLITE_CONSTRAINT_UNIQUE, apsw.SQLITE_CONSTRAINT_PRIMARYKEY, apsw.SQLITE_CONSTRAINT_ROWID}
+
+
+def translate(error: Exception, path: Path | str = "The database") -> StoreError:
+    """The store's own error for one of SQLite's."""
+    match error:
+        case apsw.ConstraintError():
+            if getattr(error, "extendedresult", 0) in _UNIQUE:
+                return _conflict(str(error))
+            return ConstraintFailed(str(error))
+        case OverflowError():
+            return ConstraintFailed("A number is out of range.")
+        case apsw.FullError():
+            return StorageFull("The disk is full.")
+        case apsw.NotADBError():
+            return Corrupt(f"{path} is not a SQLite database.")
+        case apsw.CorruptError():
+            return Corrupt(f"{path} is damaged ({error}). Restore it from a backup.")
+        case apsw.ReadOnlyError() | apsw.CantOpenError() | apsw.PermissionsError() | apsw.AuthError():
+            return Unavailable(f"{path} cannot be opened for writing: check that its folder exists and is writable.")
+        case apsw.BusyError() | apsw.LockedError():
+            return Overloaded("Another process holds the database.")
+        case apsw.InterruptError():
+            return QueryTooExpensive("The query takes too long; ask for less at a time.")
+        case apsw.NoMemError():
+            return Overloaded("SQLite ran out of memory.")
+        case apsw.IOError():
+            return Unavailable(f"{path} cannot be read or written: {error}.")
+        case _:
+            return BadQuery(str(error))
+
+
+def _conflict(message: str) -> Conflict:
+    """`UNIQUE constraint failed: t.a, t.b`, or `...: index 'name'` for an index on an expression."""
+    _, _, what = message.partition(": ")
+    if what.startswith("index "):
+        return Conflict(message, constraint=what.removeprefix("index ").strip("'"))
+    places = [place.strip().partition(".") for place in what.split(",")]
+    return Conflict(message, table=places[0][0], columns=tuple(place[2] for place in places), constraint=what)
+
+
+class SqliteTx(Tx):
+    """A unit of work on one APSW connection."""
+
+    dialect = "sqlite"
+
+    __slots__ = ("_connection", "_execute", "cause")
+
+    def __init__(self, connection: apsw.Connection, *, writable: bool) -> None:
+        super().__init__(writable=writable)
+        self._connection = connection
+        self._execute = connection.execute
+        self.cause: Exception | None = None
+
+    def all(self, sql: str, params: Params = ()) -> list[Row]:
+        try:
+            return self._execute(sql, params).fetchall()
+        except (apsw.Error, OverflowError) as error:
+            raise self._spoil(error) from error
+
+    def run(self, sql: str, params: Params = ()) -> int:
+        self._check_writable()
+        try:
+            self._execute(sql, params)
+            return self._connection.changes()
+        except (apsw.Error, OverflowError) as error:
+            raise self._spoil(error) from error
+
+    def many(self, sql: str, rows: Sequence[Params]) -> None:
+        self._check_writable()
+        self._check_usable()
+        try:
+            self._connection.executemany(sql, rows)
+        except (apsw.Error, OverflowError) as error:
+            raise self._spoil(error) from error
+
+    def script(self, sql: str) -> None:
+        self._check_writable()
+        self._check_usable()
+        self.all(sql)  # a statement that returns rows holds up those behind it until they are fetched
+
+    def end(self) -> None:
+        self.failed = OVER
+        self._execute = self._refuse
+
+    def _control(self, sql: str) -> None:
+        try:
+            self._connection.execute(sql)
+        except apsw.Error as error:
+            raise self._spoil(error) from error
+
+    def _lost(self) -> bool:
+        # After a full disk or an I/O error SQLite rolls the whole transaction back by itself.
+        return self.failed is not None and not self._connection.in_transaction
+
+    def _recover(self) -> None:
+        super()._recover()
+        self._execute = self._connection.execute
+
+    def _spoil(self, error: apsw.Error | OverflowError) -> StoreError:
+        self.cause = error
+        self.failed = translate(error)
+        self._execute = self._refuse
+        return self.failed
+
+    def _refuse(self, *_: Any, **__: Any) -> apsw.Cursor:
+        # It stands in for `execute`, so that a sound unit does not pay for the check.
+        self._check_usable()
+        raise AssertionError("only called when the unit is spoiled")
+
+
+class _SpentError(Exception):
+    """An inline read has used up its budget, or met a lock: it has to move to a thread."""
+
+
+class _Reader:
+    """A connection that only reads, with a step budget for each unit."""
+
+    def __init__(self, connection: apsw.Connection, tick: int, ticks: int) -> None:
+        self.connection = connection
+        self._budget = self._ticks = ticks
+        connection.set_progress_handler(self._tick, tick)
+
+    def _tick(self) -> bool:
+        self._ticks -= 1
+        return self._ticks < 0
+
+    def run(self, fn: Callable[[Tx], T], snapshot: bool) -> T:
+        self._ticks = self._budget
+        tx = SqliteTx(self.connection, writable=False)
+        try:
+            if snapshot:
+                tx._control("BEGIN")
+            return tx.perform(fn)
+        except Exception as error:
+            if isinstance(tx.cause, (apsw.InterruptError, apsw.BusyError)):
+                raise _SpentError from error
+            raise
+        finally:
+            tx.end()
+            if snapshot and self.connection.in_transaction:
+                self._ticks = self._budget
+                self.connection.execute("ROLLBACK")
+
+    def data_version(self) -> int:
+        self._ticks = self._budget
+        version: int = self.connection.execute("PRAGMA data_version").fetchall()[0][0]  # type: ignore[assignment]
+        return version
+
+
+class _Unit(Generic[T]):
+    """A unit of work that waits, or ran. `final`: not to be run again with its group."""
+
+    __slots__ = ("error", "final", "fn", "future", "heavy", "result")
+
+    def __init__(self, fn: Callable[[Tx], T], future: "asyncio.Future[T] | None", heavy: bool) -> None:
+        self.fn = fn
+        self.future = future
+        self.heavy = heavy
+        self.final = False
+        self.result: T | None = None
+        self.error: BaseException | None = None
+
+    def fail(self, error: BaseException) -> None:
+        self.error = error
+        self.result = None
+
+    def settle(self) -> None:
+        """Tell the one who waits."""
+        if self.future is None or self.future.done():
+            return
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)  # type: ignore[arg-type]  # T may include None
+
+
+class _ReplayError(Exception):
+    """Nothing of the group was committed: run its units again, without those that are final."""
+
+
+class _FatalError(Exception):
+    """The disk failed: what was written may or may not survive."""
+
+
+class _Writer:
+    """The one connection that writes. Whoever uses it holds `lock`, which may pass from thread to thread."""
+
+    def __init__(self, connection: apsw.Connection, path: Path) -> None:
+        self.connection = connection
+        self.lock = threading.Lock()
+        self._path = path
+        self._wal_pages = 0
+        connection.set_wal_hook(self._count_pages)
+
+    def _count_pages(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
+        self._wal_pages = pages
+        return apsw.SQLITE_OK
+
+    @property
+    def checkpoint_due(self) -> bool:
+        return self._wal_pages >= CHECKPOINT_PAGES
+
+    def transact(self, units: list[_Unit[Any]], *, wait: float) -> int:
+        """Run a group, all but its COMMIT; how many units it got to. A BusyError means that nothing was begun."""
+        if shutil.disk_usage(self._path.parent).free < RESERVED_BYTES:
+            for unit in units:
+                unit.fail(StorageFull("The disk is nearly full: free some space to write again."))
+            return len(units)
+        self.connection.set_busy_timeout(int(wait * 1000))
+        deadline = time.monotonic() + GROUP_SECONDS
+        merge = True
+        while True:
+            try:
+                self.connection.execute("BEGIN IMMEDIATE")
+            except apsw.IOError as error:
+                raise _FatalError from error
+            try:
+                return self._run_group(units, deadline, merge)
+            except _ReplayError as replay:
+                (ran, merge) = replay.args
+                units, deadline = units[:ran], float("inf")
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
+
+    def _run_group(self, units: list[_Unit[Any]], deadline: float, merge: bool) -> int:
+        deferred: list[tuple[str, Sequence[Params]]] = []
+        ran = 0
+        for unit in units:
+            if ran and time.monotonic() > deadline:
+                break
+            ran += 1
+            if unit.final or (unit.future is not None and unit.future.cancelled()):
+                continue
+            deferred += self._run_unit(unit, merge)
+            if unit.final:
+                raise _ReplayError(ran, merge)
+        try:
+            for sql, rows in deferred:
+                self.connection.executemany(sql, rows)
+        except apsw.IOError as error:
+            raise _FatalError from error
+        except Exception as error:
+            # Run again with each unit writing its own, to find out whose rows they are.
+            raise _ReplayError(ran, False) from error
+        return ran
+
+    def _run_unit(self, unit: _Unit[Any], merge: bool) -> list[tuple[str, Sequence[Params]]]:
+        """Run one unit in its savepoint; what it deferred."""
+        connection = self.connection
+        unit.error = None
+        tx = SqliteTx(connection, writable=True)
+        connection.execute("SAVEPOINT unit")
+        try:
+            unit.result = tx.perform(unit.fn)
+            if not merge:
+                for sql, rows in tx.deferred:
+                    tx.many(sql, rows)
+            connection.execute("RELEASE unit")
+        except BaseException as error:
+            if isinstance(error, apsw.IOError) or isinstance(tx.cause, apsw.IOError):
+                raise _FatalError from error
+            unit.fail(translate(error) if isinstance(error, apsw.Error) else error)
+            if connection.in_transaction:
+                connection.execute("ROLLBACK TO unit; RELEASE unit")
+            else:
+                unit.final = True
+            return []
+        finally:
+            tx.end()
+        return tx.deferred if merge else []
+
+    def commit(self) -> None:
+        if not self.connection.in_transaction:
+            return
+        try:
+            self.connection.execute("COMMIT")
+        except apsw.Error as error:
+            raise _FatalError from error
+
+    def abandon(self) -> None:
+        """After a failure of the disk: leave the log as it is, for the recovery at the next start."""
+        with suppress(apsw.Error):
+            self.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        with suppress(apsw.Error):
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+
+    def checkpoint(self) -> None:
+        """Move the log into the database, as far as no reader needs it."""
+        self._wal_pages = 0
+        try:
+            self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except (apsw.BusyError, apsw.LockedError, apsw.FullError):
+            return  # nothing is lost: the log is kept, and the next commit asks again
+        except apsw.Error as error:
+            raise _FatalError from error
+
+
+class SqliteDatabase(Database):
+    """One SQLite file, written by this process and, now and then, by a command."""
+
+    dialect = "sqlite"
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        synchronous: str = "full",
+        on_fatal: Callable[[BaseException], None] | None = None,
+        vfs: str | None = None,
+        thread_ticks: int = THREAD_TICKS,
+    ) -> None:
+        if synchronous not in ("full", "normal"):
+            raise ValueError(f"synchronous is 'full' or 'normal', not {synchronous!r}.")
+        self._path = path
+        self._synchronous = synchronous
+        self._vfs = vfs
+        self._thread_ticks = thread_ticks
+        self._on_fatal = on_fatal
+        self._stopped: StoreError | None = Unavailable("The database is not open.")
+        self._writer: _Writer | None = None
+        self._inline: _Reader | None = None
+        self._idle_readers: deque[_Reader] = deque()
+        self._readers_waiting = 0
+        self._queue: deque[_Unit[Any]] = deque()
+        self._draining = False
+        self._drained: asyncio.Future[None] | None = None
+        self._fatal: BaseException | None = None
+
+    # -- opening and closing
+
+    def open_sync(self) -> None:
+        version = tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
+        if version < OLDEST_SQLITE:
+            raise Unavailable(
+                f"SQLite {'.'.join(map(str, OLDEST_SQLITE))} or newer is needed: update the apsw package."
+            )
+        try:
+            # It holds secrets, if only hashed: nobody else may read it. SQLite gives its log the same rights.
+            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+        except OSError as error:
+            raise Unavailable(f"{self._path} cannot be opened: {error.strerror}.") from error
+        try:
+            self._writer = _Writer(self._connect(WRITER_PRAGMAS), self._path)
+            self._inline = _Reader(self._connect(INLINE_PRAGMAS), INLINE_TICK, INLINE_TICKS)
+        except apsw.Error as error:
+            raise translate(error, self._path) from error
+        self._committer = ThreadPoolExecutor(1, "sqlite-commit")
+        self._threads = ThreadPoolExecutor(READER_THREADS, "sqlite-read")
+        self._stopped = None
+
+    def _connect(self, pragmas: str) -> apsw.Connection:
+        connection = apsw.Connection(str(self._path), vfs=self._vfs, statementcachesize=STATEMENT_CACHE)
+        connection.set_busy_timeout(int(BUSY_SECONDS * 1000))
+        mode = connection.execute("PRAGMA journal_mode = WAL").fetchall()
+        if mode != [("wal",)]:
+            connection.close()
+            raise Unavailable(f"{self._path} is on a file system without shared memory: keep it on a local disk.")
+        connection.execute(f"PRAGMA synchronous = {self._synchronous}; PRAGMA foreign_keys = ON; {pragmas}").fetchall()
+        connection.set_busy_timeout(0)
+        return connection
+
+    def close_sync(self) -> None:
+        if self._writer is None or self._inline is None:
+            return
+        self._stopped = self._stopped or Unavailable("The database is closed.")
+        self._committer.shutdown()
+        self._threads.shutdown()
+        readers = [self._inline, *self._idle_readers]
+        with self._writer.lock:
+            for connection in [*(reader.connection for reader in readers), self._writer.connection]:
+                connection.close()
+        self._writer = self._inline = None
+        self._idle_readers.clear()
+
+    async def open(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, self.open_sync)
+
+    async def close(self) -> None:
+        self._stopped = self._stopped or Unavailable("The database is closed.")
+        loop = asyncio.get_running_loop()
+        if self._draining:
+            self._drained = loop.create_future()
+            await self._drained
+        await loop.run_in_executor(None, self.close_sync)
+
+    # -- reading
+
+    async def read(self, fn: Callable[[Tx], T], *, snapshot: bool = False, heavy: bool = False) -> T:
+        if self._stopped or self._inline is None:
+            raise self._refusal()
+        if not heavy:
+            try:
+                return self._inline.run(fn, snapshot)
+            except _SpentError:
+                pass
+        if self._readers_waiting >= READ_QUEUE_LIMIT:
+            raise Overloaded("Too many long queries are waiting.")
+        self._readers_waiting += 1
+        try:
+            job = partial(self.read_sync, fn, snapshot=snapshot)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, job)
+        finally:
+            self._readers_waiting -= 1
+
+    def read_sync(self, fn: Callable[[Tx], T], *, snapshot: bool = False) -> T:
+        if self._stopped:
+            raise self._refusal()
+        reader = self._borrow_reader()
+        try:
+            return reader.run(fn, snapshot)
+        except _SpentError as spent:
+            cause = spent.__cause__
+            raise (cause if isinstance(cause, StoreError) else translate(apsw.InterruptError())) from cause
+        finally:
+            self._idle_readers.append(reader)
+
+    def _borrow_reader(self) -> _Reader:
+        try:
+            return self._idle_readers.pop()
+        except IndexError:
+            pass
+        try:
+            reader = _Reader(self._connect(THREAD_PRAGMAS), THREAD_TICK, self._thread_ticks)
+        except apsw.Error as error:
+            raise translate(error, self._path) from error
+        reader.connection.set_busy_timeout(int(BUSY_SECONDS * 1000))
+        return reader
+
+    def changed(self) -> int:
+        if self._stopped or self._inline is None:
+            raise self._refusal()
+        return self._inline.data_version()
+
+    def _refusal(self) -> StoreError:
+        # A fresh one each time: an exception that is raised twice drags its tracebacks along.
+        return type(self._stopped)(*self._stopped.args) if self._stopped else Unavailable("The database is not open.")
+
+    # -- writing
+
+    async def write(self, fn: Callable[[Tx], T], *, heavy: bool = False) -> T:
+        if self._stopped:
+            raise self._refusal()
+        if len(self._queue) >= QUEUE_LIMIT:
+            raise Overloaded("Too many changes are waiting to be written.")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._queue.append(_Unit(fn, future, heavy))
+        if not self._draining:
+            self._draining = True
+            loop.call_soon(self._drain, loop)
+        return await future
+
+    def write_sync(self, fn: Callable[[Tx], T]) -> T:
+        if self._stopped or self._writer is None:
+            raise self._refusal()
+        writer, unit = self._writer, _Unit(fn, None, True)
+        with writer.lock:
+            self._run_and_commit(writer, [unit])
+            self._checkpoint(writer)
+        self._report_fatal()
+        if unit.error is not None:
+            raise unit.error
+        return unit.result  # type: ignore[return-value]  # T may include None
+
+    def _drain(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run the next group: here on the loop if it is short work, all but its commit."""
+        if self._fatal is not None:
+            self._refuse_queue()
+        writer, units = self._writer, self._take()
+        if writer is None or not units:
+            self._draining = False
+            if self._drained and not self._drained.done():
+                self._drained.set_result(None)
+            return
+        if units[0].heavy or not writer.lock.acquire(blocking=False):
+            self._committer.submit(self._group_on_thread, writer, units, loop)
+            return
+        try:
+            ran = writer.transact(units, wait=0)
+        except apsw.BusyError:  # another process is writing: wait for it elsewhere
+            writer.lock.release()
+            self._committer.submit(self._group_on_thread, writer, units, loop)
+            return
+        except (_FatalError, apsw.Error) as error:
+            self._stop(writer, units, error)
+            ran = len(units)
+        self._queue.extendleft(reversed(units[ran:]))
+        if self._synchronous == "normal" and not writer.checkpoint_due:
+            # Without an fsync a commit is cheaper than the way to the thread and back.
+            self._commit(writer, units[:ran])
+            writer.lock.release()
+            self._settle(units[:ran])
+            loop.call_soon(self._drain, loop)
+        else:
+            self._committer.submit(self._commit_on_thread, writer, units[:ran], loop)
+
+    def _take(self) -> list[_Unit[Any]]:
+        """The next group: units of one kind, so that short ones do not wait for the commit of a heavy one."""
+        queue: deque[_Unit[Any]] = self._queue
+        units: list[_Unit[Any]] = []
+        while queue and len(units) < GROUP_UNITS and (not units or queue[0].heavy == units[0].heavy):
+            units.append(queue.popleft())
+        return units
+
+    def _group_on_thread(self, writer: _Writer, units: list[_Unit[Any]], loop: asyncio.AbstractEventLoop) -> None:
+        with writer.lock:
+            ran = self._run_and_commit(writer, units)
+            loop.call_soon_threadsafe(self._settle, units[:ran], units[ran:])
+            self._checkpoint(writer)
+        loop.call_soon_threadsafe(self._drain, loop)
+
+    def _commit_on_thread(self, writer: _Writer, units: list[_Unit[Any]], loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            self._commit(writer, units)
+            loop.call_soon_threadsafe(self._settle, units)
+            self._checkpoint(writer)
+        finally:
+            writer.lock.release()
+        loop.call_soon_threadsafe(self._drain, loop)
+
+    def _settle(self, units: list[_Unit[Any]], left: Sequence[_Unit[Any]] = ()) -> None:
+        """Answer those who wait, on the loop; what a group did not get to is first in the next."""
+        self._queue.extendleft(reversed(left))
+        for unit in units:
+            unit.settle()
+
+    def _refuse_queue(self) -> None:
+        for unit in self._queue:
+            unit.fail(self._refusal())
+            unit.settle()
+        self._queue.clear()
+        self._report_fatal()
+
+    # -- on any thread, holding the writer's lock
+
+    def _run_and_commit(self, writer: _Writer, units: list[_Unit[Any]]) -> int:
+        try:
+            ran = writer.transact(units, wait=BUSY_SECONDS)
+        except apsw.BusyError as error:
+            for unit in units:
+                unit.fail(translate(error))
+            return len(units)
+        except (_FatalError, apsw.Error) as error:
+            self._stop(writer, units, error)
+            return len(units)
+        self._commit(writer, units[:ran])
+        return ran
+
+    def _commit(self, writer: _Writer, units: list[_Unit[Any]]) -> None:
+        if self._fatal is None:
+            try:
+                writer.commit()
+            except _FatalError as error:
+                self._stop(writer, units, error)
+
+    def _checkpoint(self, writer: _Writer) -> None:
+        if self._fatal is None and writer.checkpoint_due:
+            try:
+                writer.checkpoint()
+            except _FatalError as error:
+                self._stop(writer, [], error)
+
+    def _stop(self, writer: _Writer, units: list[_Unit[Any]], error: BaseException) -> None:
+        """Refuse all further work: what the file holds now, only the recovery at the next start can tell."""
+        self._fatal = error.__cause__ or error
+        self._stopped = Unavailable(f"The database stopped after a failure of the disk: {self._fatal}.")
+        writer.abandon()
+        for unit in units:
+            unit.fail(OutcomeUnknown(f"The disk failed while this was being written: {self._fatal}."))
+
+    def _report_fatal(self) -> None:
+        if self._fatal is not None and self._on_fatal is not None:
+            report, self._on_fatal = self._on_fatal, None
+            report(self._fatal)

@@ -1,0 +1,1 @@
+"""Tests. `support` has the helpers; the other folders are named after what they test against."""

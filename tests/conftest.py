@@ -1,0 +1,117 @@
+"""Fixtures: real servers on both databases.
+
+A test that takes `server`, `api`, `database` or `fresh_database` runs twice, with ids that contain `sqlite`
+and `postgresql`. The servers live as long as the test process does; tests share them, so each makes what it
+needs and counts on nothing being alone there. `start_server` gives a test one of its own.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.support.postgres import PostgreSQL
+from tests.support.processes import abandoned_run_folders, make_run_folder, remove
+from tests.support.server import Server
+
+RUN_FOLDER = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The process that begins the run makes its folder; the workers are told where it is."""
+    told = getattr(config, "workerinput", {}).get("run_folder")
+    if told is None:
+        for folder in abandoned_run_folders():
+            PostgreSQL(folder).stop()
+            remove(folder)
+    config.stash[RUN_FOLDER] = Path(told) if told else make_run_folder()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node) -> None:  # type: ignore[no-untyped-def]  # pytest-xdist has no types
+    node.workerinput["run_folder"] = str(node.config.stash[RUN_FOLDER])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    folder = config.stash.get(RUN_FOLDER, None)
+    if folder is not None and not hasattr(config, "workerinput"):
+        PostgreSQL(folder).stop()
+        remove(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres(pytestconfig: pytest.Config) -> PostgreSQL:
+    """The run's PostgreSQL, started by the first test that needs it."""
+    shared = PostgreSQL(pytestconfig.stash[RUN_FOLDER])
+    shared.ensure_started()
+    return shared
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> str:
+    """Which database this round of tests is about."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def new_database(
+    database: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], str]:
+    """Makes an empty database at each call: a PostgreSQL URL, or the path of an SQLite file to be made."""
+    if database == "postgresql":
+        postgres: PostgreSQL = request.getfixturevalue("postgres")
+        return postgres.create_database
+    return lambda: str(tmp_path_factory.mktemp("sqlite") / "taskade.db")
+
+
+@pytest.fixture
+def fresh_database(new_database: Callable[[], str]) -> str:
+    """One empty database, for this test alone."""
+    return new_database()
+
+
+@pytest.fixture(scope="session")
+def make_server(
+    database: str, new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Server]]:
+    """Makes servers that are not started yet; what still runs at the end of the round is stopped."""
+    made: list[Server] = []
+
+    def make(*arguments: str, **options: Any) -> Server:
+        data = tmp_path_factory.mktemp("server") / "data"
+        url = new_database() if database == "postgresql" else ""
+        made.append(Server(data, url, *arguments, **options))
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def server(make_server: Callable[..., Server]) -> Server:
+    """The server that the tests of one process share, without a rate limit."""
+    return make_server().start()
+
+
+@pytest.fixture
+def start_server(make_server: Callable[..., Server]) -> Iterator[Callable[..., Server]]:
+    """Starts servers for this test alone: `start_server("--workers", "2", rate_limit="5/minute")`."""
+    started: list[Server] = []
+
+    def start(*arguments: str, **options: Any) -> Server:
+        started.append(make_server(*arguments, **options))
+        return started[-1].start()
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def api(server: Server) -> Iterator[httpx2.Client]:
+    """An HTTP client for the shared server, with the owner's key: `api.get("/v1/tasks")`."""
+    with server.client() as client:
+        yield client

@@ -1,0 +1,154 @@
+"""The house rules that a linter cannot know, as tests over the server's syntax trees.
+
+Why: "a row cannot change without its event" holds only as long as one function does both, and a rule that is
+only written down holds until the first hurry. Each test names the place to put the code instead.
+"""
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "server" / "taskade_server"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+MAX_LINES = 70
+
+WRITES = re.compile(
+    r"^\s*(WITH\b.*\)\s*)?"
+    r"((INSERT|REPLACE|MERGE)\s+(OR\s+\w+\s+)?INTO|UPDATE\s+\S+(\s+(AS\s+)?\w+)?\s+SET|DELETE\s+FROM)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def name(module: Path) -> str:
+    return module.relative_to(PACKAGE).as_posix()
+
+
+@pytest.fixture(scope="module")
+def trees() -> dict[str, ast.Module]:
+    return {name(module): ast.parse(module.read_text(encoding="utf-8")) for module in MODULES}
+
+
+def nodes(trees: dict[str, ast.Module], *kinds: type[ast.AST]) -> Iterator[tuple[str, Any]]:
+    for module, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, kinds):
+                yield module, node
+
+
+def text_of(node: ast.AST) -> str:
+    """The text of a literal; the computed parts of an f-string count as a word."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(text_of(part) if isinstance(part, ast.Constant) else "x" for part in node.values)
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def test_rows_are_written_only_by_the_log_and_the_store(trees):
+    """`engine/log.apply` writes a row and appends its event in one transaction. A write anywhere else would
+    be a change that webhooks, streams, sync, automations and the audit log never hear of: use `apply`.
+    (`store` writes what is no resource: its own tables and migrations.)
+    """
+    docstrings = {id(node.value) for _, node in nodes(trees, ast.Expr)}
+    wrong = {
+        f"{module}:{node.lineno}: {' '.join(text_of(node).split())[:60]}"
+        for module, node in nodes(trees, ast.Constant, ast.JoinedStr)
+        if module != "engine/log.py" and not module.startswith("store/") and WRITES.match(text_of(node))
+        if id(node) not in docstrings
+    }
+    assert not wrong, sorted(wrong)
+
+
+def test_only_the_store_commits(trees):
+    """A unit of work is a function handed to `db.write`; the store decides when it is durable."""
+    wrong = [
+        f"{module}:{node.lineno}"
+        for module, node in nodes(trees, ast.Call)
+        if isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("commit", "rollback")
+        and not module.startswith("store/")
+    ]
+    assert wrong == []
+
+
+def test_functions_fit_on_a_screen(trees):
+    """A longer one hides a second idea: give that idea a name."""
+    wrong = [
+        f"{module}:{node.lineno}: {node.name} has {length} lines"
+        for module, node in nodes(trees, *FUNCTIONS)
+        if (length := node.end_lineno - node.lineno + 1) > MAX_LINES
+    ]
+    assert wrong == []
+
+
+def test_our_modules_are_imported_at_the_top(trees):
+    """An import inside a function hides a cycle from the reader: move the shared part down."""
+    wrong = [
+        f"{module}:{inner.lineno}"
+        for module, node in nodes(trees, *FUNCTIONS)
+        for inner in ast.walk(node)
+        if (
+            isinstance(inner, ast.Import)
+            and any(alias.name.startswith("taskade_server") for alias in inner.names)
+        )
+        or (
+            isinstance(inner, ast.ImportFrom)
+            and (inner.level > 0 or (inner.module or "").startswith("taskade_server"))
+        )
+    ]
+    assert wrong == []
+
+
+def test_types_need_no_secret_imports(trees):
+    """TYPE_CHECKING lets two modules depend on each other unseen. Depend on the lower one or a Protocol."""
+    wrong = [
+        f"{module}:{node.lineno}"
+        for module, node in nodes(trees, ast.Name, ast.Attribute, ast.alias)
+        if "TYPE_CHECKING" in (getattr(node, "id", ""), getattr(node, "attr", ""), getattr(node, "name", ""))
+    ]
+    assert wrong == []
+
+
+def test_every_module_says_what_it_is_for(trees):
+    assert [module for module, tree in trees.items() if not ast.get_docstring(tree)] == []
+
+
+def test_the_write_rule_recognises_writes():
+    writes = [
+        "INSERT INTO tasks VALUES (?)",
+        "\n  insert or ignore into x SELECT 1",
+        "UPDATE tasks SET name = ?",
+        "DELETE FROM tasks",
+        "WITH gone AS (SELECT 1) DELETE FROM tasks",
+    ]
+    assert [text for text in writes if not WRITES.match(text)] == []
+    prose = ["Update the task.", "Delete the task from the list", "insert", "SELECT 1", "Replace it"]
+    assert [text for text in prose if WRITES.match(text)] == []
+
+
+def test_the_package_declares_what_the_lock_files_install():
+    """Two lists of the same names: one for who installs the package, one for the versions we test."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    wanted = [
+        line
+        for line in (ROOT / "requirements" / "base.in").read_text().split("\n")
+        if line and line[0] != "#"
+    ]
+    assert sorted(re.sub(r"[<>=!~].*", "", item) for item in declared) == sorted(wanted)
+
+
+@pytest.mark.parametrize("lock", sorted((ROOT / "requirements").glob("*.lock")), ids=lambda path: path.name)
+def test_lock_files_name_no_registry(lock):
+    """They must work wherever the machine's own settings find packages."""
+    assert not re.search(r"://|--(extra-)?index-url|--find-links", lock.read_text())
+
+
+def test_the_node_lock_file_names_no_registry():
+    lock = (ROOT / "tests" / "story" / "node" / "package-lock.json").read_text()
+    assert '"resolved"' not in lock

@@ -1,0 +1,1 @@
+"""Helpers that start real things: a PostgreSQL, a server, the other languages' tools."""
