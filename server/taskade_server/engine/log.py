@@ -287,13 +287,7 @@ def _flush(tx: Tx) -> None:
     rows: list[list[Any]] = []
     for workspace_id in sorted(pending.events):
         events = pending.events[workspace_id]
-        found = tx.one(
-            "INSERT INTO log_heads (workspace_id, seq) VALUES (?, ?)"
-            " ON CONFLICT (workspace_id) DO UPDATE SET seq = log_heads.seq + excluded.seq RETURNING seq",
-            (workspace_id, len(events)),
-        )
-        assert found is not None
-        last = pending.heads[workspace_id] = int(found[0])
+        last = pending.heads[workspace_id] = _advance(tx, workspace_id, len(events))
         for offset, event in enumerate(events, start=last - len(events) + 1):
             rows.append([workspace_id, offset, ids.new("evt"), *event])
     pending.events.clear()
@@ -303,6 +297,20 @@ def _flush(tx: Tx) -> None:
             f"INSERT INTO {_EVENTS} ({', '.join(_EVENT_COLUMNS)}) VALUES ({_marks(len(_EVENT_COLUMNS))})",
             rows,
         )
+
+
+def _advance(tx: Tx, workspace_id: str, count: int) -> int:
+    """Take the next numbers of a workspace's log; the row stays locked until the commit."""
+    found = tx.one("UPDATE log_heads SET seq = seq + ? WHERE workspace_id = ? RETURNING seq", (count, workspace_id))
+    if found is None:
+        # The workspace's first events; two units that both begin the log meet in the upsert.
+        found = tx.one(
+            "INSERT INTO log_heads (workspace_id, seq) VALUES (?, ?)"
+            " ON CONFLICT (workspace_id) DO UPDATE SET seq = log_heads.seq + excluded.seq RETURNING seq",
+            (workspace_id, count),
+        )
+    assert found is not None
+    return int(found[0])
 
 
 def _allocate(tx: Tx, resource: Resource, count: int) -> list[int]:

@@ -214,19 +214,17 @@ class Resource:
         return {item.name: item for item in self.fields.values() if item.writable}
 
     @cached_property
-    def _renderers(self) -> list[Callable[[Mapping[str, Any]], list[Any]]]:
-        return [_column_getter(item) for item in self.stored]
+    def _converters(self) -> list[tuple[str, Callable[[Any], Any] | None]]:
+        return [pair for item in self.stored for pair in _converters(item)]
 
     def to_columns(self, doc: Mapping[str, Any], private: Mapping[str, Any]) -> list[Any]:
         """The row of a document, in the order of `columns`."""
-        row: list[Any] = []
-        for render in self._renderers:
-            row += render(doc)
+        row = [doc[name] if convert is None else convert(doc[name]) for name, convert in self._converters]
         return row + [private.get(name) for name, _ in self.private]
 
     def column_values(self, member: Field, doc: Mapping[str, Any]) -> list[Any]:
         """The values of one member's columns, in the order of its `sql_columns`."""
-        return _column_getter(member)(doc)
+        return [doc[name] if convert is None else convert(doc[name]) for name, convert in _converters(member)]
 
     def side_rows(self, doc: Mapping[str, Any]) -> set[tuple[str, str, float | None]]:
         """All side-table rows of a document, as (field, value, number)."""
@@ -252,13 +250,15 @@ class Resource:
         return self.event_names.get(action, f"{self.name}.{action}")
 
 
-def _column_getter(item: Field) -> Callable[[Mapping[str, Any]], list[Any]]:
-    name, convert = item.name, item.to_column
+def _converters(item: Field) -> list[tuple[str, Callable[[Any], Any] | None]]:
+    """For each column of a member: which document member it comes from and how."""
     if item.folded:
-        return lambda doc: [doc[name], text.fold(doc[name]) if doc[name] is not None else None]
-    if item.kind in ("time", "day", "enum", "bool", "number"):
-        return lambda doc: [convert(doc[name])]
-    return lambda doc: [doc[name]]
+        return [(item.name, None), (item.name, _folded)]
+    return [(item.name, item.to_column if item.kind in ("time", "day", "enum", "bool", "number") else None)]
+
+
+def _folded(value: str | None) -> str | None:
+    return None if value is None else text.fold(value)
 
 
 _WORKSPACE_ID = Field("workspace_id", "ref", "The workspace it belongs to.", target="workspace", create_only=True)
@@ -317,12 +317,12 @@ class Checker:
             elif member.create_only and not creating and current is not None and value != current.get(key):
                 self.fault(f"/{key}", "read_only", f"{key} cannot change after creation.")
         if creating:
-            for member in resource.writable.values():
-                if member.name not in body:
+            for name, member in resource.writable.items():
+                if name not in body:
                     if member.required:
-                        self.fault(f"/{member.name}", "required", f"{member.name} is required.")
-                    elif member.name != "id":
-                        result[member.name] = _copy(member.default)
+                        self.fault(f"/{name}", "required", f"{name} is required.")
+                    elif name != "id":
+                        result[name] = _copy(member.default)
         return result
 
     def unknown(self, place: str, key: str, allowed: Iterable[str], noun: str) -> None:
@@ -527,4 +527,7 @@ def merge_patch(target: Any, patch: Any) -> Any:
 
 
 def _copy(value: Any) -> Any:
-    return json.decode(json.encode(value)) if isinstance(value, dict | list) else value
+    kind = type(value)
+    if kind is list or kind is dict:
+        return json.decode(json.encode(value)) if value else kind()
+    return value

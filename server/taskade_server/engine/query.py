@@ -465,12 +465,14 @@ class _Sql:
                 return f"{column} = ANY(?)"
             self.params += leaf.values
             return f"{column} IN ({', '.join('?' * len(leaf.values))})"
-        if op == "prefix":
+        if op == "prefix" and not self.postgresql:
             self.params += [len(leaf.values[0]), leaf.values[0]]
             return f"substr({column}, 1, ?) = ?"
         self.params.append(leaf.values[0])
         if op == "contains":
             return f"strpos({column}, ?) > 0" if self.postgresql else f"instr({column}, ?) > 0"
+        if op == "prefix":
+            return f"starts_with({column}, ?)"
         return f"{column} {_SYMBOL[op]} ?"
 
     def words(self, words: list[str]) -> str:

@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 DAY_MS: Final = 86_400_000
@@ -30,6 +31,7 @@ def now_ms() -> int:
         return _last
 
 
+@lru_cache(1024)
 def format_ms(ms: int) -> str:
     """Epoch milliseconds as RFC 3339 UTC with milliseconds: `2024-01-15T10:30:00.000Z`."""
     moment = _EPOCH + timedelta(milliseconds=ms)
@@ -48,6 +50,7 @@ def is_date(text: str) -> bool:
     return len(text) == 10 and _DATE.fullmatch(text) is not None
 
 
+@lru_cache(4096)
 def parse_ms(text: str) -> int:
     """A date or an RFC 3339 time as epoch milliseconds; a time without an offset is UTC. ValueError says what is wrong."""
     if is_date(text):

@@ -122,8 +122,10 @@ _BY_CLASS: dict[str, type[StoreError]] = {
 }
 
 
-def translate(error: psycopg.Error) -> StoreError:
+def translate(error: psycopg.Error | UnicodeError) -> StoreError:
     """The store's own error for one of PostgreSQL's or psycopg's."""
+    if isinstance(error, UnicodeError):
+        return ConstraintFailed("A text holds half of a character.")
     state = error.sqlstate or ""
     message = " ".join(str(error).split())
     if state == "23505":
@@ -200,7 +202,7 @@ class PostgresTx(Tx):
             self._cursor.execute(numbered(sql), params)
             result = self._cursor.pgresult
             return self._cursor.fetchall() if result is not None and result.nfields else []
-        except psycopg.Error as error:
+        except (psycopg.Error, UnicodeError) as error:
             raise self._spoil(error) from error
 
     def run(self, sql: str, params: Params = ()) -> int:
@@ -208,7 +210,7 @@ class PostgresTx(Tx):
         self._check_usable()
         try:
             return max(0, self._cursor.execute(numbered(sql), params).rowcount)
-        except psycopg.Error as error:
+        except (psycopg.Error, UnicodeError) as error:
             raise self._spoil(error) from error
 
     def many(self, sql: str, rows: Sequence[Params]) -> None:
@@ -216,7 +218,7 @@ class PostgresTx(Tx):
         self._check_usable()
         try:
             self._cursor.executemany(numbered(sql), rows)
-        except psycopg.Error as error:
+        except (psycopg.Error, UnicodeError) as error:
             raise self._spoil(error) from error
 
     def script(self, sql: str) -> None:
@@ -224,7 +226,7 @@ class PostgresTx(Tx):
         self._check_usable()
         try:
             self._cursor.execute(sql.encode())
-        except psycopg.Error as error:
+        except (psycopg.Error, UnicodeError) as error:
             raise self._spoil(error) from error
 
     def begin(self, snapshot: bool) -> None:
@@ -251,7 +253,7 @@ class PostgresTx(Tx):
     def _lost(self) -> bool:
         return self._session.closed or isinstance(self.failed, _ContentionError)
 
-    def _spoil(self, error: psycopg.Error) -> StoreError:
+    def _spoil(self, error: psycopg.Error | UnicodeError) -> StoreError:
         self.failed = translate(error)
         return self.failed
 
@@ -263,8 +265,9 @@ class PostgresDatabase(Database):
 
     def __init__(self, url: str, *, pool_size: int = 8) -> None:
         self._url = url
-        self._pool_size = pool_size
-        self._threads: ThreadPoolExecutor | None = None
+        self._half = max(1, pool_size // 2)
+        self._readers: ThreadPoolExecutor | None = None
+        self._writers: ThreadPoolExecutor | None = None
         self._idle: deque[_Session] = deque()
         self._waiting = 0
 
@@ -276,7 +279,9 @@ class PostgresDatabase(Database):
             session.connection.close()
             raise Unavailable(f"PostgreSQL {OLDEST_SERVER} or newer is needed.")
         self._idle.append(session)
-        self._threads = ThreadPoolExecutor(self._pool_size, "postgresql")
+        # Apart, so that changes which wait for each other's locks cannot keep everybody from reading.
+        self._readers = ThreadPoolExecutor(self._half, "postgresql-read")
+        self._writers = ThreadPoolExecutor(self._half, "postgresql-write")
 
     def _connect(self) -> _Session:
         try:
@@ -295,11 +300,12 @@ class PostgresDatabase(Database):
         return _Session(connection)
 
     def close_sync(self) -> None:
-        if self._threads is None:
-            return
-        self._threads.shutdown()
-        self._threads = None
-        self._drop_idle()
+        readers, self._readers = self._readers, None
+        writers, self._writers = self._writers, None
+        if readers is not None and writers is not None:
+            readers.shutdown()
+            writers.shutdown()
+            self._drop_idle()
 
     def _drop_idle(self) -> None:
         while self._idle:
@@ -314,35 +320,39 @@ class PostgresDatabase(Database):
     # -- units of work
 
     async def read(self, fn: Callable[[Tx], T], *, snapshot: bool = False, heavy: bool = False) -> T:
-        return await self._in_thread(partial(self._run, fn, writable=False, snapshot=snapshot))
+        return await self._in_thread(self._readers, partial(self._run, fn, writable=False, snapshot=snapshot))
 
     async def write(self, fn: Callable[[Tx], T], *, heavy: bool = False) -> T:
-        return await self._in_thread(partial(self._run, fn, writable=True))
+        return await self._in_thread(self._writers, partial(self._run, fn, writable=True))
 
     def read_sync(self, fn: Callable[[Tx], T], *, snapshot: bool = False) -> T:
+        self._check_open()
         return self._run(fn, writable=False, snapshot=snapshot)
 
     def write_sync(self, fn: Callable[[Tx], T]) -> T:
+        self._check_open()
         return self._run(fn, writable=True)
+
+    def _check_open(self) -> None:
+        if self._writers is None:
+            raise Unavailable("The database is not open.")
 
     def changed(self) -> int:
         return 0
 
-    async def _in_thread(self, job: Callable[[], T]) -> T:
-        if self._threads is None:
+    async def _in_thread(self, threads: ThreadPoolExecutor | None, job: Callable[[], T]) -> T:
+        if threads is None:
             raise Unavailable("The database is not open.")
         if self._waiting >= QUEUE_LIMIT:
             raise Overloaded("Too many requests are waiting for the database.")
         self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, job)
+            return await asyncio.get_running_loop().run_in_executor(threads, job)
         finally:
             self._waiting -= 1
 
     def _run(self, fn: Callable[[Tx], T], *, writable: bool, snapshot: bool = False) -> T:
         """Run a unit until it is done, or not worth another attempt."""
-        if self._threads is None:
-            raise Unavailable("The database is not open.")
         reconnected = False
         for attempt in itertools.count(1):
             session = self._borrow()

@@ -47,9 +47,12 @@ GROUP_UNITS = 256
 GROUP_SECONDS = 0.01
 QUEUE_LIMIT = 10_000
 BUSY_SECONDS = 10.0
-# A commit that fails for want of space leaves its outcome open, so writing stops before that point.
-RESERVED_BYTES = 8 << 20
-CHECKPOINT_PAGES = 2000
+# A commit that fails for want of space leaves its outcome open, so writing stops before that point. Asking how
+# much is left costs 50 us.
+RESERVED_BYTES = 16 << 20
+SPACE_CHECK_SECONDS = 0.05
+# As many as the first segment of SQLite's index of the log holds: reading slows down beyond.
+CHECKPOINT_PAGES = 4000
 
 READER_THREADS = 4
 READ_QUEUE_LIMIT = 1000
@@ -79,6 +82,8 @@ def translate(error: Exception, path: Path | str = "The database") -> StoreError
             return ConstraintFailed(str(error))
         case OverflowError():
             return ConstraintFailed("A number is out of range.")
+        case UnicodeError():
+            return ConstraintFailed("A text holds half of a character.")
         case apsw.FullError():
             return StorageFull("The disk is full.")
         case apsw.NotADBError():
@@ -124,7 +129,7 @@ class SqliteTx(Tx):
     def all(self, sql: str, params: Params = ()) -> list[Row]:
         try:
             return self._execute(sql, params).fetchall()
-        except (apsw.Error, OverflowError) as error:
+        except (apsw.Error, OverflowError, UnicodeError) as error:
             raise self._spoil(error) from error
 
     def run(self, sql: str, params: Params = ()) -> int:
@@ -132,7 +137,7 @@ class SqliteTx(Tx):
         try:
             self._execute(sql, params)
             return self._connection.changes()
-        except (apsw.Error, OverflowError) as error:
+        except (apsw.Error, OverflowError, UnicodeError) as error:
             raise self._spoil(error) from error
 
     def many(self, sql: str, rows: Sequence[Params]) -> None:
@@ -140,7 +145,7 @@ class SqliteTx(Tx):
         self._check_usable()
         try:
             self._connection.executemany(sql, rows)
-        except (apsw.Error, OverflowError) as error:
+        except (apsw.Error, OverflowError, UnicodeError) as error:
             raise self._spoil(error) from error
 
     def script(self, sql: str) -> None:
@@ -166,7 +171,7 @@ class SqliteTx(Tx):
         super()._recover()
         self._execute = self._connection.execute
 
-    def _spoil(self, error: apsw.Error | OverflowError) -> StoreError:
+    def _spoil(self, error: apsw.Error | OverflowError | UnicodeError) -> StoreError:
         self.cause = error
         self.failed = translate(error)
         self._execute = self._refuse
@@ -260,6 +265,8 @@ class _Writer:
         self.lock = threading.Lock()
         self._path = path
         self._wal_pages = 0
+        self._space_check = 0.0
+        self._space_left = True
         connection.set_wal_hook(self._count_pages)
 
     def _count_pages(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
@@ -272,12 +279,13 @@ class _Writer:
 
     def transact(self, units: list[_Unit[Any]], *, wait: float) -> int:
         """Run a group, all but its COMMIT; how many units it got to. A BusyError means that nothing was begun."""
-        if shutil.disk_usage(self._path.parent).free < RESERVED_BYTES:
+        now = time.monotonic()
+        if not self._has_space(now):
             for unit in units:
                 unit.fail(StorageFull("The disk is nearly full: free some space to write again."))
             return len(units)
         self.connection.set_busy_timeout(int(wait * 1000))
-        deadline = time.monotonic() + GROUP_SECONDS
+        deadline = now + GROUP_SECONDS
         merge = True
         while True:
             try:
@@ -291,6 +299,12 @@ class _Writer:
                 units, deadline = units[:ran], float("inf")
                 if self.connection.in_transaction:
                     self.connection.execute("ROLLBACK")
+
+    def _has_space(self, now: float) -> bool:
+        if now >= self._space_check:
+            self._space_check = now + SPACE_CHECK_SECONDS
+            self._space_left = shutil.disk_usage(self._path.parent).free >= RESERVED_BYTES
+        return self._space_left
 
     def _run_group(self, units: list[_Unit[Any]], deadline: float, merge: bool) -> int:
         deferred: list[tuple[str, Sequence[Params]]] = []
@@ -417,7 +431,7 @@ class SqliteDatabase(Database):
             raise translate(error, self._path) from error
         self._committer = ThreadPoolExecutor(1, "sqlite-commit")
         self._threads = ThreadPoolExecutor(READER_THREADS, "sqlite-read")
-        self._stopped = None
+        self._stopped = self._fatal = None
 
     def _connect(self, pragmas: str) -> apsw.Connection:
         connection = apsw.Connection(str(self._path), vfs=self._vfs, statementcachesize=STATEMENT_CACHE)
@@ -552,7 +566,7 @@ class SqliteDatabase(Database):
             writer.lock.release()
             self._committer.submit(self._group_on_thread, writer, units, loop)
             return
-        except (_FatalError, apsw.Error) as error:
+        except Exception as error:
             self._stop(writer, units, error)
             ran = len(units)
         self._queue.extendleft(reversed(units[ran:]))
@@ -611,7 +625,7 @@ class SqliteDatabase(Database):
             for unit in units:
                 unit.fail(translate(error))
             return len(units)
-        except (_FatalError, apsw.Error) as error:
+        except Exception as error:
             self._stop(writer, units, error)
             return len(units)
         self._commit(writer, units[:ran])

@@ -1,0 +1,65 @@
+"""`python -m benchmarks`: compare with the peers, or question a million tasks. Prints a report and keeps it in results.
+
+Only complete runs are written, so that what lies there can be quoted.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks import compare, load, machine, million
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer tasks and shorter runs: a first impression")
+    parser.add_argument("--million", action="store_true", help="load 1,000,000 tasks, and measure filters on them")
+    parser.add_argument("--tasks", type=int, metavar="N", help="another number of tasks (the result is not written)")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="with --million: keep the data here, and use it again")
+    parser.add_argument(
+        "--peers",
+        metavar="A,B",
+        default=",".join(compare.PEERS),
+        help="measure only these (the result is not written); default: %(default)s",
+    )
+    given = parser.parse_args()
+    if unknown := set(given.peers.split(",")) - set(compare.PEERS):
+        parser.error(f"unknown peers: {', '.join(sorted(unknown))}; there are {', '.join(compare.PEERS)}")
+    if given.keep and not given.million:
+        parser.error("--keep is for --million")
+    return given
+
+
+@contextmanager
+def folder(keep: Path | None) -> Iterator[Path]:
+    if keep is None:
+        with tempfile.TemporaryDirectory(prefix="bench-") as made:
+            yield Path(made)
+    else:
+        keep.mkdir(parents=True, exist_ok=True)
+        yield keep.resolve()
+
+
+def main() -> None:
+    given = arguments()
+    load.build()
+    machine.join_clients()
+    with folder(given.keep) as data:
+        if given.million:
+            report = million.run(given.tasks or 1_000_000, data, keep=given.keep is not None)
+        else:
+            plan = compare.QUICK if given.quick else compare.FULL
+            plan = replace(plan, tasks=given.tasks or plan.tasks)
+            report = compare.run(plan, given.peers.split(","), data)
+    print(report.text)
+    if given.tasks is None and given.peers == ",".join(compare.PEERS):
+        name = "million" if given.million else "quick" if given.quick else "latest"
+        report.write(name)
+        print(f"Written to benchmarks/results/{name}.md and {name}.json")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""The least a Python server can do here: Granian, set up as ours is, answers every request with the same bytes.
+
+What remains between this and our server is the price of our own code, and nothing else. Run with a port and a size.
+"""
+
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import uvloop
+from granian.constants import Interfaces
+from granian.server.embed import Server
+
+Message = dict[str, Any]
+Application = Callable[
+    [Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
+]
+
+
+def application(size: int) -> Application:
+    body = b'{"name":"' + b"x" * (size - 11) + b'"}'
+    start = {
+        "type": "http.response.start",
+        "status": 200,
+        "headers": [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())],
+    }
+    end = {"type": "http.response.body", "body": body}
+
+    async def answer(
+        scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
+    ) -> None:
+        await send(start)
+        await send(end)
+
+    return answer
+
+
+async def serve(port: int, size: int) -> None:
+    # ASGINL only leaves out the start and stop messages; the rest is what taskade_server.app gives Granian.
+    server = Server(
+        application(size), port=port, interface=Interfaces.ASGINL, websockets=False, log_enabled=False, backlog=1024
+    )
+    await server.serve()
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(int(sys.argv[1]), int(sys.argv[2])))

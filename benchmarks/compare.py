@@ -1,0 +1,212 @@
+"""The comparison: the same requests to our server, to PocketBase and to a bare Granian, turn by turn.
+
+Peers take turns run by run, so that a machine that slows down slows all of them; each figure is the median of its runs.
+Reads come first, while every store holds what it was filled with; then creates; then bulk, which grows the most.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from benchmarks import data, load, machine, report
+from benchmarks.load import Sample, Work
+from benchmarks.peers import BULK, PAGE, Ceiling, Peer, PocketBase, Store, Taskade
+from benchmarks.report import Measurement, Verdict
+
+CONNECTIONS = 32
+BULK_CONNECTIONS = 2
+NAMES = {
+    "read": "Read one task",
+    "list": f"Filtered list of {PAGE}",
+    "vary": f"Filtered list of {PAGE}, each different",
+    "create": "Create a task",
+    "create-normal": "Create a task, both synchronous NORMAL",
+    "bulk": "Create tasks in bulk",
+}
+MEMORY_LIMIT_MB = 200
+CONDITIONS = """
+Every store holds the same tasks and answers the same requests, each on the same single core, with its rate limit off.
+PocketBase runs as it ships (WAL, synchronous NORMAL, request log on), with a signed-in ordinary user, rules that
+check it, an index on a task's project and one on its due date, and lists without a total. Ours runs as it ships:
+synchronous FULL, so that what it has acknowledged survives a power cut; where a line says NORMAL, both may lose the
+last moments then. More cores would help PocketBase's one process more than ours, which would want several of them.
+Bare Granian answers with fixed bytes of the size of one task.
+""".strip()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of everything. Projects are of 500 tasks in both, so that a list costs the same."""
+
+    tasks: int
+    runs: int
+    seconds: float
+    bulk_seconds: float
+    warmup: float
+
+    @property
+    def shape(self) -> data.Shape:
+        return data.Shape(tasks=self.tasks, projects=max(1, self.tasks // 500))
+
+
+FULL = Plan(tasks=100_000, runs=5, seconds=2.5, bulk_seconds=4, warmup=0.5)
+QUICK = Plan(tasks=20_000, runs=3, seconds=1, bulk_seconds=2, warmup=0.3)
+PEERS = ("taskade", "pocketbase", "ceiling")
+
+
+class Comparison:
+    """One run of the scenario: the started peers, and what was measured so far."""
+
+    def __init__(self, plan: Plan, names: Sequence[str], folder: Path) -> None:
+        self.plan = plan
+        self.names = names
+        self.folder = folder
+        self.stores: list[Store] = []
+        self.measured: list[Measurement] = []
+        self.memory: dict[str, int] = {}
+        self.versions: dict[str, str] = {}
+
+    def run(self) -> None:
+        kinds: dict[str, type[Store]] = {"taskade": Taskade, "pocketbase": PocketBase}
+        started: list[Peer] = []
+        try:
+            for name in self.names:
+                if name in kinds:
+                    started.append(store := kinds[name](self.folder))
+                    self._begin(store)
+            self._reads(started)
+            self._writes()
+        finally:
+            for peer in started:
+                peer.stop()
+
+    def _begin(self, store: Store) -> None:
+        say(f"{store.label}: starting, and creating {self.plan.tasks:,} tasks")
+        store.start()
+        store.fill(self.plan.shape)
+        self.versions[store.label] = store.version()
+        self.stores.append(store)
+        works = store.works()
+        for key, expected in (("read", 1), ("list", PAGE), ("vary", PAGE)):
+            store.check(works[key], expected)
+
+    def _reads(self, started: list[Peer]) -> None:
+        works = {store.key: store.works() for store in self.stores}
+        turns: list[tuple[Peer, Work]] = [(store, works[store.key]["read"]) for store in self.stores]
+        if "ceiling" in self.names:
+            ceiling = Ceiling(self.folder, self._size_of_a_task())
+            started.append(ceiling)
+            ceiling.start()
+            turns.append((ceiling, Work("GET", ["/"], {"Authorization": "Bearer " + "x" * 40})))
+        self._measure("read", turns)
+        for key in ("list", "vary"):
+            self._measure(key, [(store, works[store.key][key]) for store in self.stores])
+        for store in self.stores:
+            if (used := store.memory()) is not None:
+                self.memory[store.key] = used
+
+    def _size_of_a_task(self) -> int:
+        for store in self.stores:
+            work = store.works()["read"]
+            return load.run(work, store.port, store.pid, connections=1, requests=10).result.bytes
+        return 600
+
+    def _writes(self) -> None:
+        self._measure("create", [(store, store.works()["create"]) for store in self.stores])
+        for store in self.stores:
+            if isinstance(store, Taskade):
+                restart(store, synchronous="normal")
+        self._measure("create-normal", [(store, store.works()["create"]) for store in self.stores])
+        for store in self.stores:
+            if isinstance(store, Taskade):
+                restart(store, synchronous="full")
+            store.check(store.works()["bulk"], BULK)
+        self._measure("bulk", [(store, store.works()["bulk"]) for store in self.stores])
+
+    def _measure(self, key: str, turns: list[tuple[Peer, Work]]) -> None:
+        bulk = key == "bulk"
+        samples: dict[str, list[Sample]] = {peer.key: [] for peer, _ in turns}
+        for number in range(self.plan.runs):
+            say(f"{NAMES[key]}: run {number + 1} of {self.plan.runs}")
+            for peer, work in turns:
+                sample = load.run(
+                    work,
+                    peer.port,
+                    peer.pid,
+                    connections=BULK_CONNECTIONS if bulk else CONNECTIONS,
+                    seconds=self.plan.bulk_seconds if bulk else self.plan.seconds,
+                    warmup=self.plan.warmup,
+                )
+                samples[peer.key].append(sample)
+        self.measured += [summary(key, peer, samples[peer.key]) for peer, _ in turns]
+
+    def verdicts(self) -> list[Verdict]:
+        """What the figures come to."""
+        rate = {(m.key, m.peer): m.per_second for m in self.measured if not m.failed}
+
+        def ratio(name: str, key: str, peer: str, target: float | None) -> Verdict:
+            ours, theirs = rate.get((key, "taskade")), rate.get((key, peer))
+            unit = "tasks/s" if key in ("bulk", "create", "create-normal") else "requests/s"
+            return Verdict.ratio(name, ours, theirs, target, unit)
+
+        out = [
+            ratio(f"{NAMES['read']}, against PocketBase", "read", "pocketbase", 3),
+            ratio(f"{NAMES['read']}, against bare Granian", "read", "ceiling", 0.5),
+            ratio(f"{NAMES['list']}, against PocketBase", "list", "pocketbase", 10),
+            ratio(f"{NAMES['vary']}, against PocketBase", "vary", "pocketbase", None),
+            ratio("Create, ours FULL, PocketBase NORMAL", "create", "pocketbase", 1.2),
+            ratio("Create, both NORMAL", "create-normal", "pocketbase", 2),
+            ratio(f"Create {BULK:,} in one request, ours FULL", "bulk", "pocketbase", 5),
+        ]
+        ours, theirs = (self._megabytes(key) for key in ("taskade", "pocketbase"))
+        name = f"Resident memory at {self.plan.tasks:,} tasks"
+        return [*out, Verdict.limit(name, ours, theirs, MEMORY_LIMIT_MB, "MB")]
+
+    def _megabytes(self, key: str) -> float | None:
+        return self.memory[key] / 1e6 if key in self.memory else None
+
+
+def restart(store: Taskade, synchronous: str) -> None:
+    store.stop()
+    store.synchronous = synchronous
+    store.start()
+
+
+def summary(key: str, peer: Peer, samples: list[Sample]) -> Measurement:
+    """The median run, figure by figure."""
+    return Measurement(
+        key=key,
+        name=NAMES[key],
+        peer=peer.key,
+        label=peer.label,
+        per_second=median(s.items_per_second for s in samples),
+        p50_ms=median(s.result.p50_ms for s in samples),
+        p99_ms=median(s.result.p99_ms for s in samples),
+        bytes=int(median(s.result.bytes for s in samples)),
+        failed=sum(s.result.failed for s in samples),
+        first_failure=next((s.result.first_failure for s in samples if s.result.failed), ""),
+        server_busy=median(s.server_busy for s in samples),
+        client_busy=median(s.client_busy for s in samples),
+        others_busy=median(s.others_busy for s in samples),
+        runs=[round(s.items_per_second, 1) for s in samples],
+    )
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def run(plan: Plan, names: Sequence[str], folder: Path) -> report.Report:
+    comparison = Comparison(plan, names, folder)
+    facts = machine.facts(folder)
+    comparison.run()
+    return report.comparison(
+        facts,
+        comparison.versions,
+        CONDITIONS,
+        {"tasks": plan.tasks, "projects": plan.shape.projects, "connections": CONNECTIONS, "runs": plan.runs},
+        comparison.verdicts(),
+        comparison.measured,
+    )

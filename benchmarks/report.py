@@ -1,0 +1,230 @@
+"""Turns figures into a table for people and a document for programs; both say the same, and what they were measured on.
+
+A missed target is printed as plainly as a met one: a benchmark that only shows what is good would soon be ignored.
+"""
+
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from benchmarks.machine import Facts
+
+RESULTS = Path(__file__).with_name("results")
+QUIET = 0.15  # of a core: what others may use before a warning
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One kind of request to one server: medians of its runs. Shares are of one core."""
+
+    key: str
+    name: str
+    peer: str
+    label: str
+    per_second: float
+    p50_ms: float
+    p99_ms: float
+    bytes: int
+    failed: int
+    first_failure: str
+    server_busy: float
+    client_busy: float
+    others_busy: float
+    runs: list[float]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A figure beside the one it is compared with, and beside what it should be."""
+
+    name: str
+    ours: float | None
+    theirs: float | None
+    unit: str
+    value: float | None  # the ratio, or our figure where only that counts
+    target: float | None
+    at_least: bool
+
+    @classmethod
+    def ratio(cls, name: str, ours: float | None, theirs: float | None, target: float | None, unit: str) -> "Verdict":
+        value = ours / theirs if ours and theirs else None
+        return cls(name, ours, theirs, unit, value, target, at_least=True)
+
+    @classmethod
+    def limit(cls, name: str, ours: float | None, theirs: float | None, target: float, unit: str) -> "Verdict":
+        return cls(name, ours, theirs, unit, ours, target, at_least=False)
+
+    @property
+    def met(self) -> bool | None:
+        if self.value is None or self.target is None:
+            return None
+        return self.value >= self.target if self.at_least else self.value < self.target
+
+    def row(self) -> list[str]:
+        target = "" if self.target is None else f"{'≥' if self.at_least else '<'} {self.target:g}"
+        ratio = self.ours / self.theirs if self.ours and self.theirs else None
+        said = {True: "met", False: "**missed**", None: "not measured" if self.value is None else ""}[self.met]
+        unit = "×" if self.at_least else f" {self.unit}"
+        return [
+            self.name,
+            _figure(self.ours, self.unit),
+            _figure(self.theirs, self.unit),
+            "" if ratio is None else f"{ratio:.2f}×",
+            f"{target}{unit if target else ''}",
+            said,
+        ]
+
+
+@dataclass(frozen=True)
+class Latency:
+    """One kind of question to a large workspace."""
+
+    name: str
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+    limit_ms: float
+    rows: float
+    bytes: int
+    requests: int
+    failed: int
+    first_failure: str
+
+    @property
+    def met(self) -> bool:
+        return not self.failed and self.p99_ms < self.limit_ms
+
+    def row(self) -> list[str]:
+        times = [f"{value:.1f} ms" for value in (self.p50_ms, self.p99_ms, self.max_ms)]
+        return [self.name, *times, f"{self.rows:.0f}", _failed(self.failed), "met" if self.met else "**missed**"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is printed and kept."""
+
+    text: str
+    document: dict[str, Any] = field(repr=False)
+
+    def write(self, name: str) -> None:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{name}.md").write_text(self.text, encoding="utf-8")
+        encoded = msgspec.json.format(msgspec.json.encode(self.document), indent=2)
+        (RESULTS / f"{name}.json").write_bytes(encoded + b"\n")
+
+
+def comparison(
+    facts: Facts,
+    versions: dict[str, str],
+    conditions: str,
+    settings: dict[str, int],
+    verdicts: list[Verdict],
+    measured: list[Measurement],
+) -> Report:
+    head = ["what", "ours", "other", "ratio", "target", ""]
+    detail = ["request", "server", "per second", "p50", "p99", "failed", "server core", "client core"]
+    sections = [
+        "# Beside its peers",
+        _paragraph(settings),
+        _table(head, [verdict.row() for verdict in verdicts if verdict.ours or verdict.theirs]),
+        "## In detail",
+        "Medians. Create and bulk count tasks. The last columns say how busy each side's core was: a client near\n"
+        "100 % would mean that the load generator was measured, and not the server.",
+        _table(detail, [_detail(m) for m in measured]),
+        *_complaints(measured),
+        "## Conditions",
+        conditions,
+        _machine(facts, versions),
+    ]
+    document = {
+        "scenario": "peers",
+        **_common(facts, versions, settings),
+        "verdicts": [{**asdict(v), "met": v.met} for v in verdicts],
+        "measurements": [asdict(m) for m in measured],
+    }
+    return Report("\n\n".join(sections) + "\n", document)
+
+
+def million(facts: Facts, versions: dict[str, str], settings: dict[str, int], latencies: list[Latency]) -> Report:
+    limit = latencies[0].limit_ms
+    head = ["question", "p50", "p99", "slowest", "tasks in an answer", "failed", f"p99 < {limit:g} ms"]
+    failures = [f"- {one.name}: {one.first_failure}" for one in latencies if one.failed]
+    sections = [
+        "# A large workspace",
+        _paragraph(settings),
+        f"{latencies[0].requests} different requests for each kind of question, over HTTP, on one connection.",
+        _table(head, [latency.row() for latency in latencies]),
+        *(["\n".join(failures)] if failures else []),
+        _machine(facts, versions),
+    ]
+    document = {
+        "scenario": "million",
+        **_common(facts, versions, settings),
+        "latencies": [{**asdict(one), "met": one.met} for one in latencies],
+    }
+    return Report("\n\n".join(sections) + "\n", document)
+
+
+# ------------------------------------------------------------------------------------------------ pieces
+
+
+def _common(facts: Facts, versions: dict[str, str], settings: dict[str, int]) -> dict[str, Any]:
+    today = datetime.now(UTC).date().isoformat()
+    return {"date": today, "machine": asdict(facts), "versions": versions, "settings": settings}
+
+
+def _figure(value: float | None, unit: str) -> str:
+    return "" if value is None else f"{value:,.0f} {unit}"
+
+
+def _failed(count: int) -> str:
+    return f"**{count:,}**" if count else "0"
+
+
+def _detail(m: Measurement) -> list[str]:
+    times = (f"{m.p50_ms:,.2f} ms", f"{m.p99_ms:,.2f} ms")
+    shares = (f"{m.server_busy:.0%}", f"{m.client_busy:.0%}")
+    return [m.name, m.label, f"{m.per_second:,.0f}", *times, _failed(m.failed), *shares]
+
+
+def _complaints(measured: list[Measurement]) -> list[str]:
+    lines = [f"- {m.name}, {m.label}: {m.failed:,} requests failed: {m.first_failure}" for m in measured if m.failed]
+    noisy = [m for m in measured if m.others_busy > QUIET]
+    if noisy:
+        worst = max(m.others_busy for m in noisy)
+        lines.append(
+            f"- Other programs used up to {worst:.0%} of a core during {len(noisy)} of {len(measured)} measurements. "
+            "Measure again on a quiet machine."
+        )
+    return ["\n".join(lines)] if lines else []
+
+
+def _paragraph(settings: dict[str, int]) -> str:
+    return ", ".join(f"{name}: {value:,}" for name, value in settings.items()) + "."
+
+
+def _machine(facts: Facts, versions: dict[str, str]) -> str:
+    pinned = "servers on one core, the load generator on another" if facts.pinned else "everything on the same core"
+    named = ", ".join(f"{name} {version}" for name, version in {**versions, **facts.packages}.items())
+    memory = f", {facts.memory_gb:g} GB" if facts.memory_gb else ""
+    return (
+        f"Measured on {datetime.now(UTC).date()}: {facts.processor}, {facts.cores} cores{memory}, {facts.system}, "
+        f"{facts.filesystem} (an fsync takes {facts.fsync_us:,.0f} µs); {pinned}.\n{facts.python}, {named}."
+    )
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table that also reads well as plain text."""
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+
+    def line(cells: list[str]) -> str:
+        first, *rest = (
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(cells, widths, strict=True))
+        )
+        return "| " + " | ".join([first, *rest]) + " |"
+
+    rule = ["-" * width if i == 0 else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+    return "\n".join([line(head), line(rule), *map(line, rows)])
