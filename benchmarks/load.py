@@ -11,12 +11,14 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple, Self
 
 import msgspec
 
 from benchmarks import machine
 
 SOURCE = Path(__file__).with_name("load.go")
+DISTURBED = 0.15  # of a core: what others may use before a run is not to be trusted
 CACHE = Path(sys.prefix) / "cache" / "benchmarks"
 
 
@@ -54,7 +56,11 @@ class Sample:
     items_per_second: float
     server_busy: float
     client_busy: float
-    others_busy: float
+    others_busy: float  # what other programs used of the core that the server needs
+
+    @property
+    def disturbed(self) -> bool:
+        return self.others_busy > DISTURBED
 
 
 def build() -> str:
@@ -99,10 +105,29 @@ def run(
         "body": work.body,
     }
     command, document = [build()], msgspec.json.encode(specification)
-    began, busy, cpu = time.monotonic(), machine.busy_seconds(), machine.cpu_seconds(server)
+    before = _Clocks.now(server)
     result = msgspec.json.decode(machine.run_client(command, document), type=Result)
-    wall = time.monotonic() - began
-    server_busy = (machine.cpu_seconds(server) - cpu) / wall
-    client_busy = result.cpu_seconds / wall
-    others_busy = max(0.0, (machine.busy_seconds() - busy) / wall - server_busy - client_busy)
-    return Sample(result, result.per_second * work.items, server_busy, client_busy, others_busy)
+    wall, server_core, client_core, own = _Clocks.now(server).since(before)
+    client = result.cpu_seconds
+    # The server's core, and what a client that shares its own core with others lacked of it.
+    others = server_core - own - (0 if machine.PINNED else client)
+    lacked = max(0.0, client_core - 0.9 * wall) if machine.PINNED and client < client_core / 2 else 0.0
+    busy = [seconds / wall for seconds in (own, client, max(0.0, others) + lacked)]
+    return Sample(result, result.per_second * work.items, *busy)
+
+
+class _Clocks(NamedTuple):
+    """Seconds, all counted from some moment in the past."""
+
+    wall: float
+    server_core: float
+    client_core: float
+    server: float
+
+    @classmethod
+    def now(cls, server: int) -> Self:
+        cores = (machine.busy_seconds(machine.SERVER_CORES), machine.busy_seconds(machine.CLIENT_CORES))
+        return cls(time.monotonic(), *cores, machine.cpu_seconds(server))
+
+    def since(self, before: "_Clocks") -> tuple[float, ...]:
+        return tuple(now - then for now, then in zip(self, before, strict=True))

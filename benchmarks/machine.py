@@ -114,13 +114,13 @@ def cpu_seconds(root: int) -> float:
     return sum(int(fields[11]) + int(fields[12]) for fields in stats) / TICKS
 
 
-def busy_seconds() -> float:
-    """Processor time that anybody has used, or another machine has taken, on the cores we measure on."""
+def busy_seconds(cores: Iterable[int]) -> float:
+    """Processor time that anybody has used, or another machine has taken, on these cores."""
     if not PROC.exists():
         return 0.0
-    ours = {f"cpu{core}" for core in SERVER_CORES | CLIENT_CORES}
+    names = {f"cpu{core}" for core in cores}
     lines = [line.split() for line in (PROC / "stat").read_text().splitlines()]
-    return sum(int(line[i]) for line in lines if line[0] in ours for i in (1, 2, 3, 8)) / TICKS
+    return sum(int(line[i]) for line in lines if line[0] in names for i in (1, 2, 3, 8)) / TICKS
 
 
 # ------------------------------------------------------------------------------------------- what it is

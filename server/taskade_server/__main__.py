@@ -16,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import click
 
-from taskade_server import __version__, app
+from taskade_server import __version__, app, demo
 from taskade_server.config import DEFAULT_DATA, DEFAULT_RATE, Config, ConfigError, parse_rate, prepare_folder
 from taskade_server.domain import identity
 from taskade_server.engine import edit, query
@@ -48,9 +48,11 @@ def plain_errors(command: Callable[P, R]) -> Callable[P, R]:
 def database_options(command: Callable[P, R]) -> Callable[P, R]:
     """--data and --database-url."""
     command = click.option("--database-url", envvar="TASKADE_DATABASE_URL", metavar="URL", show_envvar=True,
-                           help="PostgreSQL instead of SQLite: postgresql://user:password@host/name.")(command)  # fmt: skip
-    return click.option("--data", type=click.Path(path_type=Path), default=DEFAULT_DATA, envvar="TASKADE_DATA", metavar="DIR",
-                        show_default=True, show_envvar=True, help="Folder of the SQLite database.")(command)  # fmt: skip
+                           help="PostgreSQL instead of SQLite: postgresql://user@host/name.")(command)  # fmt: skip
+    return click.option("--data", type=click.Path(path_type=Path), default=DEFAULT_DATA, envvar="TASKADE_DATA",
+                        metavar="DIR",
+                        show_default=True, show_envvar=True,
+                        help="Folder of the SQLite database.")(command)  # fmt: skip
 
 
 def configured(data: Path, database_url: str | None, **more: Any) -> Config:
@@ -76,10 +78,12 @@ def main() -> None:
     show_envvar=True,
     help="Address to listen on.",
 )
-@click.option("--port", default=8000, type=click.IntRange(0, 65535), envvar="TASKADE_PORT", show_default=True, show_envvar=True,
+@click.option("--port", default=8000, type=click.IntRange(0, 65535), envvar="TASKADE_PORT", show_default=True,
+              show_envvar=True,
               help="Port to listen on; 0 takes a free one.")  # fmt: skip
 @database_options
-@click.option("--rate-limit", default=DEFAULT_RATE, envvar="TASKADE_RATE_LIMIT", metavar="off|N/minute", show_default=True,
+@click.option("--rate-limit", default=DEFAULT_RATE, envvar="TASKADE_RATE_LIMIT", metavar="off|N/minute",
+              show_default=True,
               show_envvar=True, help="Requests a minute for each API key.")  # fmt: skip
 @click.option("--workers", default=1, type=int, envvar="TASKADE_WORKERS", show_default=True, show_envvar=True,
               help="Server processes (more than one needs PostgreSQL).")  # fmt: skip
@@ -193,7 +197,7 @@ def keys_list(as_json: bool, data: Path, database_url: str | None) -> None:
             lambda tx: tx.all(
                 "SELECT k.doc, u.email, l.at FROM api_keys k JOIN users u ON u.id = k.user_id"
                 " LEFT JOIN last_used l ON l.id = k.id ORDER BY k.n"
-            )  # fmt: skip
+            )
         )
     if not rows and not as_json:
         click.echo("No keys. `taskade keys create --name NAME` makes one.", err=True)
@@ -205,7 +209,8 @@ def keys_list(as_json: bool, data: Path, database_url: str | None) -> None:
         else:
             expires = (key["expires_at"] or "never")[:10]
             click.echo(
-                f"{key['id']}  {key['name']:<24.24}  {email or '-':<28.28}  {','.join(key['scopes']):<24}  expires {expires}  used {used}"
+                f"{key['id']}  {key['name']:<24.24}  {email or '-':<28.28}  {','.join(key['scopes']):<24}"
+                f"  expires {expires}  used {used}"
             )
 
 
@@ -256,7 +261,7 @@ def demo_command(data: Path, database_url: str | None) -> None:
     db, secret = app.open_database(config)
     with db:
         key = db.write_sync(lambda tx: app.first_start(tx, secret))
-        summary = db.write_sync(lambda tx: app.load_demo(tx, secret))
+        summary = db.write_sync(lambda tx: demo.load(tx, app.context_of(tx, secret, None)[0], demo.build()))
     click.echo(summary)
     if key is not None:
         click.echo(f"\nThe owner's API key, shown only this once:\n\n  {key}\n")

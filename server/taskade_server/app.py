@@ -78,7 +78,7 @@ def _start_anew(error: BaseException) -> None:
 
 
 def first_start(tx: Tx, secret: bytes) -> str | None:
-    """On an empty database: the owner, a workspace and a key. Returns the key's secret, None when there are users already."""
+    """On an empty database: the owner, a workspace and a key. Returns the key's secret, None if there are users."""
     if tx.one("SELECT 1 FROM users LIMIT 1"):
         return None
     user_id, workspace_id = ids.new("user"), ids.new("ws")
@@ -156,7 +156,8 @@ class Application:
         for resource in (tasks.COMMENT, tasks.TASK, projects.PROJECT, projects.TEMPLATE):
             removed = 500
             while removed == 500:
-                removed = await self.db.write(partial(edit.purge, actor=Actor(None), resource=resource, before_ms=before))
+                removed = await self.db.write(partial(edit.purge, actor=Actor(None), resource=resource,
+                before_ms=before))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI: requests go to the pipeline, the lifespan is ours."""
@@ -216,14 +217,16 @@ def _serve_workers(config: Config) -> None:
         "TASKADE_RATE_LIMIT": "off" if config.rate_limit is None else f"{config.rate_limit}/minute",
     }
     WorkerServer(
-        "taskade_server.app:worker", config.host, config.port, interface=Interfaces.ASGI, workers=config.workers, factory=True,
+        "taskade_server.app:worker", config.host, config.port, interface=Interfaces.ASGI, workers=config.workers,
+        factory=True,
         websockets=False, log_enabled=False, respawn_failed_workers=True,
     ).serve()  # fmt: skip
 
 
 def worker() -> Any:
     """The application of one worker process, configured by the environment it inherits."""
-    config = Config(database_url=os.environ["TASKADE_DATABASE_URL"], rate_limit=parse_rate(os.environ["TASKADE_RATE_LIMIT"]),
+    config = Config(database_url=os.environ["TASKADE_DATABASE_URL"],
+                    rate_limit=parse_rate(os.environ["TASKADE_RATE_LIMIT"]),
                     public_url=os.environ.get("TASKADE_PUBLIC_URL") or None)  # fmt: skip
     db, secret = open_database(config)
     return Application(config, db, secret)

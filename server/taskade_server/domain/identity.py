@@ -29,13 +29,17 @@ USER: Final = Resource(
     "A person or a service account. Users see the users they share a workspace with.",
     (
         Field("workspace_id", "ref", "The workspace that invited the user.", target="workspace", create_only=True),
-        Field("name", "text", "Full name.", "Ana Lima", required=True, nullable=False, min_length=1, folded=True, sortable=True),
-        Field("email", "text", "E-mail address, unique in the installation; service accounts may have none.", "ana@example.com",
+        Field("name", "text", "Full name.", "Ana Lima", required=True, nullable=False, min_length=1, folded=True,
+              sortable=True),
+        Field("email", "text", "E-mail address, unique in the installation; service accounts may have none.",
+              "ana@example.com",
               max_length=254, pattern=r"[^@\s]+@[^@\s]+", sortable=True),
-        Field("handle", "key", "Short unique name, usable wherever a user is named.", "ana", pattern=HANDLE, max_length=63, sortable=True),
+        Field("handle", "key", "Short unique name, usable wherever a user is named.", "ana", pattern=HANDLE,
+              max_length=63, sortable=True, filled=True),
         Field("kind", "enum", "A person, or a service that acts by API key only.", "person", nullable=False,
               values=("person", "service"), default="person"),
-        Field("avatar_url", "text", "Address of a picture.", max_length=2000, pattern=r"https?://\S+", filterable=False),
+        Field("avatar_url", "text", "Address of a picture.", "https://example.com/ana.png", max_length=2000, pattern=r"https?://\S+",
+              filterable=False),
     ),
     visibility="shared", alternate_keys=("handle", "email"), search=("name", "email", "handle"), grants=("*",),
     relations=(Relation("created_by", "user", "one", "created_by", "The user who invited this one.", replaces=True),),
@@ -46,7 +50,8 @@ MEMBER: Final = Resource(
     "member", "members", "mem",
     "A user's role in a workspace, or in one project.",
     (
-        Field("project_id", "ref", "The project, or null for the workspace itself.", target="project", create_only=True),
+        Field("project_id", "ref", "The project, or null for the workspace itself.", target="project",
+              create_only=True),
         Field("user", "user", "The member.", target="user", required=True, nullable=False, create_only=True),
         Field("role", "enum", "guest, member, admin or owner in a workspace; viewer, commenter or editor in a project.",
               "member", nullable=False, values=ROLES, required=True),
@@ -60,21 +65,29 @@ API_KEY: Final = Resource(
     "api_key", "api-keys", "key",
     "A credential of its user. The secret is shown once, on creation; the server keeps a keyed hash.",
     (
-        Field("user_id", "ref", "The user the key acts as.", target="user", writable=False),
-        Field("name", "text", "What the key is for.", "CI on the build server", required=True, nullable=False, min_length=1, sortable=True),
-        Field("prefix", "key", "The part of the secret that identifies the key.", "tsk_01j9zq3v5kfg8wt2m4n6p8r0s2", writable=False),
-        Field("scopes", "strings", "What the key may do: * or resource:read, resource:write.", ["tasks:read"], nullable=False,
-              default=["*"], column=False),
-        Field("workspace_ids", "refs", "If not empty, the only workspaces the key reaches.", [], target="workspace", nullable=False,
+        Field("user_id", "ref", "The user the key acts as.", target="user", writable=False, nullable=False),
+        Field("name", "text", "What the key is for.", "CI on the build server", required=True, nullable=False,
+              min_length=1, sortable=True),
+        Field("prefix", "key", "The part of the secret that identifies the key.", "tsk_01j9zq3v5kfg8wt2m4n6p8r0s2",
+              writable=False, nullable=False),
+        Field("scopes", "strings", "What the key may do: * or resource:read, resource:write.", ["tasks:read"],
+              nullable=False, default=["*"], column=False, values=SCOPES),
+        Field("workspace_ids", "refs", "If not empty, the only workspaces the key reaches.", [], target="workspace",
+              nullable=False,
               default=[], column=False),
-        Field("project_ids", "refs", "If not empty, the only projects the key reaches.", [], target="project", nullable=False,
+        Field("project_ids", "refs", "If not empty, the only projects the key reaches.", [], target="project",
+              nullable=False,
               default=[], column=False),
-        Field("allowed_ips", "strings", "If not empty, the only addresses or networks the key works from.", ["192.0.2.0/24"],
+        Field("allowed_ips", "strings", "If not empty, the only addresses or networks the key works from.",
+              ["192.0.2.0/24"],
               nullable=False, default=[], column=False),
-        Field("rate_limit", "integer", "Requests per minute, at most the installation's; null for the installation's.", minimum=1,
+        Field("rate_limit", "integer",
+              "Requests per minute, at most the installation's; null for the installation's.", 60, minimum=1,
               maximum=1_000_000, filterable=False),
         Field("expires_at", "time", "When it stops working.", "2027-01-01T00:00:00.000Z", sortable=True),
-        Field("last_used_at", "time", "When it was last used, to the minute.", writable=False, column=False, filterable=False),
+        Field("last_used_at", "time", "When it was last used, to the minute.", "2024-01-15T10:30:00.000Z",
+              writable=False, column=False,
+              filterable=False),
     ),
     visibility="owner", trash=False, grants=("*",), private=(("hash", "text"),),
 )  # fmt: skip
@@ -369,8 +382,8 @@ def check_key(context: Context, values: dict[str, Any]) -> None:
     issues: list[Issue] = []
     for index, scope in enumerate(values.get("scopes") or []):
         if scope not in SCOPES:
-            issues.append(Issue("unknown_scope", f'There is no scope "{scope}".{did_you_mean(scope, SCOPES)} Scopes: {", ".join(SCOPES)}.',
-                                pointer=f"/scopes/{index}"))  # fmt: skip
+            detail = f'There is no scope "{scope}".{did_you_mean(scope, SCOPES)} Scopes: {", ".join(SCOPES)}.'
+            issues.append(Issue("unknown_scope", detail, pointer=f"/scopes/{index}"))
         elif not (context.principal.allows(scope) if scope != "*" else "*" in context.principal.scopes):
             issues.append(
                 Issue(

@@ -30,26 +30,33 @@ DEFAULT_STATUSES: Final = [
 ]
 
 _STATUSES: Final = Field(
-    "statuses", "list", "The workflow, in order; tasks start in the first todo status.", DEFAULT_STATUSES, nullable=False,
+    "statuses", "list", "The workflow, in order; tasks start in the first todo status.", DEFAULT_STATUSES,
+    nullable=False,
     default=DEFAULT_STATUSES, max_items=50,
     members=(
-        Field("key", "key", "What a task's status holds.", "pending", required=True, nullable=False, min_length=1, max_length=63, pattern=KEY),
+        Field("key", "key", "What a task's status holds.", "pending", required=True, nullable=False, min_length=1,
+              max_length=63, pattern=KEY),
         Field("name", "text", "What people see.", "Pending", max_length=100),
-        Field("category", "enum", "todo, doing or done; entering done completes a task.", "todo", required=True, nullable=False, values=CATEGORIES),
+        Field("category", "enum", "todo, doing or done; entering done completes a task.", "todo", required=True,
+              nullable=False, values=CATEGORIES),
     ),
 )  # fmt: skip
 _FIELDS: Final = Field(
     "fields", "list", "Custom field definitions; a task's value under a defined key must have its type.",
-    [{"key": "estimated_hours", "name": "Estimated hours", "type": "number", "options": []}], nullable=False, default=[],
+    [{"key": "estimated_hours", "name": "Estimated hours", "type": "number", "options": []}], nullable=False,
+    default=[],
     members=(
-        Field("key", "key", "The key in custom_fields.", "estimated_hours", required=True, nullable=False, min_length=1, max_length=63, pattern=KEY),
+        Field("key", "key", "The key in custom_fields.", "estimated_hours", required=True, nullable=False,
+              min_length=1, max_length=63, pattern=KEY),
         Field("name", "text", "What people see.", "Estimated hours", max_length=100),
         Field("type", "enum", "The type of its values.", "number", required=True, nullable=False, values=FIELD_TYPES),
-        Field("options", "strings", "The allowed values of select and multi.", ["easy", "medium"], nullable=False, default=[], max_items=200),
+        Field("options", "strings", "The allowed values of select and multi.", ["easy", "medium"], nullable=False,
+              default=[], max_items=200),
     ),
 )  # fmt: skip
 CUSTOM: Final = Field(
-    "custom_fields", "custom", "Your own values: strings, numbers, booleans and lists of strings by key. Updates merge, null removes a key.",
+    "custom_fields", "custom",
+    "Your own values: strings, numbers, booleans and lists of strings by key. Updates merge, null removes a key.",
     {"customer_id": "cust_42"}, nullable=False, default={},
 )  # fmt: skip
 
@@ -57,11 +64,14 @@ PROJECT: Final = Resource(
     "project", "projects", "proj",
     "A container of tasks with its own workflow, custom fields and members.",
     (
-        Field("name", "text", "Name.", "Customer Onboarding", required=True, nullable=False, min_length=1, max_length=500,
+        Field("name", "text", "Name.", "Customer Onboarding", required=True, nullable=False, min_length=1,
+              max_length=500,
               folded=True, sortable=True),
-        Field("description", "text", "What it is about (Markdown).", max_length=100_000, column=False),
+        Field("description", "text", "What it is about (Markdown).", "From contract to first login.",
+              max_length=100_000, column=False),
         Field("type", "enum", "The view it opens in.", "list", nullable=False, values=TYPES, default="list"),
-        Field("visibility", "enum", "workspace: all its members; private: the project's members and the workspace's admins.", "workspace",
+        Field("visibility", "enum",
+              "workspace: all its members; private: the project's members and the workspace's admins.", "workspace",
               nullable=False, values=("workspace", "private"), default="workspace"),
         Field("color", "text", "A color name or #rrggbb.", "#3b82f6", max_length=32, filterable=False),
         Field("start_date", "day", "First day or time.", "2024-01-15", sortable=True),
@@ -97,18 +107,22 @@ def _task_tree(depth: int) -> Field:
     )
     below = (_task_tree(depth - 1),) if depth > 1 else ()
     name = "tasks" if depth == 3 else "subtasks"
-    return Field(name, "list", "Tasks to create, each with subtasks." if depth == 3 else "Tasks below this one.", nullable=False,
+    return Field(name, "list", "Tasks to create, each with subtasks." if depth == 3 else "Tasks below this one.",
+                 nullable=False,
                  default=[], members=(*own, *below), max_items=200)  # fmt: skip
 
 
 TEMPLATE: Final = Resource(
     "template", "templates", "tmpl",
-    "A blueprint: POST /projects with its template_id creates a project and its tasks. Every workspace starts with six.",
+    "A blueprint: POST /projects with its template_id creates it with its tasks. Every workspace starts with six.",
     (
-        Field("name", "text", "Name.", "Customer onboarding", required=True, nullable=False, min_length=1, folded=True, sortable=True),
-        Field("description", "text", "What it is for.", max_length=10_000, column=False),
+        Field("name", "text", "Name.", "Customer onboarding", required=True, nullable=False, min_length=1,
+              folded=True, sortable=True),
+        Field("description", "text", "What it is for.", "The first four weeks with a new customer.",
+              max_length=10_000, column=False),
         Field("project", "record", "The project it makes.", nullable=False, default={
-                "description": None, "type": "list", "color": None, "statuses": DEFAULT_STATUSES, "fields": []}, members=(
+                "description": None, "type": "list", "color": None, "statuses": DEFAULT_STATUSES, "fields": []},
+                members=(
             Field("description", "text", "Description of the project.", max_length=20_000),
             Field("type", "enum", "The view it opens in.", "board", nullable=False, values=TYPES, default="list"),
             Field("color", "text", "A color name or #rrggbb.", max_length=32),

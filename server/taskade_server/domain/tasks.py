@@ -27,24 +27,34 @@ TASK: Final = Resource(
     "task", "tasks", "task",
     "A unit of work in a project.",
     (
-        Field("project_id", "ref", "Its project; without one, the caller's inbox project.", target="project"),
+        Field("project_id", "ref", "Its project; without one, the caller's inbox project.", target="project", filled=True),
         Field("parent_id", "ref", "The task it is a subtask of.", target="task"),
         Field("name", "text", "Name.", "Design mockups", required=True, nullable=False, min_length=1, max_length=500,
               folded=True, sortable=True),
-        Field("description", "text", "Markdown.", max_length=100_000, column=False),
-        Field("status", "key", "A key of the project's statuses; the first todo status by default.", "pending", max_length=63, sortable=True),
-        Field("priority", "enum", "Urgency.", "none", nullable=False, values=projects.PRIORITIES, default="none", sortable=True),
-        Field("assignee", "user", "Who works on it: an id, handle or e-mail; the response carries the id.", target="user"),
-        Field("labels", "strings", "Free labels, without commas.", ["urgent", "client-work"], nullable=False, default=[], max_length=100,
+        Field("description", "text", "Markdown.", "Three screens: **list**, detail, settings.", max_length=100_000,
+              column=False),
+        Field("status", "key", "A key of the project's statuses; the first todo status by default.", "pending",
+              max_length=63, sortable=True, filled=True),
+        Field("priority", "enum", "Urgency.", "none", nullable=False, values=projects.PRIORITIES, default="none",
+              sortable=True),
+        Field("assignee", "user", "Who works on it: an id, handle or e-mail; the response carries the id.",
+              target="user"),
+        Field("labels", "strings", "Free labels, without commas.", ["urgent", "client-work"], nullable=False,
+              default=[], max_length=100,
               max_items=50),
         Field("start_date", "day", "A date or a time.", "2024-01-15", sortable=True),
         Field("due_date", "day", "A date or a time.", "2024-01-31", sortable=True),
-        Field("completed_at", "time", "When it entered a done status; null while it is open.", writable=False, sortable=True),
-        Field("position", "key", "Order key among its siblings: text that sorts.", max_length=200, pattern=ordering.PATTERN, sortable=True),
-        Field("estimate", "number", "Estimated effort in your own unit.", 3, minimum=0, maximum=1_000_000, sortable=True),
-        Field("recurrence", "text", "An RRULE (RFC 5545); completing the task makes the next one.", "FREQ=WEEKLY;BYDAY=MO", max_length=500,
+        Field("completed_at", "time", "When it entered a done status; null while it is open.", writable=False,
+              sortable=True),
+        Field("position", "key", "Order key among its siblings: text that sorts.", "01j9zq3v5kfg8wt2h",
+              max_length=200, pattern=ordering.PATTERN, sortable=True, filled=True),
+        Field("estimate", "number", "Estimated effort in your own unit.", 3, minimum=0, maximum=1_000_000,
+              sortable=True),
+        Field("recurrence", "text", "An RRULE (RFC 5545); completing the task makes the next one.",
+              "FREQ=WEEKLY;BYDAY=MO", max_length=500,
               filterable=True),
-        Field("blocked_by", "refs", "Tasks of the workspace that must be done first.", [], target="task", nullable=False, default=[],
+        Field("blocked_by", "refs", "Tasks of the workspace that must be done first.", [], target="task",
+              nullable=False, default=[],
               max_items=100),
         projects.CUSTOM,
     ),
@@ -67,9 +77,10 @@ COMMENT: Final = Resource(
     "A remark on a task.",
     (
         Field("task_id", "ref", "The task.", target="task", required=True, nullable=False, create_only=True),
-        Field("project_id", "ref", "The task's project.", target="project", writable=False),
-        Field("author", "user", "Who wrote it.", target="user", writable=False),
-        Field("body", "text", "Markdown.", "Looks good to me.", required=True, nullable=False, min_length=1, max_length=50_000, column=False),
+        Field("project_id", "ref", "The task's project.", target="project", writable=False, nullable=False),
+        Field("author", "user", "Who wrote it.", target="user", writable=False, nullable=False),
+        Field("body", "text", "Markdown.", "Looks good to me.", required=True, nullable=False, min_length=1,
+              max_length=50_000, column=False),
     ),
     visibility="project", project_column="project_id", search=("body",),
     relations=(
@@ -205,8 +216,8 @@ def _settle(desk: _Desk, checker: Checker, doc: dict[str, Any], before: Mapping[
     if doc["assignee"] is not None and doc["assignee"] != before.get("assignee"):
         user_id = desk.user(project["workspace_id"], doc["assignee"])
         if user_id is None:
-            checker.fault("/assignee", "unknown_reference",
-                          f'"{doc["assignee"][:80]}" is no member of the workspace; give an id, handle or e-mail of one.')  # fmt: skip
+            detail = f'"{doc["assignee"][:80]}" is no member of the workspace; give an id, handle or e-mail of one.'
+            checker.fault("/assignee", "unknown_reference", detail)
         doc["assignee"] = user_id
     if doc["parent_id"] is not None and doc["parent_id"] != before.get("parent_id"):
         _check_parent(desk, checker, doc, before)
@@ -416,8 +427,8 @@ def _position(tx: Tx, anchor: dict[str, Any], before: bool, moved: str) -> str:
     parent = "parent_id IS NULL" if anchor["parent_id"] is None else "parent_id = ?"
     params = [anchor["project_id"], anchor["position"], moved, *([anchor["parent_id"]] if anchor["parent_id"] else [])]
     row = tx.one(
-        f"SELECT position FROM tasks WHERE project_id = ? AND position {symbol} ? AND id <> ? AND {parent} AND deleted_at IS NULL"
-        f" ORDER BY position {direction} LIMIT 1",
+        f"SELECT position FROM tasks WHERE project_id = ? AND position {symbol} ? AND id <> ? AND {parent}"
+        f" AND deleted_at IS NULL ORDER BY position {direction} LIMIT 1",
         tuple(params),
     )
     neighbour = row[0] if row else None
@@ -518,7 +529,7 @@ def _events(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 
 
 def next_occurrence(rule: str, due: str | None) -> str | None:
-    """The next date or time after `due` (None: today) by an RRULE (RFC 5545); None when it has ended. ValueError if invalid."""
+    """The next date or time after `due` (None: today) by an RRULE (RFC 5545); None if it has ended. ValueError."""
     text = rule.removeprefix("RRULE:")
     if (
         "FREQ=" not in text.upper()
@@ -573,7 +584,7 @@ def _counted_down(rule: str) -> str:
 
 
 def selection(body: Any, *, wants_set: bool) -> tuple[list[str] | None, Any, Any]:
-    """The parts of a bulk body: ids or filter, and what to set; Invalid unless exactly one of ids and filter is there."""
+    """The parts of a bulk body: ids or filter, and what to set; Invalid unless it has ids or filter, not both."""
     checker = Checker()
     allowed = ("ids", "filter", "set") if wants_set else ("ids", "filter")
     if not isinstance(body, dict):
@@ -658,7 +669,7 @@ def delete(tx: Tx, context: Context, task_id: str) -> None:
 
 def restore(tx: Tx, context: Context, task_id: str) -> str:
     """Bring a task back with what went to the trash with it; its project has to be live."""
-    row, doc = edit.load(tx, context, TASK, task_id, deleted=True)
+    _, doc = edit.load(tx, context, TASK, task_id, deleted=True)
     if _Desk(tx, context).project(doc["project_id"]) is None:
         raise Clash("The task's project is in the trash; restore the project first.")
     if doc["parent_id"] and query.get(tx, context.principal, TASK, doc["parent_id"]) is None:
@@ -757,7 +768,8 @@ def _plant(
             "name": blueprint["name"], "description": blueprint["description"], "status": status,
             "priority": blueprint["priority"], "labels": blueprint["labels"], "estimate": blueprint["estimate"],
             "position": ordering.initial(task_id), "blocked_by": [], "custom_fields": {},
-            "start_date": None if blueprint["start_in_days"] is None else time.add_days(today, blueprint["start_in_days"]),
+            "start_date": None if blueprint["start_in_days"] is None else time.add_days(today,
+            blueprint["start_in_days"]),
             "due_date": None if blueprint["due_in_days"] is None else time.add_days(today, blueprint["due_in_days"]),
         }  # fmt: skip
         if _is_done(project, doc):

@@ -18,9 +18,12 @@ WORKSPACE: Final = Resource(
     "workspace", "workspaces", "ws",
     "A team's space: it holds projects, people and templates, and has its own log.",
     (
-        Field("workspace_id", "ref", "The same as id.", target="workspace", writable=False, filterable=False),
-        Field("name", "text", "Name.", "Product team", required=True, nullable=False, min_length=1, folded=True, sortable=True),
-        Field("description", "text", "What it is for.", max_length=10_000, column=False),
+        Field("workspace_id", "ref", "The same as id.", target="workspace", writable=False, filterable=False,
+              nullable=False),
+        Field("name", "text", "Name.", "Product team", required=True, nullable=False, min_length=1, folded=True,
+              sortable=True),
+        Field("description", "text", "What it is for.", "Everything about the product.", max_length=10_000,
+              column=False),
         Field("settings", "object", "Free settings of clients; updates merge into it, null removes a key.",
               {"theme": "dark", "notifications": True}, nullable=False, default={}, max_length=32_768),
     ),
@@ -129,7 +132,8 @@ def member_body(body: Any, roles: tuple[str, ...], default: str | None) -> tuple
                 )
             ]
         )
-    issues += [Issue("unknown_field", f'A member has no "{key[:80]}". Allowed: user, role.', pointer=f"/{key}") for key in body
+    issues += [Issue("unknown_field", f'A member has no "{key[:80]}". Allowed: user, role.',
+                     pointer=f"/{key}") for key in body
                if key not in ("user", "role", *identity.MEMBER.fields)]  # fmt: skip
     user, role = body.get("user"), body.get("role", default)
     if not isinstance(user, str) or not user:

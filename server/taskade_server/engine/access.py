@@ -154,7 +154,7 @@ def require_scope(principal: Principal, scope: str) -> None:
 
 
 def require_workspace(principal: Principal, workspace_id: str, role: str, doing: str) -> Grant:
-    """The grant, if its role is at least `role`; NotFound when the workspace is invisible, Forbidden when the role is less."""
+    """The grant, if its role is at least `role`; NotFound if there is none, Forbidden if the role is less."""
     grant = principal.grant(workspace_id)
     if grant is None:
         raise NotFound(f"There is no workspace {workspace_id} that this key can see.")

@@ -91,7 +91,7 @@ def update(
 
 
 def trash(tx: Tx, context: Context, rows: Sequence[tuple[Resource, query.Row, dict[str, Any]]], root: str) -> list[str]:
-    """Move rows to the trash together; `root` is the object whose deletion takes them, so that restore brings them back."""
+    """Move rows to the trash together; restoring `root`, the object whose deletion takes them, brings them back."""
     changes = [
         Change(resource, "deleted", dict(doc), doc, row.n, private={"trash_root": root}) for resource, row, doc in rows
     ]
@@ -117,7 +117,8 @@ def untrash(tx: Tx, context: Context, resource: Resource, object_id: str, below:
 def purge(tx: Tx, actor: Actor, resource: Resource, before_ms: int, limit: int = 500) -> int:
     """Remove rows that went to the trash before a time, for good; returns how many."""
     found = tx.all(
-        f"SELECT n, doc FROM {resource.table} WHERE deleted_at IS NOT NULL AND deleted_at < ? ORDER BY n LIMIT {int(limit)}",
+        f"SELECT n, doc FROM {resource.table} WHERE deleted_at IS NOT NULL AND deleted_at < ?"
+        f" ORDER BY n LIMIT {int(limit)}",
         (before_ms,),
     )
     changes = []

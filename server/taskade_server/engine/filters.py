@@ -41,7 +41,7 @@ Resolver = Callable[[str, str], str | None]
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """One comparison. `op` is eq, in, gt, gte, lt, lte, contains, prefix or exists; `side` names the side-table field."""
+    """One comparison: `op` is eq, in, gt, gte, lt, lte, contains, prefix or exists; `side` a side-table field."""
 
     member: Field
     op: str
@@ -142,7 +142,8 @@ def _lists(node: Any) -> Any:
 class Parser:
     """Reads one filter document for a resource, collecting every fault.
 
-    `typed` is False for parameters, whose values are all text. `locate` turns the tokens of a place into the fields of an
+    `typed` is False for parameters,
+    whose values are all text. `locate` turns the tokens of a place into the fields of an
     Issue (a parameter name or a JSON Pointer).
     """
 
@@ -179,8 +180,8 @@ class Parser:
         if member is None:
             allowed = sorted(filterable(self.resource))
             hint = did_you_mean(name, [*allowed, *RESERVED, *GROUPS])
-            self._fault(tokens, "unknown_parameter",
-                        f'There is no filter or parameter "{name[:80]}".{hint} Filters: {", ".join(allowed)}.')  # fmt: skip
+            detail = f'There is no filter or parameter "{name[:80]}".{hint} Filters: {", ".join(allowed)}.'
+            self._fault(tokens, "unknown_parameter", detail)
             return EVERYTHING
         if implied:
             value = {implied: value}
@@ -214,8 +215,8 @@ class Parser:
             for name, operand in value.items():
                 if name not in OPERATORS:
                     hint = did_you_mean(name, OPERATORS)
-                    self._fault((*tokens, name), "unknown_operator",
-                                f'There is no operator "{name[:40]}".{hint} Operators: {" ".join(OPERATORS)}.')  # fmt: skip
+                    detail = f'There is no operator "{name[:40]}".{hint} Operators: {" ".join(OPERATORS)}.'
+                    self._fault((*tokens, name), "unknown_operator", detail)
                     continue
                 parts.append(self._condition(member, side, name, operand, (*tokens, name)))
             return And(tuple(parts))
@@ -232,7 +233,7 @@ class Parser:
             leaf = Leaf(member, "exists", side=side)
             return leaf if wanted else Not(leaf)
         if name in ("$eq", "$in", "$ne", "$nin"):
-            positive = self._any_of(member, side, operand, tokens)
+            positive = self._any_of(member, side, name, operand, tokens)
             return Not(positive) if name in ("$ne", "$nin") else positive
         if isinstance(operand, list | dict):
             self._fault(tokens, "wrong_type", f"{name} takes one value.")
@@ -241,9 +242,9 @@ class Parser:
             return self._text(member, side, name, operand, tokens)
         return self._range(member, side, name, operand, tokens)
 
-    def _any_of(self, member: Field, side: str | None, operand: Any, tokens: tuple[str, ...]) -> Node:
+    def _any_of(self, member: Field, side: str | None, name: str, operand: Any, tokens: tuple[str, ...]) -> Node:
         operands = operand if isinstance(operand, list) else [operand]
-        if not self.typed and member.kind in ("id", "ref", "refs", "user", "enum", "key", "strings"):
+        if not self.typed and (member.kind in _COMMA_KINDS or (member.kind == "custom" and name in ("$in", "$nin"))):
             operands = [piece for item in operands for piece in (item.split(",") if isinstance(item, str) else [item])]
         if len(operands) > MAX_VALUES:
             self._fault(tokens, "too_many", f"A list of values may have {MAX_VALUES:,} entries.")
@@ -384,6 +385,10 @@ def filterable(resource: Resource) -> dict[str, Field]:
         for name, member in resource.fields.items()
         if member.filterable and not member.hidden and (member.stored or member.multiple)
     }
+
+
+_COMMA_KINDS: Final = ("id", "ref", "refs", "user", "enum", "key", "strings")
+"""Kinds whose values never hold a comma, so that `a,b` in a parameter means either."""
 
 
 def _boolean(value: Any) -> bool | None:

@@ -25,7 +25,8 @@ MAX_CUSTOM_TEXT: Final = 5_000
 MAX_CUSTOM_LIST: Final = 100
 MAX_INTEGER: Final = 2**53 - 1
 SIDE_VALUE_LENGTH: Final = 200
-_CUSTOM_KEY: Final = re.compile(r"[^\x00-\x1f\x7f\[\]$/~\"\\][^\x00-\x1f\x7f\[\]/~\"\\]{0,63}")
+CUSTOM_KEY: Final = r'[^\x00-\x1f\x7f\[\]$/~"\\][^\x00-\x1f\x7f\[\]/~"\\]{0,63}'
+_CUSTOM_KEY: Final = re.compile(CUSTOM_KEY)
 _NESTED: Final = frozenset({"custom", "object", "list", "record"})
 _MULTIPLE: Final = frozenset({"strings", "refs", "custom"})
 
@@ -36,7 +37,8 @@ REGISTRY: Final[dict[str, "Resource"]] = {}
 class Field:
     """One member of a resource's JSON document.
 
-    `kind` decides validation and storage; `writable=False` members are ignored in bodies, so that a client can send back
+    `kind` decides validation and storage; `writable=False` members are ignored in bodies,
+    so that a client can send back
     what it read. `column=False` keeps a member in the document only. `default` is what create uses when it is absent.
     """
 
@@ -61,6 +63,8 @@ class Field:
     folded: bool = False
     column: bool = True
     hidden: bool = False
+    filled: bool = False
+    """The server supplies it where a client does not: null may be sent, but never comes back."""
     members: tuple["Field", ...] = ()
     max_items: int = 100
 
@@ -135,7 +139,7 @@ def side_value(value: Any) -> tuple[str, float | None]:
 class Relation:
     """Something `include=` can expand. `replaces`: the expanded object takes the place of the id under that name.
 
-    kind `one`: `source` holds one id; `many`: `source` holds ids; `reverse`: rows of `target` whose `source` is this id.
+    kind `one`: `source` holds an id; `many`: it holds ids; `reverse`: the rows of `target` whose `source` is this id.
     """
 
     name: str
@@ -261,11 +265,14 @@ def _folded(value: str | None) -> str | None:
     return None if value is None else text.fold(value)
 
 
-_WORKSPACE_ID = Field("workspace_id", "ref", "The workspace it belongs to.", target="workspace", create_only=True)
+_WORKSPACE_ID = Field("workspace_id", "ref", "The workspace it belongs to.", target="workspace", create_only=True,
+                      filled=True)  # fmt: skip
 _TAIL = [
     Field("created_by", "user", "The user who created it.", target="user", writable=False),
-    Field("created_at", "time", "When it was created.", "2024-01-15T10:30:00.000Z", writable=False, nullable=False, sortable=True),
-    Field("updated_at", "time", "When it last changed.", "2024-01-15T10:30:00.000Z", writable=False, nullable=False, sortable=True),
+    Field("created_at", "time", "When it was created.", "2024-01-15T10:30:00.000Z", writable=False, nullable=False,
+          sortable=True),
+    Field("updated_at", "time", "When it last changed.", "2024-01-15T10:30:00.000Z", writable=False, nullable=False,
+          sortable=True),
     Field("version", "integer", "Counts its changes from 1; also its ETag.", 1, writable=False, nullable=False),
 ]  # fmt: skip
 _DELETED_AT = Field(
@@ -309,7 +316,8 @@ class Checker:
         for key, value in body.items():
             member = resource.fields.get(key)
             if member is None or member.hidden:
-                if key not in allowed:
+                # What an include added to a document may come back with it.
+                if key not in allowed and (creating or key not in resource.includes):
                     self.unknown(f"/{json.escape_pointer(key)}", key, [*resource.writable, *allowed], resource.name)
             elif member.writable and (creating or not member.create_only):
                 before = None if current is None else current.get(key)
@@ -359,6 +367,7 @@ class Checker:
     _key = _text
 
     def _id(self, member: Field, value: Any, place: str, before: Any = None) -> str | None:
+        value = _unexpanded(value)
         prefix = REGISTRY[member.target].prefix
         if not isinstance(value, str) or not ids.is_id(value, prefix):
             self.fault(
@@ -372,6 +381,7 @@ class Checker:
     _ref = _id
 
     def _user(self, member: Field, value: Any, place: str, before: Any = None) -> Any:
+        value = _unexpanded(value)
         if not isinstance(value, str) or not value or len(value) > 320:
             return self._wrong(place, member, "a user's id, handle or e-mail", value)
         return value
@@ -387,6 +397,8 @@ class Checker:
         return value if isinstance(value, bool) else self._wrong(place, member, "true or false", value)
 
     def _integer(self, member: Field, value: Any, place: str, before: Any = None) -> Any:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # 1.0 is a whole number in JSON, too
         if isinstance(value, bool) or not isinstance(value, int):
             return self._wrong(place, member, "a whole number", value)
         return self._number(member, value, place)
@@ -414,8 +426,6 @@ class Checker:
         return time.format_ms(time.parse_ms(normal)) if normal else None
 
     def _strings(self, member: Field, value: Any, place: str, before: Any = None) -> list[str]:
-        if isinstance(value, str):
-            value = [value]
         if not isinstance(value, list):
             self._wrong(place, member, "a list of strings", value)
             return []
@@ -473,8 +483,8 @@ class Checker:
             if len(entry) > MAX_CUSTOM_LIST or not all(
                 isinstance(item, str) and len(item) <= SIDE_VALUE_LENGTH for item in entry
             ):
-                self.fault(place, "wrong_type",
-                           f"A list holds at most {MAX_CUSTOM_LIST} strings of at most {SIDE_VALUE_LENGTH} characters.")  # fmt: skip
+                detail = f"A list holds at most {MAX_CUSTOM_LIST} strings of at most {SIDE_VALUE_LENGTH} characters."
+                self.fault(place, "wrong_type", detail)
         elif isinstance(entry, str) and len(entry) > MAX_CUSTOM_TEXT:
             self.fault(place, "too_long", f"A custom text field may have {MAX_CUSTOM_TEXT:,} characters.")
         elif isinstance(entry, int | float) and not isinstance(entry, bool) and abs(entry) > MAX_INTEGER:
@@ -511,6 +521,11 @@ class Checker:
             else {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}.get(type(value), "a number")
         )
         self.fault(place, "wrong_type", f"{member.name} must be {expected}, not {found}.")
+
+
+def _unexpanded(value: Any) -> Any:
+    """The id of a reference that an include has expanded, so that a client can send back what it read."""
+    return value["id"] if isinstance(value, dict) and isinstance(value.get("id"), str) else value
 
 
 def merge_patch(target: Any, patch: Any) -> Any:

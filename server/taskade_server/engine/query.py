@@ -84,7 +84,7 @@ def get(
     deleted: bool | None = False,
     lock: bool = False,
 ) -> Row | None:
-    """One visible row by id. `deleted`: False live, True in the trash, None either; `lock` holds it until the commit."""
+    """One visible row by id. `deleted`: False live, True in the trash, None either; `lock` holds it to the commit."""
     project = f"t.{resource.project_column}" if resource.project_column else "NULL"
     sql = f"SELECT t.n, t.workspace_id, {project}, t.doc FROM {resource.table} t WHERE t.id = ?"
     params: tuple[Any, ...] = (object_id,)
@@ -179,7 +179,8 @@ def parse(
     fingerprint = _fingerprint(resource, principal, options, sort_names, deleted, fixed)
     query = Query(
         resource, where, words, sort, _parse_limit(options), bool(sort_names) and sort_names[-1].startswith("-"),
-        _parse_cursor(options, secret, fingerprint), _parse_include(resource, options), _parse_fields(resource, options),
+        _parse_cursor(options, secret, fingerprint), _parse_include(resource, options), _parse_fields(resource,
+        options),
         _flag(options, "count"), deleted, fingerprint,
     )  # fmt: skip
     if options.issues:
@@ -357,6 +358,7 @@ def _parse_include(resource: Resource, options: _Options) -> dict[str, Any]:
 def _parse_fields(resource: Resource, options: _Options) -> list[str] | None:
     names = options.names("fields")
     public = [item.name for item in resource.fields.values() if not item.hidden]
+    public += [name.partition(".")[0] for name in options.names("include")]
     for name in names:
         if name not in public:
             hint = did_you_mean(name, public)
@@ -401,8 +403,8 @@ def _parse_cursor(options: _Options, secret: bytes, fingerprint: str) -> list[An
         return None
     bound, *position = json.decode(payload)
     if bound != fingerprint:
-        options.fault("cursor", "cursor_of_another_query",
-                      "This cursor belongs to a query with another filter, sort or caller. Keep them the same while paging.")  # fmt: skip
+        detail = "This cursor belongs to a query with another filter, sort or caller. Keep them the same while paging."
+        options.fault("cursor", "cursor_of_another_query", detail)
         return None
     return list(position)
 
@@ -514,7 +516,7 @@ class _Plan:
 
 
 def _plan(tx: Tx, query: Query, rule: Visible, parts: list[Node]) -> _Plan:
-    resource, table = query.resource, query.resource.table
+    table = query.resource.table
     whole = _Plan(f"{table} t", [], [], ordered=True)
     if tx.dialect != "sqlite":
         return whole
@@ -734,7 +736,7 @@ def _segment_rows(
         and 1 < len(rule.workspaces) <= 16
         and query.resource.visibility != "shared"
     ):
-        walks = [_narrow(rule, name) for name in rule.workspaces]
+        walks = [_narrow(rule, name, tx.dialect) for name in rule.workspaces]
     statements, params = [], []
     for walk in walks:
         statement, more = _statement(
@@ -751,13 +753,10 @@ def _segment_rows(
     return tx.all(f"SELECT * FROM ({joined}) AS walks ORDER BY {order} LIMIT {limit}", tuple(params))
 
 
-def _narrow(rule: Visible, workspace_id: str) -> Visible:
+def _narrow(rule: Visible, workspace_id: str, dialect: str) -> Visible:
     """The rule within one of its workspaces, in a form whose order an index can give."""
-    return Visible(
-        f"t.workspace_id = ? AND {rule.sql.replace('t.workspace_id', '+t.workspace_id', 1)}",
-        (workspace_id, *rule.params),
-        (workspace_id,),
-    )
+    rest = rule.sql if dialect == "postgresql" else rule.sql.replace("t.workspace_id", "+t.workspace_id", 1)
+    return Visible(f"t.workspace_id = ? AND {rest}", (workspace_id, *rule.params), (workspace_id,))
 
 
 def _statement(
@@ -823,7 +822,7 @@ def shape(
     include: Mapping[str, Any],
     fields: list[str] | None,
 ) -> list[str]:
-    """Documents with their includes spliced in, cut to the chosen fields. One statement per include, whatever the length."""
+    """Documents with their includes spliced in, cut to the chosen fields; one statement for each include."""
     # From the last member to the first: what is spliced in can then never stand before a member still to be found.
     places = {name: place for place, name in enumerate(resource.fields)}
     for name in sorted(include, key=lambda name: -places.get(resource.includes[name].source, 0)):
@@ -917,7 +916,8 @@ def _include_rows(
         live += " AND t.project_id IS NULL"
     predicate = rule.sql if tx.dialect == "postgresql" else rule.sql.replace("t.workspace_id", "+t.workspace_id", 1)
     inner = (
-        f"SELECT t.{relation.source} AS owner, t.doc AS doc, ROW_NUMBER() OVER (PARTITION BY t.{relation.source} ORDER BY t.n) AS place"
+        f"SELECT t.{relation.source} AS owner, t.doc AS doc,"
+        f" ROW_NUMBER() OVER (PARTITION BY t.{relation.source} ORDER BY t.n) AS place"
         f" FROM {resource.table} t WHERE t.{relation.source} IN ({marks}) AND {predicate}{live}"
     )
     rows = tx.all(

@@ -1,6 +1,7 @@
 """Rate limits: the generic cell rate algorithm, which is a token bucket kept as one number per caller.
 
-Why GCRA: it needs no clock ticks and no window edges, so no schedule of requests ever gets more than burst + rate x time.
+Why GCRA: it needs no clock ticks and no window edges,
+so no schedule of requests ever gets more than burst + rate x time.
 Exact within one process. Times are monotonic nanoseconds: a clock that jumps cannot give or take requests.
 """
 
@@ -23,7 +24,7 @@ class Limiter:
         self._sweep_size = _SWEEP_FROM
 
     def take(self, caller: str, cost: int = 1, own_rate: int | None = None, now: int | None = None) -> Headers:
-        """Charge a caller; returns the limit headers. RateLimited, with the wait in Retry-After, when the budget is used up."""
+        """Charge a caller; returns the limit headers. RateLimited (with Retry-After) if the budget is spent."""
         rate = min(own_rate or self.per_minute, self.per_minute)
         burst = min(self.burst, rate) if own_rate else self.burst
         interval = 60_000_000_000 // rate

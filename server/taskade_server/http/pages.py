@@ -1,6 +1,7 @@
 """What is served outside /v1: the welcome, health, the OpenAPI document and a page for every error code.
 
-Why an error page in the server itself: the `type` of a problem then leads somewhere on every installation, online or not.
+Why an error page in the server itself: the `type` of a problem then leads somewhere on every installation,
+online or not.
 """
 
 from collections.abc import Awaitable, Callable

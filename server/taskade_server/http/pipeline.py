@@ -103,7 +103,8 @@ def _challenge(error: str) -> dict[str, str]:
 class Pipeline:
     """The ASGI application. `pages` answers paths outside /v1 by exact path, `page_prefixes` by their beginning."""
 
-    def __init__(self, db: Database, secret: bytes, limiter: Limiter | None, public_url: str | None, pages: dict[str, Page],
+    def __init__(self, db: Database, secret: bytes, limiter: Limiter | None, public_url: str | None, pages: dict[str,
+    Page],
                  page_prefixes: dict[str, Page]) -> None:  # fmt: skip
         self.db = db
         self.secret = secret

@@ -53,7 +53,8 @@ class Route:
 
 
 RESOURCES: Final = (
-    workspaces.WORKSPACE, projects.PROJECT, tasks.TASK, tasks.COMMENT, projects.TEMPLATE, identity.USER, identity.API_KEY,
+    workspaces.WORKSPACE, projects.PROJECT, tasks.TASK, tasks.COMMENT, projects.TEMPLATE, identity.USER,
+    identity.API_KEY,
 )  # fmt: skip
 
 _CREATE: Final = {
@@ -117,30 +118,37 @@ def _writes(resource: Resource) -> Iterator[Route]:
     name, one = resource.plural, _article(resource)
     scope, path = f"{name}:write", f"/{name}"
     if resource is identity.API_KEY:
-        yield Route("POST", path, f"{name}.create", scope, do.create_key, resource, f"Create {one}", writes=True, body="create",
+        yield Route("POST", path, f"{name}.create", scope, do.create_key, resource, f"Create {one}", writes=True,
+                    body="create",
                     answer="key", status=201, batchable=False)  # fmt: skip
     else:
-        yield Route("POST", path, f"{name}.create", scope, do.creating(resource, _CREATE[name]), resource, f"Create {one}",
+        yield Route("POST", path, f"{name}.create", scope, do.creating(resource, _CREATE[name]), resource,
+                    f"Create {one}",
                     writes=True, body="create", status=201)  # fmt: skip
     change = do.changing(resource, _UPDATE[name])
     for method, suffix in (("PATCH", "update"), ("PUT", "put")):
-        yield Route(method, f"{path}/{{id}}", f"{name}.{suffix}", scope, change, resource, f"Change {one} by merge patch",
+        yield Route(method, f"{path}/{{id}}", f"{name}.{suffix}", scope, change, resource,
+                    f"Change {one} by merge patch",
                     writes=True, body="patch")  # fmt: skip
     yield Route("DELETE", f"{path}/{{id}}", f"{name}.delete", scope, do.deleting(_DELETE[name]), resource,
-                f"Move {one} to the trash" if resource.trash else f"Revoke {one}", writes=True, answer="none", status=204,
-                heavy=name == "projects")  # fmt: skip
+                f"Move {one} to the trash" if resource.trash else f"Revoke {one}", writes=True, answer="none",
+                status=204, heavy=name == "projects")  # fmt: skip
     if resource.trash:
-        yield Route("POST", f"{path}/{{id}}/restore", f"{name}.restore", scope, do.acting(resource, do.restore_by_name[name]), resource,
-                    f"Bring {one} back from the trash", writes=True, body="empty", heavy=name == "projects")  # fmt: skip
+        yield Route("POST", f"{path}/{{id}}/restore", f"{name}.restore", scope,
+                    do.acting(resource, do.restore_by_name[name]), resource, f"Bring {one} back from the trash",
+                    writes=True, body="empty", heavy=name == "projects")  # fmt: skip
 
 
 def _task_routes() -> Iterator[Route]:
     scope, task, big = "tasks:write", tasks.TASK, 8 * MIB
-    yield Route("POST", "/tasks/bulk", "tasks.create_bulk", scope, do.create_tasks, task, "Create up to 1,000 tasks, all or none",
+    yield Route("POST", "/tasks/bulk", "tasks.create_bulk", scope, do.create_tasks, task,
+                "Create up to 1,000 tasks, all or none",
                 writes=True, heavy=True, body="bulk_create", answer="list", status=201, max_body=big)  # fmt: skip
-    yield Route("PATCH", "/tasks/bulk", "tasks.update_bulk", scope, do.update_tasks, task, "Change up to 1,000 tasks, all or none",
+    yield Route("PATCH", "/tasks/bulk", "tasks.update_bulk", scope, do.update_tasks, task,
+                "Change up to 1,000 tasks, all or none",
                 writes=True, heavy=True, body="bulk_update", answer="list", max_body=big)  # fmt: skip
-    yield Route("DELETE", "/tasks/bulk", "tasks.delete_bulk", scope, do.delete_tasks, task, "Move up to 1,000 tasks to the trash",
+    yield Route("DELETE", "/tasks/bulk", "tasks.delete_bulk", scope, do.delete_tasks, task,
+                "Move up to 1,000 tasks to the trash",
                 writes=True, heavy=True, body="bulk_delete", answer="list", max_body=big)  # fmt: skip
     for verb, category, summary in (
         ("complete", "done", "Complete a task: move it to the first done status"),
@@ -165,14 +173,17 @@ def _member_routes(name: str) -> Iterator[Route]:
     module = workspaces if name == "workspaces" else projects
     noun, within = name[:-1], f"{name[:-1]}_id"
     path, member = f"/{name}/{{id}}/members", identity.MEMBER
-    yield Route("GET", path, f"{name}.members.list", f"{name}:read", do.listing(member, within), member, f"List the members of a {noun}",
+    yield Route("GET", path, f"{name}.members.list", f"{name}:read", do.listing(member, within), member,
+                f"List the members of a {noun}",
                 answer="list", listing=True)  # fmt: skip
     yield Route("POST", path, f"{name}.members.add", f"{name}:write", do.adding_member(module.add_member), member,
                 f"Add a member to a {noun}", writes=True, body="member", status=201)  # fmt: skip
     for method, suffix in (("PATCH", "update"), ("PUT", "put")):
-        yield Route(method, f"{path}/{{user}}", f"{name}.members.{suffix}", f"{name}:write", do.changing_member(module.change_member),
+        yield Route(method, f"{path}/{{user}}", f"{name}.members.{suffix}", f"{name}:write",
+                    do.changing_member(module.change_member),
                     member, "Change a member's role", writes=True, body="member_role")  # fmt: skip
-    yield Route("DELETE", f"{path}/{{user}}", f"{name}.members.remove", f"{name}:write", do.removing_member(module.remove_member),
+    yield Route("DELETE", f"{path}/{{user}}", f"{name}.members.remove", f"{name}:write",
+                do.removing_member(module.remove_member),
                 member, f"Remove a member from a {noun}", writes=True, answer="none", status=204)  # fmt: skip
 
 

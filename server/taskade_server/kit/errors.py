@@ -224,7 +224,7 @@ class OutcomeUnknown(Unavailable):
 
     code = "outcome-unknown"
     title = "The write may or may not have been stored"
-    advice = "The server restarts and recovers by itself. Read the object (clients may choose ids) before repeating the write."
+    advice = "The server restarts by itself. Read the object (clients may choose ids) before repeating the write."
 
 
 class TooExpensive(Unavailable):

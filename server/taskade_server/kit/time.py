@@ -52,7 +52,7 @@ def is_date(text: str) -> bool:
 
 @lru_cache(4096)
 def parse_ms(text: str) -> int:
-    """A date or an RFC 3339 time as epoch milliseconds; a time without an offset is UTC. ValueError says what is wrong."""
+    """A date or an RFC 3339 time as epoch milliseconds; without an offset it is UTC. ValueError says what is wrong."""
     if is_date(text):
         return _date_ms(text)
     found = _TIME.fullmatch(text)
@@ -82,7 +82,7 @@ def normalize(text: str) -> str:
 
 
 def relative_ms(text: str, now: int) -> tuple[int, bool] | None:
-    """`today`, `yesterday`, `tomorrow`, `now`, `-7d`, `+2w`, `-3h` as (epoch ms, is a whole day); None for another text."""
+    """`today`, `yesterday`, `tomorrow`, `now`, `-7d`, `+2w`, `-3h` as (epoch ms, whole day?); None for another text."""
     if text == "now":
         return now, False
     today = now - now % DAY_MS

@@ -237,7 +237,7 @@ class Database(ABC):
     def changed(self) -> int:
         """A number that differs whenever anyone may have committed since; 0 when that cannot be known.
 
-        Ask before reading what is to be remembered under it.
+        Ask before reading what is to be remembered under it, on the event loop: elsewhere the answer is 0.
         """
 
     def __enter__(self) -> Self:

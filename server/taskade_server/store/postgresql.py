@@ -18,9 +18,9 @@ from typing import TypeVar
 
 import psycopg
 from psycopg.abc import Buffer
-from psycopg.adapt import AdaptersMap, Dumper, Loader
+from psycopg.adapt import AdaptersMap, Dumper, Loader, PyFormat
 from psycopg.pq import ExecStatus, TransactionStatus
-from psycopg.types.numeric import Int8Dumper
+from psycopg.types.numeric import Int4Dumper, IntDumper
 from psycopg.types.string import StrDumper
 
 from taskade_server.store.interface import (
@@ -58,10 +58,17 @@ SESSION = """
 """
 
 
+class _IntDumper(IntDumper):
+    """Two sizes of integers, not four: a statement is prepared once for each combination of its parameters' types."""
+
+    def upgrade(self, obj: int, format: PyFormat) -> Dumper:
+        return self._int4_dumper if -(2**31) <= obj < 2**31 else self._int8_dumper
+
+
 class _BoolDumper(Dumper):
     """Booleans are 0 and 1 in both databases."""
 
-    oid = Int8Dumper.oid
+    oid = Int4Dumper.oid
 
     def dump(self, obj: bool) -> Buffer:
         return b"1" if obj else b"0"
@@ -76,10 +83,9 @@ class _NumberLoader(Loader):
 
 
 def _adapters() -> AdaptersMap:
-    # One type for all integers and one for all strings: otherwise the same statement is prepared once for
-    # each size of its numbers, and PostgreSQL is left to guess what a string is.
+    # Strings are TEXT: otherwise PostgreSQL is left to guess what they are.
     adapters = AdaptersMap(psycopg.adapters)
-    adapters.register_dumper(int, Int8Dumper)
+    adapters.register_dumper(int, _IntDumper)
     adapters.register_dumper(bool, _BoolDumper)
     adapters.register_dumper(str, StrDumper)
     adapters.register_loader("numeric", _NumberLoader)

@@ -406,6 +406,7 @@ class SqliteDatabase(Database):
         self._inline: _Reader | None = None
         self._idle_readers: deque[_Reader] = deque()
         self._readers_waiting = 0
+        self._loop_thread = 0
         self._queue: deque[_Unit[Any]] = deque()
         self._draining = False
         self._drained: asyncio.Future[None] | None = None
@@ -459,6 +460,7 @@ class SqliteDatabase(Database):
 
     async def open(self) -> None:
         await asyncio.get_running_loop().run_in_executor(None, self.open_sync)
+        self._loop_thread = threading.get_ident()
 
     async def close(self) -> None:
         self._stopped = self._stopped or Unavailable("The database is closed.")
@@ -474,6 +476,7 @@ class SqliteDatabase(Database):
         if self._stopped or self._inline is None:
             raise self._refusal()
         if not heavy:
+            self._loop_thread = threading.get_ident()
             try:
                 return self._inline.run(fn, snapshot)
             except _SpentError:
@@ -514,7 +517,8 @@ class SqliteDatabase(Database):
     def changed(self) -> int:
         if self._stopped or self._inline is None:
             raise self._refusal()
-        return self._inline.data_version()
+        # A unit that moved to a thread may ask too, but the inline connection is the loop's.
+        return self._inline.data_version() if threading.get_ident() == self._loop_thread else 0
 
     def _refusal(self) -> StoreError:
         # A fresh one each time: an exception that is raised twice drags its tracebacks along.
