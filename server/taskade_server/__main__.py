@@ -37,8 +37,7 @@ def plain_errors(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except Problem as error:
-            reasons = [error.detail, *(issue.detail for issue in error.errors if issue.detail != error.detail)]
-            raise click.ClickException(" ".join(reasons)) from error
+            raise click.ClickException(" ".join(issue.detail for issue in error.errors) or error.detail) from error
         except (StoreError, ConfigError) as error:
             raise click.ClickException(" ".join(str(error).split())) from error
 

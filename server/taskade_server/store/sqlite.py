@@ -265,6 +265,7 @@ class _Writer:
         self.lock = threading.Lock()
         self._path = path
         self._wal_pages = 0
+        self._checkpoint_at = CHECKPOINT_PAGES
         self._space_check = 0.0
         self._space_left = True
         connection.set_wal_hook(self._count_pages)
@@ -275,7 +276,7 @@ class _Writer:
 
     @property
     def checkpoint_due(self) -> bool:
-        return self._wal_pages >= CHECKPOINT_PAGES
+        return self._wal_pages >= self._checkpoint_at
 
     def transact(self, units: list[_Unit[Any]], *, wait: float) -> int:
         """Run a group, all but its COMMIT; how many units it got to. A BusyError means that nothing was begun."""
@@ -370,14 +371,18 @@ class _Writer:
                 self.connection.execute("ROLLBACK")
 
     def checkpoint(self) -> None:
-        """Move the log into the database, as far as no reader needs it."""
-        self._wal_pages = 0
+        """Move the log into the database, as far as no reader needs it; the next commit then begins a new log."""
+        complete = False
         try:
-            self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            pages, moved = self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            complete = moved >= pages
         except (apsw.BusyError, apsw.LockedError, apsw.FullError):
-            return  # nothing is lost: the log is kept, and the next commit asks again
+            pass  # nothing is lost: the log is kept
         except apsw.Error as error:
             raise _FatalError from error
+        # A long read may hold it up: trying again at each commit would only slow them down.
+        self._checkpoint_at = CHECKPOINT_PAGES if complete else self._wal_pages + CHECKPOINT_PAGES
+        self._wal_pages = 0
 
 
 class SqliteDatabase(Database):
