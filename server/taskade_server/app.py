@@ -139,14 +139,14 @@ class Application:
 
     async def flush_usage(self) -> None:
         """Note when keys were last used."""
-        used = self.pipeline.credentials.used
+        used, self.pipeline.credentials.used = self.pipeline.credentials.used, set()
         if not used:
             return
-        self.pipeline.credentials.used = {}
+        minute = time.now_ms() // 60_000 * 60_000
 
         def unit(tx: Tx) -> None:
-            for key_id, at in used.items():
-                log.touch(tx, key_id, at - at % 60_000)
+            for key_id in sorted(used):
+                log.touch(tx, key_id, minute)
 
         await self.db.write(unit)
 

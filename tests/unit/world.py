@@ -83,7 +83,7 @@ def frozen_clock(clock: Callable[[], int]):
         time.now_ms = running
 
 
-# ---- made-up tasks ----------------------------------------------------------------------------------------------------
+# ---- made-up tasks ---------------------------------------------------------------------------------------------------
 
 CHARACTERS = "aAbBéÉßſıİΣς ﬁ%_\\'\"-.,()[]😀中\u0301\t"
 TEXTS = st.one_of(
@@ -99,7 +99,9 @@ MOMENTS = [
 NUMBERS: list[float] = [0, 1, 1.0, 2, 2.5, 10, 9, 0.1, 1e-7, 123456789.125]
 CUSTOM_KEYS = ["size", "x.y", "größe", "2024"]
 CUSTOM_VALUES = st.one_of(
-    st.sampled_from([*NUMBERS, -1, -2.5, True, False, "1", "10", "9", "1.0", "true", "2024-01-15", "a", "A", "x" * 201]),
+    st.sampled_from(
+        [*NUMBERS, -1, -2.5, True, False, "1", "10", "9", "1.0", "true", "2024-01-15", "a", "A", "x" * 201]
+    ),
     st.lists(st.sampled_from(["a", "b", "1", "10"]), max_size=3),
     TEXTS,
 )
@@ -159,7 +161,9 @@ def plant(db: Database, tasks: Sequence[Made]) -> list[dict[str, Any]]:
         for place, task in enumerate(tasks):
             if task.trashed:
                 before = json.decode(texts[place])
-                texts[place] = log.apply(tx, ACTOR, [Change(TASK, "deleted", dict(before), before, changes[place].n)])[0]
+                texts[place] = log.apply(tx, ACTOR, [Change(TASK, "deleted", dict(before), before, changes[place].n)])[
+                    0
+                ]
         return [json.decode(text) for text in texts]
 
     return db.write_sync(unit)

@@ -22,6 +22,7 @@ TYPES: Final = ("list", "board", "table", "calendar", "gantt", "mindmap", "orgch
 CATEGORIES: Final = ("todo", "doing", "done")
 FIELD_TYPES: Final = ("text", "number", "select", "multi", "date", "user", "checkbox", "url")
 PRIORITIES: Final = ("none", "low", "medium", "high", "urgent")
+MAX_MEMBERS: Final = 500
 KEY: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}"
 DEFAULT_STATUSES: Final = [
     {"key": "pending", "name": "Pending", "category": "todo"},
@@ -298,8 +299,9 @@ def _check_removed_statuses(tx: Tx, project_id: str, before: dict[str, Any], aft
 def _members_of(tx: Tx, context: Context, workspace_id: str, entries: Any) -> tuple[dict[str, str], list[Issue]]:
     if entries is None:
         return {}, []
-    if not isinstance(entries, list) or len(entries) > 500:
-        return {}, [Issue("wrong_type", "members is a list of {user, role}.", pointer="/members")]
+    if not isinstance(entries, list) or len(entries) > MAX_MEMBERS:
+        detail = f"members is a list of at most {MAX_MEMBERS} {{user, role}}."
+        return {}, [Issue("wrong_type", detail, pointer="/members")]
     members: dict[str, str] = {}
     issues = []
     for index, entry in enumerate(entries):

@@ -27,7 +27,8 @@ TASK: Final = Resource(
     "task", "tasks", "task",
     "A unit of work in a project.",
     (
-        Field("project_id", "ref", "Its project; without one, the caller's inbox project.", target="project", filled=True),
+        Field("project_id", "ref", "Its project; without one, the caller's inbox project.", target="project",
+              filled=True),
         Field("parent_id", "ref", "The task it is a subtask of.", target="task"),
         Field("name", "text", "Name.", "Design mockups", required=True, nullable=False, min_length=1, max_length=500,
               folded=True, sortable=True),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from taskade_server.engine.model import Field, Resource, side_value
+from taskade_server.engine.model import CUSTOM_KEY, Field, Resource, side_value
 from taskade_server.kit import ids, json, text, time
 from taskade_server.kit.errors import InvalidQuery, Issue, did_you_mean
 
@@ -84,6 +84,9 @@ def tree_of(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """
     root: dict[str, Any] = {}
     for key, value in pairs:
+        if "[" not in key and "]" not in key and key and key not in root and value != "[object Object]":
+            root[key] = value
+            continue
         found = _KEY.fullmatch(key)
         if found is None:
             raise InvalidQuery(
@@ -104,7 +107,7 @@ def tree_of(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
                 errors=[Issue("too_deep", f"Filters may nest {MAX_DEPTH} levels deep.", parameter=key[:100])]
             )
         _insert(root, tokens, value)
-    return {name: _lists(node) for name, node in root.items()}
+    return _entries(root)
 
 
 def _insert(node: dict[str, Any], tokens: list[str], value: str) -> None:
@@ -127,10 +130,18 @@ def _insert(node: dict[str, Any], tokens: list[str], value: str) -> None:
         node = present
 
 
+def _entries(node: dict[str, Any]) -> dict[str, Any]:
+    # A custom field may be called 2024: below custom_fields a key of digits is no place in a list.
+    return {
+        key: _entries(value) if key == "custom_fields" and isinstance(value, dict) else _lists(value)
+        for key, value in node.items()
+    }
+
+
 def _lists(node: Any) -> Any:
     if not isinstance(node, dict):
         return node
-    entries = {key: _lists(value) for key, value in node.items()}
+    entries = _entries(node)
     if entries and all(key.isascii() and key.isdigit() and len(key) < 6 for key in entries):
         return [entries[key] for key in sorted(entries, key=int)]
     return entries
@@ -171,14 +182,12 @@ class Parser:
         if name in GROUPS:
             return self._group(name, value, tokens, depth)
         if name == "custom_fields" and name in self.resource.fields and isinstance(value, dict):
-            custom = self.resource.fields[name]
-            parts = [self._field(custom, f".{key}", inner, (*tokens, key)) for key, inner in value.items()]
-            return And(tuple(parts))
-        if name.startswith("custom_fields.") and "custom_fields" in self.resource.fields:
-            return self._field(self.resource.fields["custom_fields"], name[len("custom_fields") :], value, tokens)
+            return And(tuple(self._custom(key, inner, (*tokens, key)) for key, inner in value.items()))
+        if name.startswith("custom_fields") and name[13:14] in ("", ".") and "custom_fields" in self.resource.fields:
+            return self._custom(name[14:], value, tokens)
         member, implied = self._member(name)
         if member is None:
-            allowed = sorted(filterable(self.resource))
+            allowed = sorted(self.resource.filterable)
             hint = did_you_mean(name, [*allowed, *RESERVED, *GROUPS])
             detail = f'There is no filter or parameter "{name[:80]}".{hint} Filters: {", ".join(allowed)}.'
             self._fault(tokens, "unknown_parameter", detail)
@@ -187,9 +196,16 @@ class Parser:
             value = {implied: value}
         return self._field(member, member.name if member.multiple else None, value, tokens)
 
+    def _custom(self, key: str, value: Any, tokens: tuple[str, ...]) -> Node:
+        if not re.fullmatch(CUSTOM_KEY, key):
+            detail = "Name the custom field: custom_fields.key or custom_fields[key]."
+            self._fault(tokens, "malformed_parameter", detail)
+            return EVERYTHING
+        return self._field(self.resource.fields["custom_fields"], f".{key}", value, tokens)
+
     def _member(self, name: str) -> tuple[Field | None, str]:
         member = self.resource.fields.get(name)
-        if member is not None and member.name in filterable(self.resource):
+        if member is not None and member.name in self.resource.filterable:
             return member, ""
         stem, _, word = name.rpartition("_")
         if word in ("before", "after") and stem:
@@ -376,15 +392,6 @@ class Parser:
 
 
 RESERVED: Final = ("filter", "sort", "limit", "cursor", "include", "fields", "q", "count", "deleted")
-
-
-def filterable(resource: Resource) -> dict[str, Field]:
-    """The members a filter may name."""
-    return {
-        name: member
-        for name, member in resource.fields.items()
-        if member.filterable and not member.hidden and (member.stored or member.multiple)
-    }
 
 
 _COMMA_KINDS: Final = ("id", "ref", "refs", "user", "enum", "key", "strings")

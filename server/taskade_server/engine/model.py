@@ -213,6 +213,20 @@ class Resource:
         return {relation.name: relation for relation in self.relations}
 
     @cached_property
+    def filterable(self) -> dict[str, Field]:
+        """Members that a filter may name."""
+        return {
+            name: item
+            for name, item in self.fields.items()
+            if item.filterable and not item.hidden and (item.stored or item.multiple)
+        }
+
+    @cached_property
+    def public(self) -> list[str]:
+        """Names of the members that clients see."""
+        return [item.name for item in self.fields.values() if not item.hidden]
+
+    @cached_property
     def writable(self) -> dict[str, Field]:
         """Members that a body may set."""
         return {item.name: item for item in self.fields.values() if item.writable}

@@ -8,6 +8,7 @@ a rare condition drives the query, otherwise the sort order's index is walked un
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 from taskade_server.engine import access, filters
@@ -85,11 +86,8 @@ def get(
     lock: bool = False,
 ) -> Row | None:
     """One visible row by id. `deleted`: False live, True in the trash, None either; `lock` holds it to the commit."""
-    project = f"t.{resource.project_column}" if resource.project_column else "NULL"
-    sql = f"SELECT t.n, t.workspace_id, {project}, t.doc FROM {resource.table} t WHERE t.id = ?"
+    sql = _get_sql(resource.name, deleted)
     params: tuple[Any, ...] = (object_id,)
-    if resource.trash and deleted is not None:
-        sql += " AND t.deleted_at IS NOT NULL" if deleted else " AND t.deleted_at IS NULL"
     if resource.visibility in ("shared", "owner"):
         rule = access.visible(principal, resource, tx.dialect)
         sql, params = f"{sql} AND {rule.sql}", (*params, *rule.params)
@@ -104,6 +102,16 @@ def get(
     return row
 
 
+@cache
+def _get_sql(name: str, deleted: bool | None) -> str:
+    resource = REGISTRY[name]
+    project = f"t.{resource.project_column}" if resource.project_column else "NULL"
+    sql = f"SELECT t.n, t.workspace_id, {project}, t.doc FROM {resource.table} t WHERE t.id = ?"
+    if resource.trash and deleted is not None:
+        sql += " AND t.deleted_at IS NOT NULL" if deleted else " AND t.deleted_at IS NULL"
+    return sql
+
+
 def resolve(tx: Tx, principal: Principal, target: str, reference: str, *, within: str | None = None) -> str | None:
     """The id that a reference (an id, `me`, a handle or an e-mail) means among the objects the principal sees.
 
@@ -113,6 +121,8 @@ def resolve(tx: Tx, principal: Principal, target: str, reference: str, *, within
     if target == "user" and reference == "me":
         reference = principal.user_id
     if ids.is_id(reference, resource.prefix):
+        if resource.visibility not in ("shared", "owner") and within is None:
+            return reference if get(tx, principal, resource, reference, deleted=None) else None
         condition, params = "t.id = ?", [reference]
     elif resource.alternate_keys:
         condition = " OR ".join(f"t.{name} = ?" for name in resource.alternate_keys)
@@ -357,8 +367,9 @@ def _parse_include(resource: Resource, options: _Options) -> dict[str, Any]:
 
 def _parse_fields(resource: Resource, options: _Options) -> list[str] | None:
     names = options.names("fields")
-    public = [item.name for item in resource.fields.values() if not item.hidden]
-    public += [name.partition(".")[0] for name in options.names("include")]
+    if not names:
+        return None
+    public = [*resource.public, *(name.partition(".")[0] for name in options.names("include"))]
     for name in names:
         if name not in public:
             hint = did_you_mean(name, public)
@@ -367,7 +378,7 @@ def _parse_fields(resource: Resource, options: _Options) -> list[str] | None:
                 "unknown_field",
                 f'A {resource.name} has no member "{name[:80]}".{hint} Allowed: {", ".join(public)}.',
             )
-    return names or None
+    return names
 
 
 def _fingerprint(
@@ -523,12 +534,10 @@ def _plan(tx: Tx, query: Query, rule: Visible, parts: list[Node]) -> _Plan:
     if query.deleted or not rule.workspaces:
         return _Plan(f"{table} t", [], list(parts), ordered=False, scoped=True)
     scope = next((part for part in parts if _is_scope(part)), None)
-    if scope is not None and _count(tx, query, rule, scope) < RARE:
-        return _Plan(f"{table} t", [], [scope], ordered=True, scoped=True)
     candidates: list[Node | str] = [part for part in parts if part is not scope and _is_candidate(part)]
     if query.words:
         candidates.append("words")
-    if candidates:
+    if candidates and not (scope is not None and _count(tx, query, rule, scope) < RARE):
         counted = [(_count(tx, query, rule, candidate), index) for index, candidate in enumerate(candidates)]
         fewest, index = min(counted)
         if fewest < RARE:
@@ -749,7 +758,8 @@ def _segment_rows(
     joined = " UNION ALL ".join(
         f"SELECT * FROM ({statement}) AS u{index}" for index, statement in enumerate(statements)
     )
-    order = ", ".join(_order(key._replace(sql=f"k{keys.index(key)}")) for key in active)
+    first = len(keys) - len(active)
+    order = ", ".join(_order(key._replace(sql=f"k{index}")) for index, key in enumerate(active, first))
     return tx.all(f"SELECT * FROM ({joined}) AS walks ORDER BY {order} LIMIT {limit}", tuple(params))
 
 
@@ -824,7 +834,7 @@ def shape(
 ) -> list[str]:
     """Documents with their includes spliced in, cut to the chosen fields; one statement for each include."""
     # From the last member to the first: what is spliced in can then never stand before a member still to be found.
-    places = {name: place for place, name in enumerate(resource.fields)}
+    places = {name: place for place, name in enumerate(resource.fields)} if include else {}
     for name in sorted(include, key=lambda name: -places.get(resource.includes[name].source, 0)):
         documents = _include(tx, principal, resource, resource.includes[name], documents, include[name])
     if fields is None:

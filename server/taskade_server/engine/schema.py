@@ -181,7 +181,9 @@ def creation(resource: Resource, extra: Mapping[str, Schema] | None = None, **mo
     properties = {member.name: sent(member) if member.writable else ignored(member) for member in _public(resource)}
     required = [member.name for member in _public(resource) if member.required and member.writable]
     text = f"A new {resource.name.replace('_', ' ')}. Members that are left out get their defaults."
-    return closed(properties | (extra or {}), description=text, **({"required": required} if required else {}), **more)
+    return closed(
+        {**properties, **(extra or {})}, description=text, **({"required": required} if required else {}), **more
+    )
 
 
 def update(resource: Resource) -> Schema:
@@ -192,7 +194,8 @@ def update(resource: Resource) -> Schema:
             properties[member.name] = {"description": "Set on creation; may be sent back unchanged.", "readOnly": True}
         else:
             properties[member.name] = sent(member, default=False) if member.writable else ignored(member)
-    text = f"Changes to a {resource.name.replace('_', ' ')} (JSON merge patch, RFC 7396): what is left out stays, null clears."
+    noun = resource.name.replace("_", " ")
+    text = f"Changes to a {noun} (JSON merge patch, RFC 7396): what is left out stays, null clears."
     return closed(properties, description=text)
 
 
@@ -286,7 +289,7 @@ def conditions(resources: Iterable[Resource]) -> dict[str, Schema]:
     """The schemas of conditions by name: one for each kind of member, enum and target."""
     found: dict[str, Schema] = {}
     for resource in resources:
-        for member in filters.filterable(resource).values():
+        for member in resource.filterable.values():
             found.setdefault(condition_name(resource, member), _condition(member))
     return dict(sorted(found.items()))
 
@@ -307,7 +310,7 @@ def filter_document(resource: Resource) -> Schema:
     this = ref(f"{title(resource)}Filter")
     properties = {
         name: {**ref(condition_name(resource, member)), "description": member.description}
-        for name, member in filters.filterable(resource).items()
+        for name, member in resource.filterable.items()
         if member.kind != "custom"
     }
     properties |= {name: {**schema, "description": text} for name, text, schema in aliases(resource)}
@@ -315,8 +318,8 @@ def filter_document(resource: Resource) -> Schema:
     properties["$and"] = {**several, "description": "All of these hold."}
     properties["$or"] = {**several, "description": "At least one of these holds."}
     properties["$not"] = {**this, "description": "This does not hold."}
-    text = f"Conditions on {resource.plural}, all of which must hold: at most {filters.MAX_LEAVES}, {filters.MAX_DEPTH} levels deep."
-    document = closed(properties, description=text)
+    limits = f"at most {filters.MAX_LEAVES}, nested at most {filters.MAX_DEPTH} levels deep"
+    document = closed(properties, description=f"Conditions, all of which must hold: {limits}.")
     if "custom_fields" in resource.fields:
         custom = ref("CustomCondition")
         document["properties"]["custom_fields"] = {"type": "object", "additionalProperties": custom,
@@ -328,7 +331,7 @@ def filter_document(resource: Resource) -> Schema:
 def aliases(resource: Resource) -> list[tuple[str, str, Schema]]:
     """`due_before` and its like: name, description and schema."""
     found = []
-    for member in filters.filterable(resource).values():
+    for member in resource.filterable.values():
         stem, _, kind = member.name.rpartition("_")
         if member.kind in ("day", "time") and kind in ("date", "at"):
             for word, sign in (("before", "$lt"), ("after", "$gt")):
@@ -349,15 +352,18 @@ def _condition(member: Field) -> Schema:
                             ("$lte", "Less or equal; a date includes its whole day.")):  # fmt: skip
             operators[name] = {**ordered, "description": words}
     if text:
-        operators["$contains"] = {"type": "string", "minLength": 1, "description": "Contains the text, or has the label."}
-        operators["$prefix"] = {"type": "string", "minLength": 1, "description": "Starts with the text."}
+        part = {"type": "string", "minLength": 1}
+        operators["$contains"] = {**part, "description": "Contains the text, or has the label."}
+        operators["$prefix"] = {**part, "description": "Starts with the text."}
     operators["$exists"] = {"type": "boolean", "description": "true: has a value; false: has none."}
-    return {"description": "A value, a list of values (any of them) or an object of operators.",
-            "anyOf": [value, {"type": "array", "items": value, "maxItems": filters.MAX_VALUES}, closed(operators)]}  # fmt: skip
+    return {
+        "description": "A value, a list of values (any of them) or an object of operators.",
+        "anyOf": [*many["anyOf"], closed(operators)],
+    }
 
 
 def _operand(member: Field) -> tuple[Schema, Schema | None, bool]:
-    """What a member is compared with: a value for equality, one for order (None: no order), and whether it is a text."""
+    """What a member is compared with: a value for equality, one for order (None: has none); and whether it is text."""
     if member.kind in ("id", "ref", "refs"):
         return or_null(id_schema(member.target)), None, False
     if member.kind == "user":

@@ -4,7 +4,6 @@ Why authentication happens inside the unit: a revoked key or a lost role takes e
 because the cached principal is good for one value of a counter that is read in the same transaction.
 """
 
-import hmac
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -42,6 +41,9 @@ Page = Callable[[Request], Awaitable[Reply]]
 
 @dataclass(slots=True)
 class _Known:
+    """A caller as looked up at one value of the counter that every change of rights raises."""
+
+    epoch: int
     principal: Principal
     networks: list[str]
     expires_at: int | None
@@ -49,55 +51,64 @@ class _Known:
 
 @dataclass(slots=True)
 class Credentials:
-    """Principals by credential, each valid for one state of users, keys and memberships."""
+    """Principals by credential, each valid for one state of users, keys and memberships.
+
+    A unit may run on another thread and see an older state than the event loop does, so each entry says which state it
+    belongs to instead of the cache being emptied when the state changes.
+    """
 
     db: Database
     secret: bytes
     known: dict[bytes, _Known] = field(default_factory=dict)
-    epoch: int = -1
-    changed: int = -1
-    used: dict[str, int] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+    _seen: tuple[int, int] = (0, -1)
 
     def principal(self, tx: Tx, request: Request) -> Principal:
         """The caller; Unauthenticated or Forbidden. Notes the key as used."""
-        scheme, _, token = request.authorization.partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise Unauthenticated("Send the header Authorization: Bearer <API key>.", headers=_challenge(""))
-        self._forget_outdated(tx)
-        digest = hmac.digest(self.secret, token.encode("utf-8", "replace"), "sha256")
-        known = self.known.get(digest)
-        if known is None:
-            try:
-                known = _Known(*identity.authenticate(tx, self.secret, token.strip()))
-            except Unauthenticated as error:
-                raise Unauthenticated(error.detail, headers=_challenge("invalid_token")) from error
-            if len(self.known) < _MAX_CACHED:
-                self.known[digest] = known
-        now = time.now_ms()
-        if known.expires_at is not None and known.expires_at <= now:
+        epoch = self._epoch(tx)
+        credential = request.headers.get(b"authorization", b"")
+        known = self.known.get(credential)
+        if known is None or known.epoch != epoch:
+            known = self._look_up(tx, credential, epoch)
+        if known.expires_at is not None and known.expires_at <= time.now_ms():
             raise Unauthenticated("This API key has expired.", headers=_challenge("invalid_token"))
         if known.networks and not identity.ip_allowed(known.networks, request.client):
             raise Forbidden(f"This API key does not work from the address {request.client}.")
         if known.principal.key_id is not None:
-            self.used[known.principal.key_id] = now
+            self.used.add(known.principal.key_id)
         return known.principal
 
-    def _forget_outdated(self, tx: Tx) -> None:
-        """Drop the cache if a commit since may have changed somebody's rights. `changed()` spares most looks."""
+    def _epoch(self, tx: Tx) -> int:
+        """The state of rights that this unit sees. `changed()` spares most looks at the counter."""
         changed = self.db.changed() if not tx.writable else 0
-        if changed and changed == self.changed:
-            return
+        if changed and changed == self._seen[0]:
+            return self._seen[1]
         row = tx.one("SELECT value FROM counters WHERE name = 'grants'")
-        epoch = row[0] if row else 0
-        if epoch != self.epoch:
-            self.known.clear()
-            self.epoch = epoch
+        epoch = int(row[0]) if row else 0
         if changed:
-            self.changed = changed
+            self._seen = (changed, epoch)
+        return epoch
+
+    def _look_up(self, tx: Tx, credential: bytes, epoch: int) -> _Known:
+        scheme, _, token = credential.decode("latin-1").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthenticated("Send the header Authorization: Bearer <API key>.", headers=_challenge(""))
+        try:
+            known = _Known(epoch, *identity.authenticate(tx, self.secret, token.strip()))
+        except Unauthenticated as error:
+            raise Unauthenticated(error.detail, headers=_challenge("invalid_token")) from error
+        if len(self.known) >= _MAX_CACHED:
+            self.known.clear()
+        self.known[credential] = known
+        return known
 
 
 def _challenge(error: str) -> dict[str, str]:
     return {"www-authenticate": 'Bearer realm="taskade"' + (f', error="{error}"' if error else "")}
+
+
+_NOBODY: Final = Principal("", None, frozenset(), {}, None)
+"""Stands in a call until the caller is known."""
 
 
 class Pipeline:
@@ -119,7 +130,7 @@ class Pipeline:
         """Answer one ASGI request."""
         if scope["type"] != "http":
             return
-        request = wire.read_request(scope)
+        request = Request(scope)
         try:
             reply = await self._answer(request, receive)
         except ClientGone:
@@ -132,11 +143,14 @@ class Pipeline:
         route, parameters = self._route(request)
         if route is None:
             return await self._page(request)
-        if not wire.accepts_json(request.accept):
+        accept = request.headers.get(b"accept")
+        if accept is not None and not wire.accepts_json(accept.decode("latin-1")):
             raise NotAcceptable
-        call = Call(None, self.secret, request.request_id, parameters, request.query_string)  # type: ignore[arg-type]
-        call.if_match, call.if_none_match = wire.versions(request.if_match), request.if_none_match
-        call.url = f"{self.public_url or f'{request.scheme}://{request.host}'}{request.path}"
+        call = Call(_NOBODY, self.secret, request.request_id, parameters, request.query_string)
+        call.if_match = wire.versions(request.headers.get(b"if-match"))
+        call.if_none_match = request.headers.get(b"if-none-match")
+        if route.answer == "list":
+            call.url = f"{self.public_url or request.base_url}{request.path}"
         if route.writes:
             await self.db.read(lambda tx: self._admit(tx, route, request, call))
             call.body = wire.parse_body(request, await wire.read_body(request, receive, route.max_body))

@@ -74,7 +74,7 @@ def _list(call: Call, tx: Tx, resource: Resource, body: Any, within: str) -> Rep
     documents = (
         [_with_usage(tx, document) for document in page.documents] if resource is identity.API_KEY else page.documents
     )
-    return Reply(200, f"[{','.join(documents)}]", headers)
+    return Reply(200, json.array(documents), headers)
 
 
 def _next_url(call: Call, cursor: str) -> str:
@@ -99,7 +99,8 @@ def one(
     return Reply(status, document, [(b"etag", etag.encode()), *(headers or [])])
 
 
-def _names(header: str, etag: str) -> bool:
+def _names(raw: bytes, etag: str) -> bool:
+    header = raw.decode("latin-1")
     return header.strip() == "*" or etag in [part.strip().removeprefix("W/") for part in header.split(",")]
 
 
@@ -259,7 +260,7 @@ def removing_member(verb: Callable[[Tx, Context, str, str], None]) -> Handler:
 def create_tasks(call: Call, tx: Tx) -> Reply:
     """POST /tasks/bulk."""
     call.no_parameters()
-    return Reply(201, f"[{','.join(tasks.create_bulk(tx, call.context(), _body(call)))}]")
+    return Reply(201, json.array(tasks.create_bulk(tx, call.context(), _body(call))))
 
 
 def update_tasks(call: Call, tx: Tx) -> Reply:
@@ -267,7 +268,7 @@ def update_tasks(call: Call, tx: Tx) -> Reply:
     call.no_parameters()
     chosen, condition, patch = tasks.selection(_body(call), wants_set=True)
     documents = tasks.update_bulk(tx, call.context(), _chosen(call, tx, chosen, condition), patch)
-    return Reply(200, f"[{','.join(documents)}]")
+    return Reply(200, json.array(documents))
 
 
 def delete_tasks(call: Call, tx: Tx) -> Reply:
@@ -275,7 +276,7 @@ def delete_tasks(call: Call, tx: Tx) -> Reply:
     call.no_parameters()
     chosen, condition, _ = tasks.selection(_body(call), wants_set=False)
     documents = tasks.delete_bulk(tx, call.context(), _chosen(call, tx, chosen, condition))
-    return Reply(200, f"[{','.join(documents)}]")
+    return Reply(200, json.array(documents))
 
 
 def _chosen(call: Call, tx: Tx, chosen: list[str] | None, condition: Any) -> list[str]:

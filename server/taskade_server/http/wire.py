@@ -46,19 +46,26 @@ class Reply:
     content_type: bytes = JSON_TYPE
 
 
-@dataclass(slots=True)
 class Call:
     """One operation, whether it came by a socket or inside a batch. `path` holds the path's parameters in order."""
 
-    principal: Principal
-    secret: bytes
-    request_id: str
-    path: list[str]
-    query_string: str = ""
-    body: Any = None
-    url: str = ""
-    if_match: frozenset[str] | None = None
-    if_none_match: str | None = None
+    __slots__ = (
+        "body", "if_match", "if_none_match", "path", "principal", "query_string", "request_id", "secret", "url",
+    )  # fmt: skip
+
+    def __init__(
+        self, principal: Principal, secret: bytes, request_id: str, path: list[str], query_string: str = "",
+        body: Any = None,
+    ) -> None:
+        self.principal = principal
+        self.secret = secret
+        self.request_id = request_id
+        self.path = path
+        self.query_string = query_string
+        self.body = body
+        self.url = ""
+        self.if_match: frozenset[str] | None = None
+        self.if_none_match: bytes | None = None
 
     def context(self) -> Context:
         """The caller as the domain knows it. Grants are copied: a verb may add one that its rollback must take back."""
@@ -72,6 +79,10 @@ class Call:
         """The query string's parameters, decoded; InvalidQuery if they are not UTF-8 or too many."""
         if not self.query_string:
             return []
+        if "%" not in self.query_string and "+" not in self.query_string and "\x00" not in self.query_string:
+            parts = [part.partition("=") for part in self.query_string.split("&") if part]
+            if len(parts) <= MAX_PARAMETERS:
+                return [(name, value) for name, _, value in parts]
         try:
             found = parse_qsl(self.query_string, keep_blank_values=True, errors="strict", max_num_fields=MAX_PARAMETERS)
         except UnicodeDecodeError as error:
@@ -101,67 +112,47 @@ class Call:
 Handler = Callable[[Call, Tx], Reply]
 
 
-@dataclass(slots=True)
 class Request:
-    """The parts of an ASGI request that the pipeline needs, read once."""
+    """The parts of an ASGI request that the pipeline needs. Headers are decoded when somebody asks for them."""
 
-    method: str
-    path: str
-    query_string: str
-    request_id: str
-    authorization: str = ""
-    content_type: str = ""
-    content_length: str = ""
-    accept: str = ""
-    accept_encoding: str = ""
-    if_match: str | None = None
-    if_none_match: str | None = None
-    origin: bool = False
-    host: str = ""
-    scheme: str = "http"
-    client: str = ""
-    cost: int = 0
-    limits: Headers = field(default_factory=list)
+    __slots__ = ("cost", "headers", "limits", "method", "path", "request_id", "scope")
 
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.request_id = ids.new("req")
+        self.cost = 0
+        self.limits: Headers = []
 
-def read_request(scope: Scope) -> Request:
-    """The request of an ASGI scope, without its body."""
-    request = Request(scope["method"], scope["path"], scope["query_string"].decode("latin-1"), ids.new("req"))
-    request.scheme = scope.get("scheme", "http")
-    client = scope.get("client")
-    request.client = client[0] if client else ""
-    for name, value in scope["headers"]:
-        take = _HEADERS.get(name)
-        if take is not None:
-            take(request, value.decode("latin-1"))
-    return request
+    def header(self, name: bytes) -> str:
+        """A header by its lower-case name; empty if it is missing."""
+        value = self.headers.get(name)
+        return "" if value is None else value.decode("latin-1")
 
+    @property
+    def query_string(self) -> str:
+        """The URL's part behind the question mark, still encoded."""
+        raw: bytes = self.scope["query_string"]
+        return raw.decode("latin-1")
 
-def _set(name: str) -> Callable[[Request, str], None]:
-    return lambda request, value: setattr(request, name, value)
+    @property
+    def client(self) -> str:
+        """The address the connection comes from."""
+        client = self.scope.get("client")
+        return client[0] if client else ""
 
-
-def _set_origin(request: Request, value: str) -> None:
-    request.origin = True
-
-
-_HEADERS: Final[dict[bytes, Callable[[Request, str], None]]] = {
-    b"authorization": _set("authorization"),
-    b"content-type": _set("content_type"),
-    b"content-length": _set("content_length"),
-    b"accept": _set("accept"),
-    b"accept-encoding": _set("accept_encoding"),
-    b"if-match": _set("if_match"),
-    b"if-none-match": _set("if_none_match"),
-    b"host": _set("host"),
-    b"x-forwarded-proto": _set("scheme"),
-    b"origin": _set_origin,
-}
+    @property
+    def base_url(self) -> str:
+        """Scheme and host as the client sees them."""
+        return f"{self.header(b'x-forwarded-proto') or self.scope.get('scheme', 'http')}://{self.header(b'host')}"
 
 
 async def read_body(request: Request, receive: Receive, limit: int) -> bytes:
     """The whole body. TooLarge over the limit (while it streams), RequestTimeout after 15 seconds."""
-    if request.content_length.isdigit() and int(request.content_length) > limit:
+    length = request.header(b"content-length")
+    if length.isdigit() and int(length) > limit:
         raise _too_large(limit)
     try:
         async with asyncio.timeout(RECEIVE_SECONDS):
@@ -199,10 +190,11 @@ def parse_body(request: Request, body: bytes) -> Any:
     """The JSON of a body, None for an empty one. UnsupportedMediaType or Malformed otherwise."""
     if not body:
         return None
-    kind, _, parameters = request.content_type.partition(";")
+    content_type = request.header(b"content-type")
+    kind, _, parameters = content_type.partition(";")
     kind = kind.strip().lower()
     if kind not in _JSON_BODIES:
-        raise UnsupportedMediaType(f'The Content-Type is "{request.content_type[:100]}"; send application/json.')
+        raise UnsupportedMediaType(f'The Content-Type is "{content_type[:100]}"; send application/json.')
     charset = parameters.strip().lower().replace('"', "").removeprefix("charset=")
     if charset not in ("", "utf-8", "utf8") and "charset" in parameters.lower():
         raise UnsupportedMediaType("JSON is sent in UTF-8; leave the charset out.")
@@ -219,34 +211,37 @@ def accepts_json(accept: str) -> bool:
     return "+json" in accept
 
 
-def versions(header: str | None) -> frozenset[str] | None:
+def versions(header: bytes | None) -> frozenset[str] | None:
     """The versions an If-Match header names; a suffix behind the version (of a reply with includes) is left out."""
     if header is None:
         return None
-    return frozenset(part.strip().removeprefix("W/").strip('"').partition("-")[0] for part in header.split(","))
+    parts = header.decode("latin-1").split(",")
+    return frozenset(part.strip().removeprefix("W/").strip('"').partition("-")[0] for part in parts)
 
 
 async def send(request: Request, reply: Reply, respond: Send) -> None:
     """Write a reply, compressed if it is large and the client can read that."""
-    body = reply.body.encode("utf-8", "replace") if reply.body is not None else b""
     headers: Headers = [(b"x-request-id", request.request_id.encode()), *request.limits, *reply.headers]
+    body = b""
     if reply.body is not None:
+        body = reply.body.encode("utf-8", "replace")
         headers.append((b"content-type", reply.content_type))
-    if len(body) >= COMPRESS_FROM and request.accept_encoding:
-        body, encoding = _compress(body, request.accept_encoding)
-        headers += [(b"content-encoding", encoding), (b"vary", b"accept-encoding")] if encoding else []
+        accepted = request.headers.get(b"accept-encoding")
+        if accepted is not None and len(body) >= COMPRESS_FROM:
+            body, encoding = _compress(body, accepted)
+            headers += [(b"content-encoding", encoding), (b"vary", b"accept-encoding")] if encoding else []
     if reply.status not in (204, 304):
-        headers.append((b"content-length", str(len(body)).encode()))
-    if request.origin:
+        headers.append((b"content-length", b"%d" % len(body)))
+    if b"origin" in request.headers:
         headers += _CORS
     await respond({"type": "http.response.start", "status": reply.status, "headers": headers})
     await respond({"type": "http.response.body", "body": b"" if request.method == "HEAD" else body})
 
 
-def _compress(body: bytes, accepted: str) -> tuple[bytes, bytes]:
-    if "zstd" in accepted:
+def _compress(body: bytes, accepted: bytes) -> tuple[bytes, bytes]:
+    if b"zstd" in accepted:
         return zstandard.ZstdCompressor(level=1).compress(body), b"zstd"
-    if "gzip" in accepted:
+    if b"gzip" in accepted:
         return gzip.compress(body, compresslevel=1, mtime=0), b"gzip"
     return body, b""
 

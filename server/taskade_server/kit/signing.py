@@ -47,7 +47,7 @@ def digest(secret: bytes, text: str) -> str:
 
 def seal(secret: bytes, payload: bytes) -> str:
     """A payload with a 96-bit authentication tag, in URL-safe base64; it is signed, not secret."""
-    tag = hmac.digest(secret, payload, hashlib.sha256)[:12]
+    tag = _tag(secret, payload)
     return base64.urlsafe_b64encode(tag + payload).rstrip(b"=").decode()
 
 
@@ -58,7 +58,12 @@ def unseal(secret: bytes, text: str) -> bytes | None:
     except ValueError:
         return None
     tag, payload = raw[:12], raw[12:]
-    return payload if hmac.compare_digest(hmac.digest(secret, payload, hashlib.sha256)[:12], tag) else None
+    return payload if hmac.compare_digest(_tag(secret, payload), tag) else None
+
+
+def _tag(secret: bytes, payload: bytes) -> bytes:
+    """Keyed BLAKE2b (RFC 7693), which is its own MAC and the fastest one at hand."""
+    return hashlib.blake2b(payload, key=secret[:64], digest_size=12).digest()
 
 
 def _checksum(body: str) -> str:
