@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import uvloop
 from granian.constants import Interfaces
+from granian.http import HTTP1Settings
 from granian.server import Server as WorkerServer
 from granian.server.embed import Server as EmbeddedServer
 
@@ -38,6 +39,7 @@ logger: Final = logging.getLogger("taskade")
 OWNER_EMAIL: Final = "owner@localhost"
 FLUSH_SECONDS: Final = 30.0
 PURGE_SECONDS: Final = 3600.0
+HTTP1: Final = HTTP1Settings(header_read_timeout=15_000)
 
 
 def open_database(config: Config) -> tuple[Database, bytes]:
@@ -201,6 +203,7 @@ async def _serve_here(config: Config, application: Application) -> None:
         config.host,
         config.port,
         interface=Interfaces.ASGI,
+        http1_settings=HTTP1,
         websockets=False,
         log_enabled=False,
         backlog=1024,
@@ -219,7 +222,7 @@ def _serve_workers(config: Config) -> None:
     WorkerServer(
         "taskade_server.app:worker", config.host, config.port, interface=Interfaces.ASGI, workers=config.workers,
         factory=True,
-        websockets=False, log_enabled=False, respawn_failed_workers=True,
+        http1_settings=HTTP1, websockets=False, log_enabled=False, respawn_failed_workers=True,
     ).serve()  # fmt: skip
 
 
