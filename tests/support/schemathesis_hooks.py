@@ -1,10 +1,314 @@
-"""x"""
+"""Helps schemathesis to requests that can succeed, and holds every answer against the document.
+
+Why: a schema says what a request looks like, not which objects exist or which fields must agree. So references in
+requests that are meant to succeed are pointed at real objects, and contradictions between fields are taken out; the
+fields themselves stay as they were generated. Writes get objects of their own, so that no test can saw off the branch
+that the others sit on. Reads TASKADE_URL and TASKADE_KEY; with TASKADE_STATUSES it leaves there, as JSON, which
+statuses each operation answered with.
+"""
+
+import atexit
+import json
+import os
+import re
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import httpx2
 import schemathesis
+from schemathesis.core.parameters import ParameterLocation
+from taskade_server.engine.model import REGISTRY, Field, Resource
+from taskade_server.http.routes import RESOURCES
+
+from tests.support import conformity
+
+PLURALS = {resource.plural: resource for resource in RESOURCES}
+STATUSES = [
+    {"key": "pending", "name": None, "category": "todo"},
+    {"key": "completed", "name": None, "category": "done"},
+]
+seen: dict[str, set[int]] = defaultdict(set)
+
+
+# ---- objects that exist ----------------------------------------------------------------------------------------------
+
+
+class World:
+    """Objects to point at. `anchor` ones stay as they are; a `target` is there to be changed once."""
+
+    def __init__(self) -> None:
+        headers = {"Authorization": f"Bearer {os.environ['TASKADE_KEY']}"}
+        self.client = httpx2.Client(base_url=f"{os.environ['TASKADE_URL']}/v1", headers=headers, trust_env=False)
+        self.client.event_hooks = {"response": [conformity.watch]}
+        self.me = self.read("/users/me")
+        self.anchors: dict[str, str] = {"workspace": self.me["workspace_id"], "user": self.make("user")}
+        for name in ("project", "task", "template", "comment", "api_key"):
+            self.anchors[name] = self.make(name)
+        self.sibling = self.make("task")
+        self.side_workspace = self.make("workspace")
+        self.targets: dict[str, str] = {}
+        keys = [key["id"] for key in self.read("/api-keys")]
+        self.protected = {*self.anchors.values(), *keys, self.me["id"], self.sibling, self.side_workspace}
+
+    def read(self, path: str) -> Any:
+        return self.client.get(path).raise_for_status().json()
+
+    def make(self, name: str) -> str:
+        """A new object of a kind."""
+        number = len(seen) + os.getpid()
+        body: dict[str, Any] = {"name": f"Made for a test {number}"}
+        if name == "task":
+            body["project_id"] = self.anchors["project"]
+        elif name == "comment":
+            body = {"task_id": self.anchors["task"], "body": "A remark"}
+        elif name == "user":
+            body["kind"] = "service"
+        elif name == "api_key":
+            body["scopes"] = ["tasks:read"]
+        made = self.client.post(f"/{REGISTRY[name].plural}", json=body).raise_for_status().json()
+        return str(made["id"])
+
+    def target(self, name: str, *, trashed: bool = False) -> str:
+        """An object that the next request may change or delete; it serves until one does."""
+        kind = f"{name} in the trash" if trashed else name
+        if kind not in self.targets:
+            self.targets[kind] = self.make(name)
+            if trashed:
+                self.client.delete(f"/{REGISTRY[name].plural}/{self.targets[kind]}").raise_for_status()
+        return self.targets[kind]
+
+    def used(self, object_id: str) -> None:
+        """Note that a request changed an object."""
+        self.targets = {kind: found for kind, found in self.targets.items() if found != object_id}
+
+    def enrol(self, owner: str, object_id: str) -> str:
+        """Make the anchor user a member of a workspace or project."""
+        self.client.post(f"/{owner}/{object_id}/members", json={"user": self.anchors["user"], "role": ROLES[owner]})
+        return self.anchors["user"]
+
+
+ROLES = {"workspaces": "member", "projects": "viewer"}
+
+
+@cache
+def world() -> World:
+    return World()
+
+
+# ---- making requests consistent --------------------------------------------------------------------------------------
 
 
 @schemathesis.hook
-def before_load_schema(context, raw_schema):
+def before_load_schema(context: Any, raw_schema: dict[str, Any]) -> None:
+    """Give QUERY the place it has in OpenAPI 3.2, which schemathesis reads."""
     raw_schema["openapi"] = "3.2.0"
     for item in raw_schema["paths"].values():
         if "x-query" in item:
             item["query"] = item.pop("x-query")
+
+
+@schemathesis.hook
+def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
+    """Point a request at real objects, where it is not meant to be wrong."""
+    meta = case.meta
+
+    def is_wrong(location: ParameterLocation) -> bool:
+        return meta is not None and bool(meta.is_negative_at(location))
+
+    if case.path_parameters and not is_wrong(ParameterLocation.PATH):
+        _aim(case, chosen=meta is not None and meta.phase.name == "stateful")
+    if "If-Match" in case.headers and not is_wrong(ParameterLocation.HEADER):
+        case.headers["If-Match"] = "*"
+    resource = _resource(case.path)
+    if case.query and not is_wrong(ParameterLocation.QUERY):
+        _repair_query(resource, case.query)
+    if isinstance(case.body, dict) and not is_wrong(ParameterLocation.BODY):
+        case.body = _repair_body(case.method, case.path, resource, case.body)
+
+
+def _resource(path: str) -> Resource:
+    """The kind of thing that a path is about."""
+    return REGISTRY["member"] if "/members" in path else PLURALS[path.split("/")[1]]
+
+
+def _aim(case: Any, *, chosen: bool) -> None:
+    """Fill in the path. `chosen`: an earlier answer named the object, so it stays unless others need it."""
+    found, owner = world(), case.path.split("/")[1]
+    name = PLURALS[owner].name
+    if not chosen or case.path_parameters.get("id") in found.protected:
+        reads = case.operation.method.upper() == "GET" or "/members" in case.path
+        if case.path.endswith("/restore"):
+            object_id = found.target(name, trashed=True)
+        elif "/members" in case.path and owner == "workspaces":
+            object_id = found.side_workspace
+        else:
+            object_id = found.anchors[name] if reads else found.target(name)
+        case.path_parameters["id"] = object_id
+    if "user" in case.path_parameters:
+        case.path_parameters["user"] = found.enrol(owner, case.path_parameters["id"])
+
+
+def _real(member: Field) -> str:
+    """A real object that a member can refer to."""
+    return "owner" if member.kind == "user" else world().anchors[member.target]
+
+
+def _repair_query(resource: Resource, query: dict[str, Any]) -> None:
+    query.pop("cursor", None)
+    for name, value in list(query.items()):
+        member = resource.fields.get(re.split(r"[\[.]", name)[0])
+        if name == "filter":
+            query[name] = json.dumps(_repair_filter(resource, json.loads(value) if isinstance(value, str) else value))
+        elif member is not None and "$exists" not in name:
+            query[name] = _repair_condition(member, value)
+
+
+def _repair_filter(resource: Resource, document: dict[str, Any], depth: int = 1) -> dict[str, Any]:
+    """A filter whose references exist, within the limits for depth and number, which a schema cannot express."""
+    repaired: dict[str, Any] = {}
+    for name, value in list(document.items())[: None if depth == 1 else 5]:
+        if name.startswith("$") and depth >= 3:
+            continue
+        if name in ("$and", "$or"):
+            repaired[name] = [_repair_filter(resource, item, depth + 1) for item in value[:3]]
+        elif name == "$not":
+            repaired[name] = _repair_filter(resource, value, depth + 1)
+        else:
+            member = resource.fields.get(name)
+            repaired[name] = value if member is None else _repair_condition(member, value)
+    return repaired
+
+
+def _repair_condition(member: Field, value: Any) -> Any:
+    if member.kind not in ("ref", "refs", "user"):
+        return value
+    if isinstance(value, dict):
+        return {name: inner if name == "$exists" else _repair_condition(member, inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_repair_condition(member, item) for item in value]
+    return value if value is None else _real(member)
+
+
+def _repair_body(method: str, path: str, resource: Resource, body: dict[str, Any]) -> dict[str, Any]:
+    if path.endswith("/query") or method.upper() == "QUERY":
+        return _repair_search(resource, body)
+    if path == "/tasks/bulk":
+        return _repair_bulk(resource, body)
+    if "/members" in path:
+        return {**body, "user": world().anchors["user"]} if "user" in body else body
+    if path.endswith("/move"):
+        anchors = {name: world().sibling for name in ("before", "after") if name in body}
+        return {**_repair_members(resource, body), **anchors}
+    return _repair_members(resource, body)
+
+
+def _repair_search(resource: Resource, body: dict[str, Any]) -> dict[str, Any]:
+    body = {name: value for name, value in body.items() if name != "cursor"}
+    return {**body, "filter": _repair_filter(resource, body["filter"])} if "filter" in body else body
+
+
+def _repair_bulk(resource: Resource, body: dict[str, Any]) -> dict[str, Any]:
+    repaired = _repair_members(resource, {name: value for name, value in body.items() if name == "project_id"})
+    if "tasks" in body:
+        repaired["tasks"] = [_repair_members(resource, task) for task in body["tasks"]]
+    if "ids" in body:
+        repaired["ids"] = [world().target("task")]
+    if "filter" in body:
+        # It must not reach the tasks of other tests.
+        repaired["filter"] = {"$and": [{"id": world().target("task")}, _repair_filter(resource, body["filter"])]}
+    if "set" in body:
+        repaired["set"] = _repair_members(resource, body["set"])
+    return repaired
+
+
+def _repair_members(resource: Resource, body: dict[str, Any]) -> dict[str, Any]:
+    """The body of a create or update request with references that exist and fields that agree."""
+    repaired = dict(body)
+    for name, value in body.items():
+        member = resource.fields.get(name)
+        if value is None or member is None or not member.writable:
+            continue
+        if member.kind in ("ref", "user"):
+            repaired[name] = _real(member)
+        elif member.kind == "refs":
+            repaired[name] = [_real(member)] if value else []
+    if repaired.get("start_date") and repaired.get("due_date"):
+        del repaired["due_date"]
+    _repair_own_rules(resource.name, repaired)
+    return repaired
+
+
+def _repair_own_rules(name: str, body: dict[str, Any]) -> None:
+    """What a kind of resource demands beyond its schema."""
+    if name == "task":
+        body.update({key: value for key, value in TASK_RULES.items() if body.get(key) is not None})
+        if body.get("parent_id"):
+            body["project_id"] = world().anchors["project"]
+    elif name == "project":
+        _repair_workflow(body)
+        if body.get("members"):
+            body["members"] = ["owner"]
+    elif name == "template":
+        if body.get("project"):
+            _repair_workflow(body["project"])
+        for task in body.get("tasks") or []:
+            _repair_blueprint(task)
+    elif name == "api_key":
+        body.update({key: value for key, value in KEY_RULES.items() if body.get(key)})
+
+
+TASK_RULES = {"status": "completed", "recurrence": "FREQ=WEEKLY;BYDAY=MO"}
+KEY_RULES = {"expires_at": f"{datetime.now(UTC).date() + timedelta(days=30)}", "allowed_ips": ["127.0.0.0/8"]}
+
+
+def _repair_workflow(project: dict[str, Any]) -> None:
+    if project.get("statuses") is not None:
+        project["statuses"] = STATUSES
+    by_key = {definition["key"]: definition for definition in project.get("fields") or []}
+    for definition in by_key.values():
+        if definition["type"] in ("select", "multi") and not definition.get("options"):
+            definition["options"] = ["easy", "hard"]
+    if project.get("fields"):
+        project["fields"] = list(by_key.values())
+
+
+def _repair_blueprint(task: dict[str, Any]) -> None:
+    if task.get("status") is not None:
+        task["status"] = "completed"
+    for below in task.get("subtasks") or []:
+        _repair_blueprint(below)
+
+
+# ---- looking at answers ----------------------------------------------------------------------------------------------
+
+
+@schemathesis.hook
+def after_call(context: Any, case: Any, response: Any) -> None:
+    """Note the status, and that a changed object cannot serve again."""
+    seen[case.operation.label].add(response.status_code)
+    if response.status_code < 300 and case.operation.method.upper() != "GET":
+        sent = json.dumps(case.body) if isinstance(case.body, dict) else ""
+        for object_id in [*case.path_parameters.values(), *re.findall(r"task_[0-9a-z]{26}", sent)]:
+            world().used(str(object_id))
+
+
+@schemathesis.check
+def conforms(context: Any, response: Any, case: Any) -> None:
+    """Nothing but what the document describes, members and headers included."""
+    request = response.request
+    body = request.body.encode() if isinstance(request.body, str) else request.body or b""
+    headers = {name.lower(): ", ".join(values) for name, values in response.headers.items()}
+    conformity.verify(
+        conformity.Exchange(request.method, request.url, body, response.status_code, headers, response.content)
+    )
+
+
+@atexit.register
+def leave_statuses() -> None:
+    """For the test that asks whether every operation succeeded at least once."""
+    if "TASKADE_STATUSES" in os.environ:
+        found = {label: sorted(statuses) for label, statuses in sorted(seen.items())}
+        Path(os.environ["TASKADE_STATUSES"]).write_text(json.dumps(found, indent=1))

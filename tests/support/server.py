@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx2
 
+from tests.support import conformity
 from tests.support.processes import free_port
 
 START_SECONDS = 60
@@ -124,9 +125,13 @@ class Server:
         return self.command("keys", "create", "--name", name, *arguments)
 
     def client(self, key: str | None = None, **options: Any) -> httpx2.Client:
-        """An HTTP client with this address and a key (the owner's unless another is given; "" for none)."""
+        """An HTTP client with this address and a key (the owner's unless another is given; "" for none).
+
+        It fails on every exchange that the OpenAPI document does not describe.
+        """
         secret = self.key if key is None else key
         headers = {"Authorization": f"Bearer {secret}"} if secret else {}
+        options.setdefault("event_hooks", {"response": [conformity.watch]})
         return httpx2.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False, **options)
 
     def said(self) -> str:

@@ -4,24 +4,14 @@ Why not the `database` fixture: it runs a test once on each, and what differs be
 one test holds both answers.
 """
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 from taskade_server.store.database import Database, connect
 from taskade_server.store.schema import migrate
 
 from tests.support.postgres import PostgreSQL
-
-# No deadline: the machine is shared. Where a failure must be the same for everybody (CI), nothing is left to chance.
-_QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
-settings.register_profile("usual", deadline=None, suppress_health_check=_QUIET)
-settings.register_profile("ci", settings.get_profile("usual"), derandomize=True)
-# pytest --hypothesis-profile=thorough: for an evening after the query engine was changed.
-settings.register_profile("thorough", settings.get_profile("usual"), max_examples=3000)
-settings.load_profile("ci" if os.environ.get("CI") else "usual")
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,11 @@ import random
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from taskade_server.domain.tasks import TASK
 from taskade_server.engine import log
@@ -21,6 +22,7 @@ from taskade_server.kit import ids, json
 from taskade_server.store.database import Database, StoreError, Tx
 
 from tests.unit import world
+from tests.unit.examples import examples
 from tests.unit.world import ACTOR, HOME, PROJECTS, WORKSPACES
 
 WRITERS = 6
@@ -40,7 +42,12 @@ def a_unit(seed: int) -> Callable[[Tx], list[str]]:
         for _ in range(chance.randint(1, 3)):
             project = chance.choice(PROJECTS)
             doc = world.whole(
-                TASK, id=ids.new("task"), workspace_id=HOME[project], project_id=project, name="Written", status="pending"
+                TASK,
+                id=ids.new("task"),
+                workspace_id=HOME[project],
+                project_id=project,
+                name="Written",
+                status="pending",
             )
             change = Change(TASK, "created", doc, also=["task.assigned"] if chance.random() < 0.3 else [])
             before = json.decode(log.apply(tx, ACTOR, [change])[0])
@@ -62,14 +69,24 @@ class Tail:
         self.seen: dict[str, list[int]] = {name: [] for name in WORKSPACES}
 
     def look(self) -> None:
-        for name, seqs in self.seen.items():
-            after = seqs[-1] if seqs else 0
-            seqs += [event.seq for event in self._db.read_sync(lambda tx: log.read_after(tx, name, after, 7))]
+        for name in self.seen:
+            self.look_at(name)
+
+    def look_at(self, name: str) -> int:
+        seqs = self.seen[name]
+        after = seqs[-1] if seqs else 0
+        found = self._db.read_sync(lambda tx: log.read_after(tx, name, after, 7))
+        seqs += [event.seq for event in found]
+        return len(found)
 
     def catch_up(self) -> None:
         for name in self.seen:
-            while len(self.seen[name]) < self._db.read_sync(lambda tx: log.head(tx, name)):
-                self.look()
+            while self.look_at(name):
+                pass
+
+
+def heads(db: Database) -> dict[str, int]:
+    return db.read_sync(lambda tx: {name: log.head(tx, name) for name in WORKSPACES})
 
 
 @pytest.fixture
@@ -98,8 +115,7 @@ def test_who_reads_along_misses_nothing(empty_world):
             done.set()
         reader.result()
     tail.catch_up()
-    for name, seqs in tail.seen.items():
-        assert seqs == list(range(1, db.read_sync(lambda tx: log.head(tx, name)) + 1))
+    assert tail.seen == {name: list(range(1, head + 1)) for name, head in heads(db).items()}
     assert db.read_sync(log.verify) == []
     stored = {row[0] for row in db.read_sync(lambda tx: tx.all("SELECT id FROM tasks"))}
     assert stored == set(kept), "what was answered is there, and nothing else"
@@ -135,19 +151,21 @@ def outcome(write: Callable[[], list[str]]) -> list[str]:
 # ---- one writer, any history
 
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["rename", "label", "custom", "trash", "restore", "purge", "nothing"]), st.integers(0, 7)),
+    st.tuples(
+        st.sampled_from(["rename", "label", "custom", "trash", "restore", "purge", "nothing"]), st.integers(0, 7)
+    ),
     max_size=12,
 )
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(tasks=world.some_tasks(), steps=STEPS, unlucky=st.integers(0, 12))
 def test_replaying_any_history_gives_the_tables(db, tasks, steps, unlucky):
-    db.write_sync(lambda tx: [tx.run("DELETE FROM log_heads"), world.forget_tasks(tx)])
+    db.write_sync(world.forget_tasks)
     world.plant(db, tasks)
     for place, (what, number) in enumerate(steps):
         try:
-            db.write_sync(lambda tx: take_step(tx, what, number, fail=place == unlucky))
+            db.write_sync(partial(take_step, what=what, number=number, fail=place == unlucky))
         except ChangedMindError:
             pass
     assert [fault for fault in db.read_sync(log.verify) if "task" in fault] == []
@@ -194,14 +212,23 @@ def step_of(what: str, number: int, before: dict[str, Any]) -> tuple[str, dict[s
         ("UPDATE tasks SET doc = replace(doc, 'Written', 'Forged')", "differs from the log"),
         ("DELETE FROM tasks", "is in the log but not in its table"),
         ("DELETE FROM task_values", "has values that differ from its document"),
-        ("INSERT INTO task_values (workspace_id, field, value, n) VALUES ('ws', 'labels', 'a', 999999)", "which does not"),
+        (
+            "INSERT INTO task_values (workspace_id, field, value, n) VALUES ('ws', 'labels', 'a', 999999)",
+            "which does not",
+        ),
         ("DELETE FROM events WHERE seq = 1", "has gaps"),
         ("UPDATE log_heads SET seq = seq + 1", "has gaps or a wrong head"),
     ],
 )
 def test_verify_notices_damage(empty_world, damage, noticed):
     project = PROJECTS[0]
-    doc = {"id": ids.new("task"), "workspace_id": HOME[project], "project_id": project, "labels": ["a"], "name": "Written"}
+    doc = {
+        "id": ids.new("task"),
+        "workspace_id": HOME[project],
+        "project_id": project,
+        "labels": ["a"],
+        "name": "Written",
+    }
     empty_world.write_sync(lambda tx: log.apply(tx, ACTOR, [world.created(TASK, **doc, status="pending")]))
     assert empty_world.read_sync(log.verify) == []
     empty_world.write_sync(lambda tx: tx.script(damage))
@@ -210,14 +237,16 @@ def test_verify_notices_damage(empty_world, damage, noticed):
 
 def test_a_failed_unit_leaves_no_event_and_no_gap(empty_world):
     def unit(tx: Tx) -> None:
-        a_task = world.created(TASK, id=ids.new("task"), workspace_id=WORKSPACES[0], project_id=PROJECTS[0], name="Lost")
+        a_task = world.created(
+            TASK, id=ids.new("task"), workspace_id=WORKSPACES[0], project_id=PROJECTS[0], name="Lost"
+        )
         log.apply(tx, ACTOR, [a_task])
         raise ChangedMindError
 
-    before = empty_world.read_sync(lambda tx: log.head(tx, WORKSPACES[0]))
+    before = heads(empty_world)
     with pytest.raises(ChangedMindError):
         empty_world.write_sync(unit)
-    assert empty_world.read_sync(lambda tx: log.head(tx, WORKSPACES[0])) == before
+    assert heads(empty_world) == before
     assert empty_world.read_sync(log.verify) == []
 
 

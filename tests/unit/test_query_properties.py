@@ -7,20 +7,23 @@ list, and a list that silently leaves out one row is worse than one that fails.
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from typing import Any
+from unittest import mock
 from urllib.parse import parse_qsl, urlencode
 
 import pytest
-from hypothesis import example, given, note, settings
+from hypothesis import example, given, note
 from hypothesis import strategies as st
 from taskade_server.domain.tasks import TASK
 from taskade_server.engine import access, filters, query
 from taskade_server.engine.access import Principal
 from taskade_server.kit import json, text, time
+from taskade_server.kit.errors import InvalidQuery
 from taskade_server.store.database import Database
 
 from tests.unit import world
+from tests.unit.examples import examples
 from tests.unit.world import NOW, PROJECTS, SECRET, USERS, WORKSPACES
 
 
@@ -32,14 +35,9 @@ def worlds(databases: list[Database]) -> list[Database]:
     return databases
 
 
-@contextmanager
-def rows_are_rare_below(bound: int) -> Iterator[None]:
+def rows_are_rare_below(bound: int) -> Any:
     """Below this many rows SQLite's planner starts from a condition, beyond it walks an index: both must be right."""
-    usual, query.RARE = query.RARE, bound
-    try:
-        yield
-    finally:
-        query.RARE = usual
+    return mock.patch.object(query, "RARE", bound)
 
 
 # ---- made-up filters -------------------------------------------------------------------------------------------------
@@ -168,7 +166,7 @@ def expected(where: filters.Node, principal: Principal, body: dict[str, Any], do
     ]
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(
     tasks=world.some_tasks(),
     questions=st.lists(a_question(), min_size=1, max_size=8),
@@ -185,7 +183,7 @@ def test_both_databases_and_python_agree_on_every_filter(worlds, tasks, question
                 for who in (reader, principal):
                     try:
                         where, found, total = answer(db, who, body)
-                    except query.InvalidQuery as refusal:
+                    except InvalidQuery as refusal:
                         assert {issue.code for issue in refusal.errors} == {"unknown_reference"}
                         assert who is principal or refers_to_nothing(body, docs)
                         continue
@@ -224,6 +222,7 @@ def means_the_same_as_text(document: Any) -> bool:
     return not isinstance(document, float)
 
 
+@examples(100)
 @given(document=FILTERS.filter(means_the_same_as_text), raw=st.booleans())
 @example(document={"custom_fields": {"2024": "a"}}, raw=False)
 @example(document={"custom_fields": {"x.y": {"$gt": 1, "$lte": 3}}}, raw=False)
@@ -231,8 +230,9 @@ def test_parameters_say_the_same_as_a_document(worlds, document, raw):
     def understood(pairs: list[tuple[str, str]], body: Any) -> filters.Node | list[str]:
         principal = world.a_member(*WORKSPACES)
         try:
-            return worlds[0].read_sync(lambda tx: query.parse(tx, principal, TASK, SECRET, pairs, body).where)
-        except query.InvalidQuery as refusal:
+            parsed: query.Query = worlds[0].read_sync(lambda tx: query.parse(tx, principal, TASK, SECRET, pairs, body))
+            return parsed.where
+        except InvalidQuery as refusal:
             return [issue.code for issue in refusal.errors]
 
     with world.frozen_clock(lambda: NOW):
@@ -273,7 +273,7 @@ def in_order(docs: list[dict[str, Any]], sort: list[tuple[str, bool]]) -> list[s
     return [doc["id"] for doc in rows]
 
 
-@settings(max_examples=80)
+@examples(80)
 @given(
     tasks=world.some_tasks(most=10),
     newcomers=st.lists(world.a_task(500), max_size=6),
@@ -288,7 +288,7 @@ def test_paging_shows_each_row_once_and_in_order(worlds, tasks, newcomers, condi
     body = {"filter": condition, "sort": [f"{'-' if down else ''}{name}" for name, down in sort], "limit": limit}
     for db in worlds:
         ticks = iter(range(NOW, NOW + 10_000))
-        with world.frozen_clock(lambda ticks=ticks: next(ticks)), rows_are_rare_below(rare):
+        with world.frozen_clock(partial(next, ticks)), rows_are_rare_below(rare):
             db.write_sync(world.forget_tasks)
             docs = world.plant(db, [task for task in tasks if not task.trashed])
             arriving = iter(newcomers)

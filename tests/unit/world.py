@@ -5,9 +5,9 @@ moment) find more faults than any number of values that have nothing to do with 
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 from hypothesis import strategies as st
 from taskade_server.domain import ordering
@@ -68,19 +68,13 @@ def found_world(tx: Tx) -> None:
 
 def forget_tasks(tx: Tx) -> None:
     """As if no task had ever been."""
-    for table in ("tasks", "task_values", "events", *(["tasks_fts"] if tx.dialect == "sqlite" else [])):
+    for table in ("tasks", "task_values", "events", "log_heads", *(["tasks_fts"] if tx.dialect == "sqlite" else [])):
         tx.run(f"DELETE FROM {table}")
 
 
-@contextmanager
-def frozen_clock(clock: Callable[[], int]):
+def frozen_clock(clock: Callable[[], int]) -> Any:
     """Both databases are told the same time, so that their documents are the same."""
-    running = time.now_ms
-    time.now_ms = clock
-    try:
-        yield
-    finally:
-        time.now_ms = running
+    return mock.patch.object(time, "now_ms", clock)
 
 
 # ---- made-up tasks ---------------------------------------------------------------------------------------------------

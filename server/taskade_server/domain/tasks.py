@@ -4,8 +4,10 @@ Why every path goes through `_write`: completion, assignment and moves emit thei
 a path that set a status without passing there would complete a task that nobody hears of.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final
 
 from dateutil import rrule
@@ -306,7 +308,9 @@ def _check_blocker(
 
 def _check_recurrence(checker: Checker, doc: dict[str, Any]) -> None:
     try:
-        next_occurrence(doc["recurrence"], doc["due_date"])
+        parts = _rule_parts(doc["recurrence"])
+        if next_occurrence(doc["recurrence"], doc["due_date"]) is None and not parts.keys() & {"COUNT", "UNTIL"}:
+            raise ValueError("such a day never comes")
     except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
         checker.fault(
             "/recurrence", "invalid_rrule", f"Must be an RRULE such as FREQ=WEEKLY;BYDAY=MO ({str(error)[:120]})."
@@ -530,32 +534,49 @@ def _events(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 
 
 def next_occurrence(rule: str, due: str | None) -> str | None:
-    """The next date or time after `due` (None: today) by an RRULE (RFC 5545); None if it has ended. ValueError."""
-    text = rule.removeprefix("RRULE:")
-    if (
-        "FREQ=" not in text.upper()
-        or "\n" in text
-        or any(part in text.upper() for part in ("SECONDLY", "MINUTELY", "HOURLY", "DTSTART"))
-    ):
-        raise ValueError("FREQ must be DAILY, WEEKLY, MONTHLY or YEARLY")
+    """The next date or time after `due` (None: today) by an RRULE (RFC 5545), None when there is none. ValueError if
+    invalid."""
+    parts = _rule_parts(rule)
+    until = _until(parts.pop("UNTIL", None))
     base = due or time.day_of(time.now_ms())
-    start = time.parse_ms(base)
-    parsed = rrule.rrulestr(text.replace("Z", "") if "UNTIL=" in text.upper() else text, dtstart=_naive(start))
-    for steps, moment in enumerate(parsed):
-        if steps > MAX_RECURRENCE_STEPS:
-            break
-        ms = _epoch_ms(moment)
-        if ms > start:
+    start = time.to_datetime(time.parse_ms(base)).replace(tzinfo=None)
+    # The calendar repeats every 400 years: searched near its end, a day that never comes is soon found missing.
+    ahead = max(0, (9_900 - start.year) // 400 * 400)
+    first = start.replace(year=start.year + ahead)
+    text = ";".join(f"{name}={value}" for name, value in parts.items())
+    for moment in islice(rrule.rrulestr(text, dtstart=first), MAX_RECURRENCE_STEPS):
+        if (moment.date() > first.date()) if time.is_date(base) else (moment > first):
+            ms = time.parse_ms(moment.replace(year=moment.year - ahead).isoformat())
+            if until is not None and ms > until:
+                return None
             return time.day_of(ms) if time.is_date(base) else time.format_ms(ms)
     return None
 
 
-def _naive(ms: int) -> Any:
-    return time.to_datetime(ms).replace(tzinfo=None)
+def _rule_parts(rule: str) -> dict[str, str]:
+    pairs = [part.partition("=") for part in rule.upper().removeprefix("RRULE:").split(";")]
+    parts = {name: value for name, _, value in pairs}
+    if len(parts) != len(pairs) or not all(re.fullmatch(r"[A-Z]+", name) and value for name, value in parts.items()):
+        raise ValueError("each part is NAME=VALUE and stands once")
+    if parts.get("FREQ") not in ("DAILY", "WEEKLY", "MONTHLY", "YEARLY"):
+        raise ValueError("FREQ must be DAILY, WEEKLY, MONTHLY or YEARLY")
+    for name in ("INTERVAL", "COUNT"):
+        if not re.fullmatch(r"[1-9][0-9]{0,5}", parts.get(name, "1")):
+            raise ValueError(f"{name} must be a whole number from 1")
+    return parts
 
 
-def _epoch_ms(moment: Any) -> int:
-    return time.parse_ms(moment.isoformat())
+def _until(text: str | None) -> int | None:
+    """The last moment of a rule; of a date, its end."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d{4})-?(\d{2})-?(\d{2})(?:T(\d{2}):?(\d{2}):?(\d{2})Z?)?", text, re.ASCII)
+    if found is None:
+        raise ValueError("UNTIL is a date (20240131) or a time (20240131T103000Z)")
+    day = "-".join(found.group(1, 2, 3))
+    if found[4] is None:
+        return time.parse_ms(day) + time.DAY_MS - 1
+    return time.parse_ms(f"{day}T{':'.join(found.group(4, 5, 6))}Z")
 
 
 def _next_task(before: Mapping[str, Any], after: Mapping[str, Any], project: dict[str, Any]) -> dict[str, Any] | None:

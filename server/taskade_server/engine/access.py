@@ -55,6 +55,8 @@ class Principal:
     grants: dict[str, Grant]
     default_workspace: str | None
     rate: int | None = None
+    queries: dict[tuple[str, str], Any] = field(default_factory=dict, compare=False, repr=False)
+    """Lists this caller has asked for, parsed; whatever they refer to cannot change without a new principal."""
 
     def allows(self, scope: str) -> bool:
         """Whether the scopes cover `tasks:read`; write implies read, `*` everything."""

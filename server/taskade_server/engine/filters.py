@@ -33,7 +33,7 @@ OPERATORS: Final = (
 GROUPS: Final = ("$and", "$or", "$not")
 _RANGE: Final = {"$gt": "gt", "$gte": "gte", "$lt": "lt", "$lte": "lte"}
 _KEY: Final = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
-_NUMBER: Final = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?([eE][+-]?\d{1,2})?")
+_NUMBER: Final = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?([eE][+-]?\d{1,2})?", re.ASCII)
 
 Resolver = Callable[[str, str], str | None]
 """Turns (target resource, reference text) into the id it means, or None if there is no such visible object."""
@@ -166,6 +166,7 @@ class Parser:
         self.prefix = prefix
         self.issues: list[Issue] = []
         self.leaves = 0
+        self.relative = False
 
     def parse(self, document: Any, tokens: tuple[str, ...] = (), depth: int = 1) -> Node:
         """The tree of a document; look at `issues` afterwards."""
@@ -319,6 +320,7 @@ class Parser:
             # An unencoded "+" in a URL arrives as a space.
             if relative is None and operand.startswith(" "):
                 relative = time.relative_ms("+" + operand[1:], self.now)
+            self.relative = self.relative or relative is not None
             start, whole_day = relative or (time.parse_ms(operand), time.is_date(operand))
         except ValueError as error:
             self._fault(

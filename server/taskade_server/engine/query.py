@@ -54,6 +54,8 @@ class Query:
     count: bool
     deleted: bool
     fingerprint: str
+    lasting: bool
+    """Whether the same parameters mean the same tomorrow: no cursor, no `today` or `-7d`."""
 
 
 class Page(NamedTuple):
@@ -144,6 +146,7 @@ class _Options:
     filter: Any
     values: dict[str, Any]
     typed: bool
+    relative: bool = False
     issues: list[Issue] = field(default_factory=list)
 
     def fault(self, name: str, code: str, detail: str) -> None:
@@ -191,7 +194,7 @@ def parse(
         resource, where, words, sort, _parse_limit(options), bool(sort_names) and sort_names[-1].startswith("-"),
         _parse_cursor(options, secret, fingerprint), _parse_include(resource, options), _parse_fields(resource,
         options),
-        _flag(options, "count"), deleted, fingerprint,
+        _flag(options, "count"), deleted, fingerprint, not options.relative and "cursor" not in options.values,
     )  # fmt: skip
     if options.issues:
         raise InvalidQuery(errors=options.issues)
@@ -265,11 +268,13 @@ def _parse_filter(tx: Tx, principal: Principal, resource: Resource, options: _Op
     if options.typed:
         node = parser.parse(options.filter)
         options.issues += parser.issues
+        options.relative = parser.relative
         return node
     nodes: list[Node] = []
     if options.filter:
         nodes.append(parser.parse(options.filter))
         options.issues += parser.issues
+        options.relative = parser.relative
     document = options.values.pop("filter", None)
     if document is not None:
         try:
@@ -280,6 +285,7 @@ def _parse_filter(tx: Tx, principal: Principal, resource: Resource, options: _Op
         inner = filters.Parser(resource, resolver, now, typed=True, prefix="filter")
         nodes.append(inner.parse(loaded))
         options.issues += inner.issues
+        options.relative = options.relative or inner.relative
     return nodes[0] if len(nodes) == 1 else And(tuple(nodes))
 
 

@@ -5,7 +5,7 @@ Why plain functions of (call, tx): they cannot tell whether a socket or a batch 
 
 import hashlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from taskade_server.domain import identity, projects, tasks, workspaces
 from taskade_server.engine import access, filters, query
@@ -18,6 +18,7 @@ from taskade_server.kit.errors import Invalid, Issue, Malformed, NotFound
 from taskade_server.store.database import Tx
 
 Verb = Callable[[Tx, Context, str], str]
+MAX_PARSED: Final = 256
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
@@ -56,15 +57,7 @@ def querying(resource: Resource) -> Handler:
 
 
 def _list(call: Call, tx: Tx, resource: Resource, body: Any, within: str) -> Reply:
-    fixed: tuple[Leaf, ...] = ()
-    if within:
-        owner = workspaces.WORKSPACE if within == "workspace_id" else projects.PROJECT
-        if query.get(tx, call.principal, owner, call.path[0]) is None:
-            raise _missing(tx, call, owner, call.path[0])
-        fixed = (Leaf(resource.fields[within], "eq", (call.path[0],)),)
-    parsed = query.parse(tx, call.principal, resource, call.secret, call.pairs(), body, fixed)
-    if within == "workspace_id":
-        parsed.where = filters.And((parsed.where, filters.Not(Leaf(resource.fields["project_id"], "exists"))))
+    parsed = _parsed(call, tx, resource, body, within)
     page = query.run(tx, call.principal, parsed, call.secret)
     headers: Headers = []
     if page.cursor is not None:
@@ -75,6 +68,28 @@ def _list(call: Call, tx: Tx, resource: Resource, body: Any, within: str) -> Rep
         [_with_usage(tx, document) for document in page.documents] if resource is identity.API_KEY else page.documents
     )
     return Reply(200, json.array(documents), headers)
+
+
+def _parsed(call: Call, tx: Tx, resource: Resource, body: Any, within: str) -> query.Query:
+    """The list request, understood; the same one of the same caller is parsed once."""
+    key = (resource.name, call.query_string)
+    known: query.Query | None = call.principal.queries.get(key) if body is None else None
+    if known is not None:
+        return known
+    fixed: tuple[Leaf, ...] = ()
+    if within:
+        owner = workspaces.WORKSPACE if within == "workspace_id" else projects.PROJECT
+        if query.get(tx, call.principal, owner, call.path[0]) is None:
+            raise _missing(tx, call, owner, call.path[0])
+        fixed = (Leaf(resource.fields[within], "eq", (call.path[0],)),)
+    parsed = query.parse(tx, call.principal, resource, call.secret, call.pairs(), body, fixed)
+    if within == "workspace_id":
+        parsed.where = filters.And((parsed.where, filters.Not(Leaf(resource.fields["project_id"], "exists"))))
+    if body is None and parsed.lasting and not within:
+        if len(call.principal.queries) >= MAX_PARSED:
+            call.principal.queries.clear()
+        call.principal.queries[key] = parsed
+    return parsed
 
 
 def _next_url(call: Call, cursor: str) -> str:

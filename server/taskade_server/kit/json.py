@@ -5,11 +5,15 @@ refused for duplicate keys, NaN, excessive depth, NUL and lone surrogates, which
 """
 
 import json
+import re
+from math import isfinite
 from typing import Any, Final
 
 import msgspec
 
 MAX_DEPTH: Final = 32
+# What a number must look like to be beyond 64 bits.
+_LARGE: Final = re.compile(r"[0-9]{19}|[0-9][eE]\+?[0-9]{3}")
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
 _raw_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -53,7 +57,10 @@ def decode_members(text: str) -> dict[str, msgspec.Raw]:
 
 
 def decode_strict(body: bytes) -> Any:
-    """Read JSON from outside. Faulty: bad UTF-8, syntax, duplicate keys, NaN, depth over 32, NUL, lone surrogates."""
+    """Read JSON from outside.
+
+    Faulty: bad UTF-8, syntax, duplicate keys, NaN, numbers over 64 bits, depth over 32, NUL, lone surrogates.
+    """
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
@@ -68,13 +75,14 @@ def decode_strict(body: bytes) -> Any:
         raise
     except ValueError as error:
         raise Faulty("A number has too many digits.") from error
-    check_tree(value, deep=body.count(b"[") + body.count(b"{") > MAX_DEPTH, escapes=b"\\u" in body)
+    deep, escapes = body.count(b"[") + body.count(b"{") > MAX_DEPTH, b"\\u" in body
+    check_tree(value, deep=deep, escapes=escapes, large=_LARGE.search(text) is not None)
     return value
 
 
-def check_tree(value: Any, *, deep: bool = True, escapes: bool = True) -> None:
-    """Refuse depth over 32 and texts no database can hold; the flags say which of the two can occur at all."""
-    if not deep and not escapes:
+def check_tree(value: Any, *, deep: bool = True, escapes: bool = True, large: bool = True) -> None:
+    """Refuse depth over 32, and texts and numbers no database can hold; the flags say which of these can occur."""
+    if not deep and not escapes and not large:
         return
     pending: list[tuple[Any, str, int]] = [(value, "", 1)]
     while pending:
@@ -89,6 +97,12 @@ def check_tree(value: Any, *, deep: bool = True, escapes: bool = True) -> None:
             pending.extend((item, f"{place}/{index}", depth + 1) for index, item in enumerate(node))
         elif isinstance(node, str):
             _check_text(node, place)
+        elif isinstance(node, int | float) and not _fits(node):
+            raise Faulty("A number is out of range: 64 bits are the limit.", place)
+
+
+def _fits(number: float) -> bool:
+    return -(2**63) <= number < 2**63 if isinstance(number, int) else isfinite(number)
 
 
 def escape_pointer(key: str) -> str:

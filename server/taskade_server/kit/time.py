@@ -13,11 +13,12 @@ from typing import Final
 
 DAY_MS: Final = 86_400_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
+_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _TIME: Final = re.compile(
-    r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}):(\d{2})(?::(\d{2})(?:[.,](\d{1,9}))?)?([Zz]|[+-]\d{2}:?\d{2})?"
+    r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}):(\d{2})(?::(\d{2})(?:[.,](\d{1,9}))?)?([Zz]|[+-]\d{2}:?\d{2})?",
+    re.ASCII,
 )
-_RELATIVE: Final = re.compile(r"([+-]\d{1,5})([hdwmy])")
+_RELATIVE: Final = re.compile(r"([+-]\d{1,5})([hdwmy])", re.ASCII)
 
 _lock = threading.Lock()
 _last = 0

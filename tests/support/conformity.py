@@ -1,0 +1,248 @@
+"""Whether an exchange with the server is one that its OpenAPI document describes.
+
+Why stricter than a validator of the document alone: the document leaves room for members of later versions and lets
+`fields` cut an answer short; a server that sends members nobody wrote down, or leaves some out unasked, is wrong all
+the same. A request that succeeds must be documented, too: otherwise the document promises less than the server takes.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlsplit
+
+import httpx2
+import jsonschema_rs
+from taskade_server.http import openapi
+
+Schema = dict[str, Any]
+BASE = "urn:taskade"
+TRANSPORT = frozenset(
+    ["connection", "content-encoding", "content-length", "content-type", "date", "server", "transfer-encoding", "vary"]
+)
+
+
+class NonconformingError(AssertionError):
+    """The exchange differs from the document; the message says where."""
+
+
+class Exchange(NamedTuple):
+    """A request and its answer, whatever client made it. Header names are in lower case."""
+
+    method: str
+    url: str
+    sent: bytes
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def path(self) -> str:
+        return urlsplit(self.url).path
+
+    @property
+    def parameters(self) -> list[str]:
+        return [name for name, _ in parse_qsl(urlsplit(self.url).query, keep_blank_values=True)]
+
+
+def check(request: httpx2.Request, response: httpx2.Response) -> None:
+    """Raise NonconformingError unless the document describes the exchange. Streams are left alone."""
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    if headers.get("content-type", "").startswith("text/event-stream"):
+        return
+    verify(Exchange(request.method, str(request.url), request.read(), response.status_code, headers, response.read()))
+
+
+def watch(response: httpx2.Response) -> None:
+    """The same as an event hook of a client."""
+    check(response.request, response)
+
+
+def verify(exchange: Exchange) -> None:
+    """Raise NonconformingError unless the document describes the exchange."""
+    faults = list(_faults(exchange))
+    if faults:
+        line = f"{exchange.method} {exchange.url[:300]} answered {exchange.status}"
+        raise NonconformingError("\n  ".join([f"{line}, which the OpenAPI document does not describe:", *faults]))
+
+
+def _faults(exchange: Exchange) -> Iterator[str]:
+    if exchange.status >= 400:
+        yield from _problem_faults(exchange)
+    operations = _operations_of(exchange.path)
+    if operations is None:
+        # A page beside the API, or a path that does not exist.
+        if exchange.path.startswith("/v1/") and exchange.status != 404 and exchange.method != "OPTIONS":
+            yield "no such path"
+        return
+    operation = operations.get("get" if exchange.method == "HEAD" else exchange.method.lower())
+    if operation is None:
+        yield from _undocumented_method(exchange, operations)
+        return
+    response = operation["responses"].get(str(exchange.status))
+    if response is None:
+        yield f"the statuses are {', '.join(operation['responses'])}"
+        return
+    response = resolve(response)
+    yield from _header_faults(exchange, response)
+    if exchange.method != "HEAD":
+        yield from _body_faults(exchange, operation, response)
+    if exchange.status < 300:
+        yield from _request_faults(exchange, operation)
+
+
+def _undocumented_method(exchange: Exchange, operations: Schema) -> Iterator[str]:
+    expected = {*operations, "options", *(["head"] if "get" in operations else [])}
+    allowed = {method.strip().lower() for method in exchange.headers.get("allow", "").split(",")}
+    if exchange.status != (204 if exchange.method == "OPTIONS" else 405):
+        yield f"the method {exchange.method} is not documented"
+    elif allowed != expected:
+        yield f"Allow says {sorted(allowed)}, the document {sorted(expected)}"
+
+
+def _problem_faults(exchange: Exchange) -> Iterator[str]:
+    if exchange.headers.get("content-type") != openapi.PROBLEM:
+        yield f"an error has the type {openapi.PROBLEM}, not {exchange.headers.get('content-type')}"
+        return
+    if exchange.method == "HEAD":
+        return
+    problem = json.loads(exchange.body)
+    yield from _schema_faults({"$ref": "#/components/schemas/Problem"}, problem)
+    if problem.get("status") != exchange.status:
+        yield f"the problem's status is {problem.get('status')}"
+    if problem.get("type") != f"/problems/{problem.get('code')}":
+        yield f"the problem's type is {problem.get('type')}"
+    if problem.get("request_id") != exchange.headers.get("x-request-id"):
+        yield "the problem's request_id is not that of the header"
+    if problem.get("code") not in _codes().get(exchange.status, ()):
+        yield f"{problem.get('code')} is not documented for {exchange.status}"
+
+
+def _header_faults(exchange: Exchange, response: Schema) -> Iterator[str]:
+    documented = {name.lower(): resolve(header) for name, header in response.get("headers", {}).items()}
+    for name, header in documented.items():
+        value = exchange.headers.get(name)
+        if value is None:
+            if header.get("required"):
+                yield f"the header {name} is missing"
+        else:
+            kind = header["schema"].get("type")
+            typed = int(value) if kind == "integer" and value.isdigit() else value
+            yield from (f"header {name}: {fault}" for fault in _schema_faults(header["schema"], typed))
+    for name in exchange.headers:
+        if name not in documented and name not in TRANSPORT and not name.startswith("access-control-"):
+            yield f"the header {name} is not documented"
+
+
+def _body_faults(exchange: Exchange, operation: Schema, response: Schema) -> Iterator[str]:
+    content = response.get("content")
+    kind = exchange.headers.get("content-type")
+    if content is None:
+        if exchange.body:
+            yield "the document has no body"
+        return
+    if kind not in content:
+        yield f"the type is {kind}, the document has {', '.join(content)}"
+        return
+    if exchange.status < 300:
+        schema = content[kind]["schema"]
+        cut = "fields" in exchange.parameters or _asks_for_fields(exchange, operation)
+        yield from _schema_faults(schema if cut else _whole(schema), json.loads(exchange.body))
+
+
+def _asks_for_fields(exchange: Exchange, operation: Schema) -> bool:
+    if "requestBody" not in operation or not exchange.sent:
+        return False
+    sent = json.loads(exchange.sent)
+    return isinstance(sent, dict) and "fields" in sent
+
+
+def _whole(schema: Schema) -> Schema:
+    """The schema of an answer that `fields` does not cut."""
+    if schema.get("type") == "array":
+        return {**schema, "items": _whole(schema["items"])}
+    choices = schema.get("anyOf", [])
+    return choices[0] if any(choice.get("$ref", "").endswith("Selection") for choice in choices) else schema
+
+
+def _request_faults(exchange: Exchange, operation: Schema) -> Iterator[str]:
+    documented = {resolve(parameter)["name"] for parameter in operation["parameters"]}
+    for name in exchange.parameters:
+        stem = re.split(r"[\[.]", name)[0]
+        if stem not in documented and stem not in ("$and", "$or", "$not"):
+            yield f"the parameter {name[:100]} is not documented"
+    if exchange.sent and "requestBody" in operation:
+        schema = next(iter(operation["requestBody"]["content"].values()))["schema"]
+        yield from (f"request body: {fault}" for fault in _schema_faults(schema, json.loads(exchange.sent)))
+
+
+# ---- the document ----------------------------------------------------------------------------------------------------
+
+
+@cache
+def document() -> Schema:
+    """The document with every answer closed against members it does not declare."""
+    found: Schema = _closed(json.loads(openapi.render()))
+    return found
+
+
+def _closed(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_closed(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    closed = {name: _closed(value) for name, value in node.items()}
+    if closed.get("type") == "object" and "properties" in closed:
+        closed.setdefault("additionalProperties", False)
+    return closed
+
+
+def resolve(node: Schema) -> Schema:
+    """A part of the document, or what it refers to."""
+    reference = node.get("$ref")
+    if reference is None:
+        return node
+    found: Any = document()
+    for step in reference.removeprefix("#/").split("/"):
+        found = found[step]
+    return resolve(found)
+
+
+@cache
+def _templates() -> list[tuple[re.Pattern[str], Schema]]:
+    paths = document()["paths"]
+    ordered = sorted(paths, key=lambda path: (path.count("{"), path))
+    return [(re.compile(re.sub(r"\{\w+\}", "[^/]+", f"/v1{path}/?")), paths[path]) for path in ordered]
+
+
+def _operations_of(path: str) -> Schema | None:
+    operations = next((found for pattern, found in _templates() if pattern.fullmatch(path)), None)
+    if operations is None:
+        return None
+    return {("query" if name == "x-query" else name): operation for name, operation in operations.items()}
+
+
+@cache
+def _codes() -> dict[int, set[str]]:
+    found: dict[int, set[str]] = {}
+    for response in document()["components"]["responses"].values():
+        for code, sample in response["content"][openapi.PROBLEM]["examples"].items():
+            found.setdefault(sample["value"]["status"], set()).add(code)
+    return found
+
+
+@cache
+def _validator(schema: str) -> jsonschema_rs.Validator:
+    registry = jsonschema_rs.Registry([(BASE, document())])
+    return jsonschema_rs.Draft202012Validator(json.loads(schema), registry=registry, validate_formats=True)
+
+
+def _schema_faults(schema: Schema, value: Any) -> Iterable[str]:
+    text = json.dumps(schema).replace('"$ref": "#/', f'"$ref": "{BASE}#/')
+    validator = _validator(text)
+    if validator.is_valid(value):
+        return []
+    return [
+        f"/{'/'.join(map(str, error.instance_path))}: {error.message[:300]}" for error in validator.iter_errors(value)
+    ]

@@ -1,0 +1,122 @@
+"""JSON from outside: whatever two readers could understand differently, or a database cannot keep, is refused."""
+
+import json as plain
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from taskade_server.kit import json
+
+from tests.unit.examples import examples
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=5)
+SCALARS = (
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | TEXTS
+)
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4), max_leaves=20
+)
+
+
+def nested(depth, opening="[", closing="]"):
+    return opening * depth + closing * depth
+
+
+@examples(200)
+@given(VALUES, st.booleans(), st.sampled_from([None, 1]))
+def test_every_document_is_read_as_it_was_written(value, ascii_only, indent):
+    text = plain.dumps(value, ensure_ascii=ascii_only, indent=indent)
+    assert json.decode_strict(text.encode()) == value
+    assert json.decode(json.encode(value)) == value
+
+
+@examples(200)
+@given(VALUES)
+def test_what_is_written_is_compact(value):
+    text = json.encode(value)
+    assert len(text) <= len(plain.dumps(value, ensure_ascii=False, separators=(",", ":")))
+    assert plain.loads(text) == value
+
+
+@examples(200)
+@given(st.binary(max_size=12))
+def test_any_bytes_are_read_or_refused(body):
+    try:
+        json.decode_strict(body)
+    except json.Faulty as error:
+        assert str(error).endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "Not JSON at line 1, column 1"),
+        (b"{", "Not JSON"),
+        (b'{"a": 1,}', "Not JSON"),
+        (b'{"name": "cut o', "Not JSON"),
+        (b"{'a': 1}", "Not JSON"),
+        (b"[1] [2]", "Not JSON"),
+        (b"[1]\x00", "Not JSON"),
+        (b'"a\nb"', "Not JSON"),
+        (b"[01]", "Not JSON"),
+        (b"nul", "Not JSON"),
+        (b"// a comment\n1", "Not JSON"),
+        (b"\xff\xfe", "not UTF-8 at byte 0"),
+        (b'"\xc3"', "not UTF-8 at byte 1"),
+        (b'"\xed\xa0\x80"', "not UTF-8"),
+        (b"\xef\xbb\xbf{}", "Not JSON|UTF-8"),
+        (b'{"a": 1, "a": 1}', '"a" stands twice'),
+        (b'[{"b": {"a": 1, "\\u0061": 2}}]', '"a" stands twice'),
+        (b"NaN", "NaN is not"),
+        (b'{"a": [Infinity]}', "Infinity is not"),
+        (b"-Infinity", "-Infinity is not"),
+        (b"1e999", "out of range"),
+        (b'{"a": [-1e999]}', "out of range"),
+        (b'{"a": 18446744073709551616}', "out of range"),
+        (b"-9223372036854775809", "out of range"),
+        (b"1" * 400, "out of range"),
+        (b"1" * 5000, "too many digits"),
+        (nested(33).encode(), "deeper than 32"),
+        (nested(33, '{"a":[', "]}").encode(), "deeper than 32"),
+        (nested(100_000).encode(), "deeper than 32"),
+        (b'"\\u0000"', "NUL"),
+        (b'{"\\u0000": 1}', "NUL"),
+        (b'"\\ud800"', "surrogate"),
+        (b'"\\udc00\\ud800"', "surrogate"),
+        (b'{"a\\udfff": 1}', "surrogate"),
+    ],
+)
+def test_what_is_refused(body, reason):
+    with pytest.raises(json.Faulty, match=reason):
+        json.decode_strict(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        (b" 1\n", 1),
+        (b"9223372036854775807", 2**63 - 1),
+        (b"1e308", 1e308),
+        (b"-0.0", 0.0),
+        (b'"\\ud83d\\ude00"', "😀"),
+        (b'"\xf0\x9f\x98\x80"', "😀"),
+        (b'{"a": {"a": 1}, "b": {"a": 2}}', {"a": {"a": 1}, "b": {"a": 2}}),
+        (nested(32).encode(), plain.loads(nested(32))),
+    ],
+)
+def test_what_is_accepted(body, value):
+    assert json.decode_strict(body) == value
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        (b'{"a": ["x", {"b/c": "\\u0000"}]}', "/a/1/b~1c"),
+        (b'{"a": ["x", "\\ud800"]}', "/a/1"),
+        (b'{"a": {"b": 1e999}}', "/a/b"),
+    ],
+)
+def test_the_place_is_named(body, pointer):
+    with pytest.raises(json.Faulty) as refusal:
+        json.decode_strict(body)
+    assert refusal.value.pointer == pointer
