@@ -64,9 +64,9 @@ THREAD_TICK, THREAD_TICKS = 1_000_000, 500
 
 STATEMENT_CACHE = 500
 WRITER_PRAGMAS = "PRAGMA cache_size = -32000; PRAGMA journal_size_limit = 67108864"
-# Memory-mapping saves copying the pages that are not in the cache: a random row of a 250 MB file then costs 5 us
-# instead of 7. The reader threads, as the writer, may spill to temporary files: no statement can exhaust memory.
-READER_PRAGMAS = "PRAGMA query_only = ON; PRAGMA mmap_size = 268435456"
+# Memory-mapping would save 2 us on a random row outside the cache, but lets the resident size grow with the file. The
+# reader threads, as the writer, may spill to temporary files: no statement can exhaust memory.
+READER_PRAGMAS = "PRAGMA query_only = ON"
 INLINE_PRAGMAS = f"{READER_PRAGMAS}; PRAGMA cache_size = -32000; PRAGMA temp_store = MEMORY"
 THREAD_PRAGMAS = f"{READER_PRAGMAS}; PRAGMA cache_size = -8000"
 
