@@ -21,7 +21,7 @@ PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check lint types unit bench fmt lock clean
+.PHONY: help serve test check lint types unit bench openapi fmt lock clean
 MAKEFLAGS += --no-print-directory
 
 help: ## List what make can do
@@ -48,6 +48,9 @@ unit: .venv/.dev
 
 bench: .venv/.bench ## Measure the server beside its peers, and print ratios
 	$(BIN)/python -m benchmarks $(ARGS)
+
+openapi: .venv/.dev ## Write openapi.json anew, after a change of the routes or the resources
+	$(BIN)/taskade openapi > openapi.json
 
 fmt: .venv/.dev ## Format the code and fix what the linter can fix
 	$(BIN)/ruff check --fix .

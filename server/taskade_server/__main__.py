@@ -20,6 +20,7 @@ from taskade_server import __version__, app, demo
 from taskade_server.config import DEFAULT_DATA, DEFAULT_RATE, Config, ConfigError, parse_rate, prepare_folder
 from taskade_server.domain import identity
 from taskade_server.engine import edit, query
+from taskade_server.http import openapi
 from taskade_server.kit import time
 from taskade_server.kit.errors import Problem
 from taskade_server.store.database import StoreError, connect
@@ -249,6 +250,12 @@ def migrate(data: Path, database_url: str | None) -> None:
     with connect(config.target) as db:
         applied = run_migrations(db)
     click.echo("\n".join(f"applied {name}" for name in applied) if applied else "The schema is up to date.")
+
+
+@main.command("openapi")
+def openapi_command() -> None:
+    """Print the OpenAPI document of the API."""
+    click.echo(openapi.render(), nl=False)
 
 
 @main.command("demo")

@@ -200,8 +200,8 @@ def _repair_body(method: str, path: str, resource: Resource, body: dict[str, Any
     if "/members" in path:
         return {**body, "user": world().anchors["user"]} if "user" in body else body
     if path.endswith("/move"):
-        anchors = {name: world().sibling for name in ("before", "after") if name in body}
-        return {**_repair_members(resource, body), **anchors}
+        repaired = _repair_members(resource, body)
+        return {name: world().sibling if name in ("before", "after") else repaired[name] for name in repaired}
     return _repair_members(resource, body)
 
 

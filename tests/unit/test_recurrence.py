@@ -107,7 +107,9 @@ def rules(draw):
 def test_it_is_the_rule_of_the_standard(rule, day):
     following = next_occurrence(rule, day.isoformat())
     start = time.to_datetime(time.parse_ms(day.isoformat())).replace(tzinfo=None)
-    assert following == str(rrule.rrulestr(rule, dtstart=start).after(start).date())
+    wanted = rrule.rrulestr(rule, dtstart=start).after(start)
+    assert wanted is not None
+    assert following == str(wanted.date())
 
 
 @examples(60)

@@ -155,9 +155,9 @@ def plant(db: Database, tasks: Sequence[Made]) -> list[dict[str, Any]]:
         for place, task in enumerate(tasks):
             if task.trashed:
                 before = json.decode(texts[place])
-                texts[place] = log.apply(tx, ACTOR, [Change(TASK, "deleted", dict(before), before, changes[place].n)])[
-                    0
-                ]
+                root = {"trash_root": task.doc["id"]}
+                change = Change(TASK, "deleted", dict(before), before, changes[place].n, private=root)
+                texts[place] = log.apply(tx, ACTOR, [change])[0]
         return [json.decode(text) for text in texts]
 
     return db.write_sync(unit)

@@ -6,7 +6,7 @@ can be read to know who gets in.
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from taskade_server.engine import access, edit, log, query
@@ -240,7 +240,7 @@ def restore_user(tx: Tx, context: Context, user_id: str) -> str:
 def _require_control(context: Context, user: dict[str, Any]) -> None:
     if user["id"] != context.principal.user_id:
         grant = context.principal.grant(user["workspace_id"])
-        if grant is None or WORKSPACE_ROLES.index(grant.role) < WORKSPACE_ROLES.index("admin"):
+        if grant is None or grant.only is not None or grant.role not in ("admin", "owner"):
             raise Forbidden("Only the user, or an admin of the workspace that invited the user, may do that.")
 
 
@@ -273,6 +273,7 @@ def add_member(tx: Tx, context: Context, workspace_id: str, project_id: str | No
     """Write a membership; a user who is a member already gets the role."""
     found = _membership(tx, workspace_id, project_id, user_id)
     if found is not None:
+        _keep_an_owner(tx, context, found, role)
         return _set_role(tx, context, found, role)
     doc = {"id": ids.new("mem"), "workspace_id": workspace_id, "project_id": project_id, "user": user_id, "role": role}
     return edit.create(tx, context, MEMBER, doc)
@@ -285,7 +286,7 @@ def change_member(
     found = _membership(tx, workspace_id, project_id, user_id)
     if found is None:
         return None
-    _keep_an_owner(tx, found, role)
+    _keep_an_owner(tx, context, found, role)
     return _set_role(tx, context, found, role)
 
 
@@ -294,7 +295,7 @@ def remove_member(tx: Tx, context: Context, workspace_id: str, project_id: str |
     found = _membership(tx, workspace_id, project_id, user_id)
     if found is None:
         return False
-    _keep_an_owner(tx, found, None)
+    _keep_an_owner(tx, context, found, None)
     rows = [found]
     if project_id is None:
         rows += tx.all(
@@ -323,10 +324,13 @@ def _set_role(tx: Tx, context: Context, found: tuple[int, str], role: str) -> st
     return log.apply(tx, context.actor, [Change(MEMBER, "updated", {**before, "role": role}, before, found[0])])[0]
 
 
-def _keep_an_owner(tx: Tx, found: tuple[int, str], role: str | None) -> None:
+def _keep_an_owner(tx: Tx, context: Context, found: tuple[int, str], role: str | None) -> None:
     doc = json.decode(found[1])
     if doc["project_id"] is not None or doc["role"] != "owner" or role == "owner":
         return
+    grant = context.principal.grant(doc["workspace_id"])
+    if grant is None or grant.role != "owner":
+        raise Forbidden("Only an owner can take the role owner from another.")
     log.lock(tx, doc["workspace_id"])
     row = tx.one(
         "SELECT COUNT(*) FROM members WHERE workspace_id = ? AND project_id IS NULL AND role = ?",
@@ -343,6 +347,7 @@ def create_key(tx: Tx, context: Context, body: Any) -> tuple[str, str]:
     """A new key of the caller, as (document, secret); it cannot have more rights than the key that makes it."""
     values = edit.fields(API_KEY, body)
     check_key(context, values)
+    _check_limits(tx, context, values)
     return new_key(tx, context, context.principal.user_id, context.principal.default_workspace, values)
 
 
@@ -368,6 +373,7 @@ def update_key(tx: Tx, context: Context, key_id: str, body: Any) -> str:
     row, before = edit.load(tx, context, API_KEY, key_id)
     values = edit.fields(API_KEY, body, current=before)
     check_key(context, values)
+    _check_limits(tx, context, values)
     return edit.update(tx, context, API_KEY, row, before, {**before, **values})
 
 
@@ -419,3 +425,37 @@ def check_key(context: Context, values: dict[str, Any]) -> None:
                 )
             )
     edit.fail(issues)
+
+
+def _check_limits(tx: Tx, context: Context, values: dict[str, Any]) -> None:
+    """Invalid when a key would reach an unknown project, or further than the limits of the key that makes it."""
+    issues = [
+        Issue("unknown_reference", f"There is no project {name} that you can see.", pointer=f"/project_ids/{index}")
+        for index, name in enumerate(values.get("project_ids") or [])
+        if query.resolve(tx, context.principal, "project", name) is None
+    ]
+    row = tx.one("SELECT doc FROM api_keys WHERE id = ?", (context.principal.key_id,))
+    own = json.decode(row[0]) if row else {}
+    for name, within in _LIMITS.items():
+        if own.get(name) and name in values and not (values[name] and within(values[name], own[name])):
+            limit = ", ".join(own[name]) if isinstance(own[name], list) else own[name]
+            issues.append(
+                Issue("exceeds_own_limits", f"Your own key has the {name} {limit}; stay within.", pointer=f"/{name}")
+            )
+    edit.fail(issues)
+
+
+def _networks_within(inner: list[str], outer: list[str]) -> bool:
+    allowed: list[Any] = [ipaddress.ip_network(name, strict=False) for name in outer]
+    wanted: list[Any] = [ipaddress.ip_network(name, strict=False) for name in inner]
+    return all(any(one.version == two.version and one.subnet_of(two) for two in allowed) for one in wanted)
+
+
+_LIMITS: Final[dict[str, Callable[[Any, Any], bool]]] = {
+    "workspace_ids": lambda inner, outer: set(inner) <= set(outer),
+    "project_ids": lambda inner, outer: set(inner) <= set(outer),
+    "allowed_ips": _networks_within,
+    "rate_limit": lambda inner, outer: bool(inner <= outer),
+    "expires_at": lambda inner, outer: bool(inner <= outer),
+}
+"""Whether a limit of a key lies within the same limit of another; no limit at all never does."""

@@ -67,8 +67,8 @@ def delete(tx: Tx, context: Context, workspace_id: str) -> None:
 def restore(tx: Tx, context: Context, workspace_id: str) -> str:
     """Bring a workspace back from the trash."""
     grant = context.principal.grants.get(workspace_id)
-    if grant is not None and grant.role != "owner":
-        raise Forbidden("To restore the workspace, the role owner is needed.")
+    if grant is not None and (grant.role != "owner" or grant.only is not None):
+        raise Forbidden("To restore the workspace, the role owner is needed, and a key not limited to projects.")
     return edit.untrash(tx, context, WORKSPACE, workspace_id, ())
 
 

@@ -162,6 +162,8 @@ def require_workspace(principal: Principal, workspace_id: str, role: str, doing:
         raise NotFound(f"There is no workspace {workspace_id} that this key can see.")
     if WORKSPACE_ROLES.index(grant.role) < WORKSPACE_ROLES.index(role):
         raise Forbidden(f"To {doing}, the workspace role {role} is needed; yours is {grant.role}.")
+    if grant.only is not None and role in ("admin", "owner"):
+        raise Forbidden(f"This key is limited to some projects, so it cannot {doing}.")
     return grant
 
 

@@ -62,6 +62,10 @@ class Field:
     sortable: bool = False
     folded: bool = False
     column: bool = True
+    narrow: bool = False
+    """An index starts with it: equal rows are few and found at once (`project_id`)."""
+    indexed: str = ""
+    """An index goes on with it behind `workspace_id`, and then with the member named here, or with itself alone."""
     hidden: bool = False
     filled: bool = False
     """The server supplies it where a client does not: null may be sent, but never comes back."""
@@ -181,7 +185,7 @@ class Resource:
         flat = [item for item in self.own if not item.nested]
         nested = [item for item in self.own if item.nested]
         head = [Field("id", "id", f"Unique id of the {self.name}.", f"{self.prefix}_01j9zq3v5kfg8wt2m4n6p8r0s2",
-                      target=self.name, nullable=False, create_only=True)]  # fmt: skip
+                      target=self.name, nullable=False, create_only=True, narrow=True)]  # fmt: skip
         if "workspace_id" not in {item.name for item in self.own}:
             head.append(_WORKSPACE_ID)
         tail = [*_TAIL, _DELETED_AT] if self.trash else _TAIL
@@ -284,9 +288,9 @@ _WORKSPACE_ID = Field("workspace_id", "ref", "The workspace it belongs to.", tar
 _TAIL = [
     Field("created_by", "user", "The user who created it.", target="user", writable=False),
     Field("created_at", "time", "When it was created.", "2024-01-15T10:30:00.000Z", writable=False, nullable=False,
-          sortable=True),
+          sortable=True, indexed="created_at"),
     Field("updated_at", "time", "When it last changed.", "2024-01-15T10:30:00.000Z", writable=False, nullable=False,
-          sortable=True),
+          sortable=True, indexed="updated_at"),
     Field("version", "integer", "Counts its changes from 1; also its ETag.", 1, writable=False, nullable=False),
 ]  # fmt: skip
 _DELETED_AT = Field(

@@ -24,6 +24,7 @@ MAX_LIMIT: Final = 1000
 MAX_SORT_KEYS: Final = 8
 MAX_INCLUDES: Final = 8
 MAX_INCLUDED_ROWS: Final = 1000
+_RANGES: Final = ("gt", "gte", "lt", "lte")
 RARE: Final = 5_000
 """Below this many candidate rows, reading them all and sorting beats walking an index."""
 
@@ -275,7 +276,7 @@ def _parse_filter(tx: Tx, principal: Principal, resource: Resource, options: _Op
         nodes.append(parser.parse(options.filter))
         options.issues += parser.issues
         options.relative = parser.relative
-    document = options.values.pop("filter", None)
+    document = options.values.get("filter")
     if document is not None:
         try:
             loaded = json.decode_strict(str(document).encode())
@@ -465,7 +466,7 @@ class _Sql:
         self.params.append(leaf.side)
         if leaf.op == "exists":
             return "v.field = ?"
-        if leaf.op in ("gt", "gte", "lt", "lte"):
+        if leaf.op in _RANGES:
             if isinstance(leaf.values[0], float):
                 return "v.field = ? AND " + self.compare("v.number", leaf)
             return "v.field = ? AND v.number IS NULL AND " + self.compare("v.value", leaf)
@@ -547,7 +548,7 @@ def _plan(tx: Tx, query: Query, rule: Visible, parts: list[Node]) -> _Plan:
         counted = [(_count(tx, query, rule, candidate), index) for index, candidate in enumerate(candidates)]
         fewest, index = min(counted)
         if fewest < RARE:
-            return _driven(query, rule, candidates[index], ordered=False)
+            return _driven(query, rule, candidates[index], ordered=_in_order(query, candidates[index]))
     if scope is not None:
         return _Plan(f"{table} t", [], [scope], ordered=True, scoped=True)
     if not query.sort and len(rule.workspaces) == 1:
@@ -561,35 +562,36 @@ def _plan(tx: Tx, query: Query, rule: Visible, parts: list[Node]) -> _Plan:
         )
         if natural is not None:
             return _driven(query, rule, natural, ordered=True)
-    leading = f"{query.sort[0].name}" if query.sort else ""
+    leading = query.sort[0].name if query.sort else ""
     whole.plain = [
-        part for part in parts if isinstance(part, Leaf) and part.side is None and part.member.name == leading
+        part
+        for part in parts
+        if isinstance(part, Leaf) and part.side is None and (part.member.name == leading or _in_order(query, part))
     ]
     return whole
 
 
+def _in_order(query: Query, node: Node | str) -> bool:
+    """Whether the index that finds a condition's rows has them in the order of the list, too."""
+    if not isinstance(node, Leaf) or node.side is not None or len(query.sort) != 1:
+        return False
+    if node.op == "eq":
+        return node.member.indexed == query.sort[0].name != node.member.name
+    return node.op in _RANGES and node.member.name == query.sort[0].name
+
+
 def _is_scope(node: Node) -> bool:
-    return (
-        isinstance(node, Leaf)
-        and node.op == "eq"
-        and node.side is None
-        and node.member.name in ("id", "project_id", "parent_id", "task_id")
-    )
+    return isinstance(node, Leaf) and node.op == "eq" and node.side is None and node.member.narrow
 
 
 def _is_candidate(node: Node) -> bool:
     if not isinstance(node, Leaf):
         return False
     if node.side is not None:
-        return node.op in ("eq", "in") or (node.op in ("gt", "gte", "lt", "lte") and isinstance(node.values[0], float))
+        return node.op in ("eq", "in") or (node.op in _RANGES and isinstance(node.values[0], float))
     if node.op in ("eq", "in"):
-        return node.member.name in ("assignee", "project_id", "parent_id", "id", "task_id")
-    return node.op in ("gt", "gte", "lt", "lte") and node.member.name in (
-        "due_date",
-        "created_at",
-        "updated_at",
-        "completed_at",
-    )
+        return node.member.narrow or node.member.indexed not in ("", node.member.name)
+    return node.op in _RANGES and node.member.indexed == node.member.name
 
 
 def _count(tx: Tx, query: Query, rule: Visible, candidate: Node | str) -> int:
@@ -598,8 +600,7 @@ def _count(tx: Tx, query: Query, rule: Visible, candidate: Node | str) -> int:
     sql = _Sql(query.resource, tx.dialect, plan.plain)
     if plan.consumed is None:
         assert isinstance(candidate, Leaf)
-        keyed = candidate.member.name in ("id", "project_id", "parent_id", "task_id")
-        where, params = ([], []) if keyed else ([_in_workspaces(rule)], list(rule.workspaces))
+        where, params = ([], []) if candidate.member.narrow else ([_in_workspaces(rule)], list(rule.workspaces))
         where.append(sql.node(candidate))
         if query.resource.trash:
             where.append("t.deleted_at IS NULL")
@@ -632,7 +633,7 @@ def _driven(query: Query, rule: Visible, driver: Node | str, *, ordered: bool) -
     assert isinstance(driver, Leaf)
     if driver.side is None:
         return _Plan(
-            f"{table} t", [], [driver], ordered, scoped=driver.op in ("eq", "in") and driver.member.name != "assignee"
+            f"{table} t", [], [driver], ordered, scoped=driver.op in ("eq", "in") and driver.member.narrow
         )
     sql = _Sql(resource, "sqlite")
     condition = sql.side_condition(driver)
@@ -689,7 +690,8 @@ def _where(query: Query, rule: Visible, plan: _Plan, parts: list[Node], sql: _Sq
     ]
     sql.params = list(rule.params)
     if query.resource.trash:
-        conditions.append("t.deleted_at IS NOT NULL" if query.deleted else "t.deleted_at IS NULL")
+        # The trash has an index of its own, by what was deleted.
+        conditions.append("t.trash_root IS NOT NULL" if query.deleted else "t.deleted_at IS NULL")
     # Side-table probes cost most, so they come last.
     rest = sorted(
         (part for part in parts if part is not plan.consumed),

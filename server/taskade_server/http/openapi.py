@@ -449,7 +449,7 @@ def _query_schema(resource: Resource) -> Schema:
         "sort": {**_names(_sort_pattern(resource), query.MAX_SORT_KEYS), **words, "examples": ["-created_at"]},
         "limit": _LIMIT,
         "cursor": {"type": ["string", "null"], "description": "The cursor of the page before, or null for the first."},
-        "fields": {**_names(_one_of(schema.field_names(resource))), **words, "examples": [["id", "name"]]},
+        "fields": {**_names(_one_of(schema.field_names(resource))), **words, "examples": [["id", "version"]]},
         "count": {"type": "boolean", "default": False, "description": "Whether Total-Count says how many there are."},
     }
     if resource.relations:

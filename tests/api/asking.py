@@ -1,0 +1,99 @@
+"""Words in which the API tests ask and judge: a POST that has to succeed, an error that has to be told well.
+
+Why one judge for all errors: what makes a problem document useful (type, place, request_id) is the same for
+every one of them, and a test that looked only at the status would let the rest rot.
+"""
+
+import json
+import socket
+from typing import Any, NamedTuple
+
+import httpx2
+
+
+def create(client: httpx2.Client, resource: str, **body: Any) -> Any:
+    """The answer to a POST that is expected to succeed."""
+    response = client.post(f"/v1/{resource}", json=body)
+    assert response.status_code == 201, response.text
+    return response.json()
+
+
+def names(client: httpx2.Client, path: str, **params: Any) -> list[str]:
+    """The names of a list that is expected to come."""
+    return [item["name"] for item in listed(client, path, **params)]
+
+
+def listed(client: httpx2.Client, path: str, **params: Any) -> Any:
+    """The answer to a list request that is expected to succeed."""
+    response = client.get(f"/v1/{path}", params=params)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def problem(response: httpx2.Response, status: int, code: str = "") -> Any:
+    """The problem document of an answer, after a look at what every one of them must have."""
+    assert response.status_code == status, f"{response.status_code}: {response.text}"
+    assert response.headers["content-type"] == "application/problem+json"
+    document = response.json()
+    assert document["status"] == status
+    assert document["type"] == f"/problems/{document['code']}"
+    assert document["request_id"] == response.headers["x-request-id"]
+    assert document["title"] and document["detail"]
+    if code:
+        assert document["code"] == code, document
+    return document
+
+
+def places(document: Any) -> list[str]:
+    """Where a problem's faults are, in order."""
+    return [error.get("pointer", error.get("parameter")) for error in document.get("errors", [])]
+
+
+def codes(document: Any) -> list[str]:
+    """What a problem's faults are, in order."""
+    return [error["code"] for error in document.get("errors", [])]
+
+
+class Answer(NamedTuple):
+    """An answer read from a bare connection."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def talk(port: int, *parts: bytes, finish: bool = False) -> Answer | None:
+    """Send bytes as they are and read one answer; None when the server just hangs up.
+
+    `finish` closes our side after the last part, as a client does that gives up.
+    """
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        try:
+            for part in parts:
+                connection.sendall(part)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the server may have answered and closed before it took everything
+        if finish:
+            connection.shutdown(socket.SHUT_WR)
+        return _read(connection)
+
+
+def _read(connection: socket.socket) -> Answer | None:
+    received = b""
+    while True:
+        head, found, body = received.partition(b"\r\n\r\n")
+        if found:
+            status, *lines = head.decode("latin-1").split("\r\n")
+            headers = dict((line.lower().split(": ", 1) if ": " in line else (line, "")) for line in lines)
+            if len(body) >= int(headers.get("content-length", "0")):
+                return Answer(int(status.split(" ")[1]), headers, body)
+        try:
+            more = connection.recv(65536)
+        except ConnectionResetError:
+            more = b""
+        if not more:
+            return None
+        received += more
