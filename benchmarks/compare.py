@@ -110,7 +110,7 @@ class Comparison:
     def _size_of_a_task(self) -> int:
         for store in self.stores:
             work = store.works()["read"]
-            return load.run(work, store.port, store.pid, connections=1, requests=10).result.bytes
+            return load.run(work, store.port, store.pid, connections=1, seconds=10, requests=10).result.bytes
         return 600
 
     def _writes(self) -> None:

@@ -25,8 +25,8 @@ type spec struct {
 	Address     string            `json:"address"`
 	Connections int               `json:"connections"`
 	Warmup      float64           `json:"warmup"`   // seconds that are not counted
-	Seconds     float64           `json:"seconds"`  // then run for so long,
-	Requests    int               `json:"requests"` // or, if given, send exactly so many requests (and no warm-up)
+	Seconds     float64           `json:"seconds"`  // then run for so long;
+	Requests    int               `json:"requests"` // if given, send no more than so many requests (and no warm-up)
 	Method      string            `json:"method"`
 	Paths       []string          `json:"paths"` // taken in turn
 	Headers     map[string]string `json:"headers"`
@@ -153,7 +153,7 @@ func (r *run) connection(t *tally) {
 	var conn net.Conn
 	var reader *bufio.Reader
 	var buffer []byte
-	for now := time.Now(); exact || now.Before(deadline); {
+	for now := time.Now(); now.Before(deadline); {
 		if buffer = r.next(buffer); buffer == nil {
 			break
 		}

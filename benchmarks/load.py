@@ -90,9 +90,9 @@ def build() -> str:
 
 
 def run(
-    work: Work, port: int, server: int, *, connections: int, seconds: float = 0, warmup: float = 0, requests: int = 0
+    work: Work, port: int, server: int, *, connections: int, seconds: float, warmup: float = 0, requests: int = 0
 ) -> Sample:
-    """Load the server (a process id, for its share of the processor) for some seconds, or with so many requests."""
+    """Load the server (a process id, to see what it uses) for some seconds, or until it has answered so many requests."""
     specification = {
         "address": f"127.0.0.1:{port}",
         "connections": connections,

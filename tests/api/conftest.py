@@ -1,7 +1,7 @@
 """Who is there in the tests of the API: people with different rights, and a project to work in.
 
-Why people last as long as the server: a key takes a process of its own to make, and rights are tested by what
-the same few people may do in many projects.
+Why people last as long as the server: each comes with a key of their own, and rights are tested by what the
+same few people may do in many projects.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import httpx2
 import pytest
+from click.testing import CliRunner
+from taskade_server.__main__ import keys
 from taskade_server.kit import ids
 from taskade_server.store.database import Database, connect
 
@@ -37,13 +39,21 @@ def invite(server: Server, api: httpx2.Client) -> Iterator[Invite]:
     def run(role: str, **more: Any) -> Person:
         email = f"{ids.new('user')}@example.com"
         user = create(api, "users", name=f"A {role}", email=email, role=role, **more)
-        client = server.client(server.create_key("tests", "--user", email))
+        client = server.client(_key_of(server, email))
         clients.append(client)
         return Person(user["id"], email, client)
 
     yield run
     for client in clients:
         client.close()
+
+
+def _key_of(server: Server, email: str) -> str:
+    """What `taskade keys create` prints, without the second that a process of its own would take."""
+    place = ["--database-url", server.database_url] if server.database_url else ["--data", str(server.data)]
+    done = CliRunner().invoke(keys, ["create", "--name", "tests", "--user", email, *place])
+    assert done.exit_code == 0, done.output
+    return done.stdout.strip()
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """The documentation: whatever the server has is mentioned in it, and what it shows can be run.
 
-Why both: what is not mentioned does not exist for a reader, and the first command that fails is the last that they try.
-A block whose fence says `run` is run as a reader would, in the order of the page; `run 412` says which status curl gets.
+Why both: what is not mentioned does not exist for a reader, and the first command that fails is the last one they try.
+A block whose fence says `run` is run as a reader would, in the order of the page; `run 412` is what curl is answered.
 """
 
 import ast
@@ -11,18 +11,18 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import click
 import pytest
-
 from taskade_server import __main__ as command_line
 from taskade_server.domain import identity
 from taskade_server.engine import filters
 from taskade_server.engine.model import REGISTRY, Field, Resource
 from taskade_server.http.routes import all_routes
 from taskade_server.kit.errors import problem_classes
+
 from tests.support import toolchains
 from tests.support.server import Server
 
@@ -51,7 +51,7 @@ def read(page: Path) -> str:
     return page.read_text(encoding="utf-8")
 
 
-def missing(names: Iterator[str] | set[str] | list[str], text: str) -> list[str]:
+def missing(names: Iterable[str], text: str) -> list[str]:
     """The names that stand nowhere in a text between backticks, alone or with something around them."""
     code = " ".join(re.findall(r"`([^`\n]+)`", text))
     return sorted(name for name in set(names) if not re.search(rf"(?<![\w$-]){re.escape(name)}(?![\w-])", code))
@@ -92,7 +92,9 @@ def test_commands_and_options():
 
 
 def test_environment_variables():
-    used = {name for module in SOURCES for text in literals(module) for name in re.findall(r"\bTASKADE_[A-Z_]+\b", text)}
+    used = {
+        name for module in SOURCES for text in literals(module) for name in re.findall(r"\bTASKADE_[A-Z_]+\b", text)
+    }
     assert missing(used, section(read(ROOT / "README.md"), "Configuration")) == []
 
 
@@ -107,15 +109,14 @@ def test_error_codes():
 
 
 def test_codes_of_single_faults():
-    """Read from the calls that report a fault: `Issue(code, ...)`, `fault(place, code, ...)`, `_fault(place, code, ...)`."""
+    """Read from the calls that report one: `Issue(code, ...)`, `fault(place, code)`, `_fault(place, code)`."""
     codes: set[str] = set()
     for module in SOURCES:
         for node in ast.walk(ast.parse(read(module))):
             if isinstance(node, ast.Call):
-                name = getattr(node.func, "attr", None) or getattr(node.func, "id", None)
-                place = {"Issue": 0, "fault": 1, "_fault": 1}.get(name or "")
-                if place is not None and len(node.args) > place and isinstance(node.args[place], ast.Constant):
-                    codes.add(node.args[place].value)
+                name = str(getattr(node.func, "attr", None) or getattr(node.func, "id", ""))
+                place = {"Issue": 0, "fault": 1, "_fault": 1}.get(name, len(node.args))
+                codes |= {str(code.value) for code in node.args[place : place + 1] if isinstance(code, ast.Constant)}
     assert len(codes) > 30, "the calls are spelled differently now: mend this test"
     assert missing(codes, read(DOCS / "guides" / "errors.md")) == []
 
@@ -126,7 +127,9 @@ def test_operators_and_parameters():
 
 
 def test_event_types():
-    wanted = {text for module in SOURCES for text in literals(module) if text.partition(".")[0] in REGISTRY and "." in text}
+    wanted = {
+        text for module in SOURCES for text in literals(module) if text.partition(".")[0] in REGISTRY and "." in text
+    }
     wanted = {text for text in wanted if re.fullmatch(r"[a-z_]+\.[a-z]+", text)}
     for resource in REGISTRY.values():
         actions = ["created", "updated", "deleted", *(["restored"] if resource.trash else [])]
@@ -171,9 +174,19 @@ def test_dependencies_have_a_reason():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page: Path):
-    targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", read(page))
-    broken = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
+    broken = []
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)]*))?\)", read(page)):
+        if "://" not in target:
+            there = page.parent / target if target else page
+            if not there.exists() or (anchor and anchor not in anchors(there)):
+                broken.append(f"{target}#{anchor}")
     assert broken == []
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link may name behind the #: the headings, as the usual renderers spell them."""
+    headings = re.findall(r"^#+ (.*)$", read(page), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_decisions_are_numbered():

@@ -147,7 +147,8 @@ def _body_faults(exchange: Exchange, operation: Schema, response: Schema) -> Ite
         return
     if exchange.status < 300:
         schema = content[kind]["schema"]
-        cut = "fields" in exchange.parameters or _asks_for_fields(exchange, operation)
+        named = {name.partition("[")[0] for name in exchange.parameters}
+        cut = "fields" in named or _asks_for_fields(exchange, operation)
         yield from _schema_faults(schema if cut else _whole(schema), json.loads(exchange.body))
 
 

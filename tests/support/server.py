@@ -115,9 +115,7 @@ class Server:
             [*_COMMAND, *arguments], env=self._environment, capture_output=True, text=True, check=False
         )
         if done.returncode != 0:
-            raise RuntimeError(
-                f"taskade {' '.join(arguments)} failed ({done.returncode}):\n{done.stderr}{done.stdout}"
-            )
+            raise RuntimeError(f"taskade {' '.join(arguments)} failed ({done.returncode}):\n{done.stderr}{done.stdout}")
         return done.stdout.strip()
 
     def create_key(self, name: str, *arguments: str) -> str:

@@ -176,6 +176,8 @@ class Parser:
         if depth > MAX_DEPTH:
             self._fault(tokens, "too_deep", f"Filters may nest {MAX_DEPTH} levels deep.")
             return EVERYTHING
+        if not document:
+            self._count(1, tokens)
         parts = [self._entry(name, value, (*tokens, name), depth) for name, value in document.items()]
         return parts[0] if len(parts) == 1 else And(tuple(parts))
 
@@ -219,7 +221,7 @@ class Parser:
     def _group(self, name: str, value: Any, tokens: tuple[str, ...], depth: int) -> Node:
         if name == "$not":
             return Not(self.parse(value, tokens, depth + 1))
-        documents = [value] if isinstance(value, dict) else value
+        documents = [value] if isinstance(value, dict) and not self.typed else value
         if not isinstance(documents, list) or not documents:
             self._fault(tokens, "wrong_type", f"{name} takes a list of filters.")
             return EVERYTHING
@@ -229,6 +231,8 @@ class Parser:
     def _field(self, member: Field, side: str | None, value: Any, tokens: tuple[str, ...]) -> Node:
         if isinstance(value, dict):
             parts = []
+            if not value:
+                self._count(1, tokens)
             for name, operand in value.items():
                 if name not in OPERATORS:
                     hint = did_you_mean(name, OPERATORS)
@@ -240,9 +244,7 @@ class Parser:
         return self._condition(member, side, "$in" if isinstance(value, list) else "$eq", value, tokens)
 
     def _condition(self, member: Field, side: str | None, name: str, operand: Any, tokens: tuple[str, ...]) -> Node:
-        self.leaves += 1
-        if self.leaves == MAX_LEAVES + 1:
-            self._fault(tokens, "too_many", f"A filter may have {MAX_LEAVES} conditions.")
+        self._count(1, tokens)
         if name == "$exists":
             wanted = _boolean(operand)
             if wanted is None:
@@ -259,6 +261,13 @@ class Parser:
             return self._text(member, side, name, operand, tokens)
         return self._range(member, side, name, operand, tokens)
 
+    def _count(self, number: int, tokens: tuple[str, ...]) -> None:
+        """Count conditions, empty ones too: each becomes a step of the database's expression."""
+        before = self.leaves
+        self.leaves += number
+        if before <= MAX_LEAVES < self.leaves:
+            self._fault(tokens, "too_many", f"A filter may have {MAX_LEAVES} conditions.")
+
     def _any_of(self, member: Field, side: str | None, name: str, operand: Any, tokens: tuple[str, ...]) -> Node:
         operands = operand if isinstance(operand, list) else [operand]
         if not self.typed and (member.kind in _COMMA_KINDS or (member.kind == "custom" and name in ("$in", "$nin"))):
@@ -268,9 +277,12 @@ class Parser:
             return EVERYTHING
         values: list[Any] = []
         others: list[Node] = []
+        if member.kind in ("day", "time"):
+            self._count(len(operands) - 1, tokens)  # a date is a condition of its own: from its start to its end
         for item in operands:
             if self._is_null(member, item):
-                others.append(Not(Leaf(member, "exists", side=side)))
+                if not any(isinstance(other, Not) for other in others):
+                    others.append(Not(Leaf(member, "exists", side=side)))
             elif member.kind in ("day", "time"):
                 others.append(self._moment(member, "eq", item, tokens))
             else:
@@ -283,6 +295,9 @@ class Parser:
 
     def _range(self, member: Field, side: str | None, name: str, operand: Any, tokens: tuple[str, ...]) -> Node:
         op = _RANGE[name]
+        if operand is None:
+            self._fault(tokens, "wrong_type", f"{name} takes a value, not null.")
+            return EVERYTHING
         if member.kind in ("day", "time"):
             return self._moment(member, op, operand, tokens)
         if member.kind == "custom":

@@ -24,6 +24,8 @@ MAX_LIMIT: Final = 1000
 MAX_SORT_KEYS: Final = 8
 MAX_INCLUDES: Final = 8
 MAX_INCLUDED_ROWS: Final = 1000
+MAX_INCLUDED_TOTAL: Final = 20_000
+MAX_INCLUDED_TEXT: Final = 32 << 20
 _RANGES: Final = ("gt", "gte", "lt", "lte")
 RARE: Final = 5_000
 """Below this many candidate rows, reading them all and sorting beats walking an index."""
@@ -157,8 +159,8 @@ class _Options:
 
     def names(self, name: str) -> list[str]:
         """A comma-separated or repeated option as a list of words."""
-        value = self.values.get(name)
-        entries = value if isinstance(value, list) else [] if value is None else [value]
+        value = self.values.get(name, [])
+        entries = value if isinstance(value, list) else [value]
         if not all(isinstance(entry, str) for entry in entries):
             self.fault(name, "wrong_type", f"{name} takes names, separated by commas or as a list.")
             return []
@@ -184,9 +186,11 @@ def parse(
     where = And((*fixed, where)) if fixed else where
     sort_names = options.names("sort")
     sort = _parse_sort(resource, options, sort_names)
-    words = text.tokens(str(options.values.get("q") or ""))
+    words = text.tokens(_parse_words(options))
     if options.values.get("q") and not resource.search:
         options.fault("q", "not_allowed", f"{resource.plural} have no full-text search.")
+    elif options.values.get("q") and not words:
+        options.fault("q", "invalid_format", "q takes words to look for; this has none.")
     deleted = _flag(options, "deleted")
     if deleted and not resource.trash:
         options.fault("deleted", "not_allowed", f"{resource.plural} have no trash.")
@@ -296,7 +300,7 @@ def _parse_sort(resource: Resource, options: _Options, names: list[str]) -> list
         return []
     keys: list[SortKey] = []
     for name in names:
-        bare = name.lstrip("-+") if name[:1] in "-+" else name
+        bare = name[1:] if name[:1] in "-+" else name
         descending = name.startswith("-")
         member = resource.fields.get(bare)
         if bare.startswith("custom_fields.") and "custom_fields" in resource.fields:
@@ -319,9 +323,20 @@ def _parse_sort(resource: Resource, options: _Options, names: list[str]) -> list
     return keys
 
 
+def _parse_words(options: _Options) -> str:
+    value = options.values.get("q", "")
+    if isinstance(value, str):
+        return value
+    options.fault("q", "wrong_type", "q takes one text.")
+    return ""
+
+
 def _parse_limit(options: _Options) -> int:
-    value = options.values.get("limit", DEFAULT_LIMIT)
-    number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 8 else value
+    number = options.values.get("limit", DEFAULT_LIMIT)
+    if isinstance(number, float) and number.is_integer():
+        number = int(number)
+    if isinstance(number, str) and not options.typed and number.isascii() and number.isdigit() and len(number) < 8:
+        number = int(number)
     if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MAX_LIMIT:
         options.fault(
             "limit", "out_of_range", f"limit is a whole number from 1 to {MAX_LIMIT}; follow the Link header for more."
@@ -332,11 +347,9 @@ def _parse_limit(options: _Options) -> int:
 
 def _flag(options: _Options, name: str) -> bool:
     value = options.values.get(name, False)
-    flag = (
-        value
-        if isinstance(value, bool)
-        else {"true": True, "1": True, "false": False, "0": False, "": False}.get(str(value).lower())
-    )
+    flag: bool | None = value if isinstance(value, bool) else None
+    if isinstance(value, str) and not options.typed:
+        flag = {"true": True, "1": True, "false": False, "0": False, "": False}.get(value.lower())
     if flag is None:
         options.fault(name, "wrong_type", f"{name} takes true or false.")
     return bool(flag)
@@ -867,6 +880,10 @@ def _include(
         return _include_rows(tx, principal, relation, documents, deeper)
     wanted = {found for document in documents for found in _ids_in(document, relation)}
     related = _fetch(tx, principal, relation.target, sorted(wanted), deeper)
+    added = sum(len(related.get(found, "")) for document in documents for found in _ids_in(document, relation))
+    if added > MAX_INCLUDED_TEXT:
+        detail = f"{relation.name} would make the answer larger than {MAX_INCLUDED_TEXT >> 20} MiB; lower limit."
+        raise InvalidQuery(errors=[Issue("too_many", detail, parameter="include")])
     return [_splice(document, relation, related) for document in documents]
 
 
@@ -880,13 +897,13 @@ def _ids_in(document: str, relation: Relation) -> list[str]:
 
 
 def _member_text(document: str, name: str) -> str | None:
-    """A flat string member of a rendered document. Safe as text search: inside a JSON string its quotes are escaped."""
-    mark = f'"{name}":"'
-    start = document.find(mark)
-    if start < 0:
-        return None
-    start += len(mark)
-    return document[start : document.index('"', start)]
+    """A flat string member of a rendered document, None if it is null.
+
+    Safe as text search: inside a JSON string quotes are escaped, and every flat member is there, before nested ones.
+    """
+    mark = f'"{name}":'
+    start = document.find(mark) + len(mark)
+    return document[start + 1 : document.index('"', start + 1)] if document[start] == '"' else None
 
 
 def _fetch(tx: Tx, principal: Principal, target: str, wanted: list[str], deeper: Mapping[str, Any]) -> dict[str, str]:
@@ -939,9 +956,13 @@ def _include_rows(
         f" FROM {resource.table} t WHERE t.{relation.source} IN ({marks}) AND {predicate}{live}"
     )
     rows = tx.all(
-        f"SELECT owner, doc FROM ({inner}) AS r WHERE place <= {MAX_INCLUDED_ROWS + 1} ORDER BY owner, place",
+        f"SELECT owner, doc FROM ({inner}) AS r WHERE place <= {MAX_INCLUDED_ROWS + 1} ORDER BY owner, place"
+        f" LIMIT {MAX_INCLUDED_TOTAL + 1}",
         (*owners, *rule.params),
     )
+    if len(rows) > MAX_INCLUDED_TOTAL:
+        detail = f"{relation.name} would add more than {MAX_INCLUDED_TOTAL:,} rows; ask for fewer at once with limit."
+        raise InvalidQuery(errors=[Issue("too_many", detail, parameter="include")])
     shaped = shape(tx, principal, resource, [row[1] for row in rows], deeper, None)
     by_owner: dict[str, list[str]] = {}
     for row, document in zip(rows, shaped, strict=True):

@@ -321,10 +321,10 @@ def filter_document(resource: Resource) -> Schema:
     limits = f"at most {filters.MAX_LEAVES}, nested at most {filters.MAX_DEPTH} levels deep"
     document = closed(properties, description=f"Conditions, all of which must hold: {limits}.")
     if "custom_fields" in resource.fields:
-        custom = ref("CustomCondition")
-        document["properties"]["custom_fields"] = {"type": "object", "additionalProperties": custom,
+        custom = {"propertyNames": {"pattern": f"^{CUSTOM_KEY}$"}, "additionalProperties": ref("CustomCondition")}
+        document["properties"]["custom_fields"] = {"type": "object", **custom,
                                                    "description": "Conditions on custom fields by key."}  # fmt: skip
-        document["patternProperties"] = {r"^custom_fields\..+$": custom}
+        document["patternProperties"] = {rf"^custom_fields\.{CUSTOM_KEY}$": ref("CustomCondition")}
     return document
 
 
@@ -343,7 +343,8 @@ def aliases(resource: Resource) -> list[tuple[str, str, Schema]]:
 def _condition(member: Field) -> Schema:
     """A value (equal), a list (any of) or an object of operators."""
     value, ordered, text = _operand(member)
-    many = {"anyOf": [value, {"type": "array", "items": value, "maxItems": filters.MAX_VALUES}]}
+    most = filters.MAX_LEAVES if member.kind in ("day", "time") else filters.MAX_VALUES
+    many = {"anyOf": [value, {"type": "array", "items": value, "maxItems": most}]}
     single = {"$eq": "Equal to the value, or to any of a list.", "$ne": "Not equal; holds for what has no value, too.",
               "$in": "Any of these.", "$nin": "None of these; holds for what has no value, too."}  # fmt: skip
     operators: dict[str, Schema] = {name: {**many, "description": words} for name, words in single.items()}

@@ -12,7 +12,7 @@ from typing import Any, Final
 from taskade_server import __version__
 from taskade_server.domain import identity, projects, tasks
 from taskade_server.engine import access, query, schema
-from taskade_server.engine.model import Resource
+from taskade_server.engine.model import CUSTOM_KEY, Resource
 from taskade_server.engine.schema import Schema, closed, or_null, ref, sample_id, title
 from taskade_server.http.routes import RESOURCES, Route, all_routes
 from taskade_server.kit import ids
@@ -194,7 +194,8 @@ def _filter_parameters(resource: Resource) -> list[Schema]:
     for name, member in resource.filterable.items():
         condition = ref(schema.condition_name(resource, member))
         if member.kind == "custom":
-            condition = {"type": "object", "additionalProperties": condition}
+            keys = {"pattern": f"^{CUSTOM_KEY}$"}
+            condition = {"type": "object", "propertyNames": keys, "additionalProperties": condition}
         found.append({
             "name": name, "in": "query", "style": "deepObject", "explode": True, "schema": condition,
             "description": f"Filter. {member.description}", "x-filter": True,
