@@ -68,8 +68,8 @@ func main() {
 	if err := json.NewDecoder(os.Stdin).Decode(&s); err != nil {
 		fail("the specification is not valid: " + err.Error())
 	}
-	if len(s.Paths) == 0 || s.Connections < 1 {
-		fail("at least one path and one connection are needed")
+	if len(s.Paths) == 0 || s.Connections < 1 || s.Seconds <= 0 {
+		fail("at least one path, one connection and some time are needed")
 	}
 	r := prepare(s)
 	tallies := make([]tally, s.Connections)
@@ -145,7 +145,7 @@ func (r *run) next(buffer []byte) []byte {
 }
 
 // A request that the window (from the end of the warm-up to the deadline) cuts in two counts by the part inside, so
-// that slow requests (bulk) are measured as fairly as fast ones. Latencies are of the requests begun in the window.
+// that slow requests (bulk) are measured as fairly as fast ones. Latencies are of the requests that ended after the warm-up.
 func (r *run) connection(t *tally) {
 	warm := r.started.Add(seconds(r.spec.Warmup))
 	deadline := warm.Add(seconds(r.spec.Seconds))
@@ -177,13 +177,14 @@ func (r *run) connection(t *tally) {
 				t.failure = problem
 			}
 		}
-		if exact || !sent.Before(warm) {
-			t.latencies = append(t.latencies, now.Sub(sent))
-			t.bytes += size
+		if now.Before(warm) {
+			continue
 		}
+		t.latencies = append(t.latencies, now.Sub(sent))
+		t.bytes += size
 		if exact {
 			t.counted++
-		} else if now.After(warm) {
+		} else {
 			from, to := max(0, warm.Sub(sent)), max(0, now.Sub(deadline))
 			t.counted += 1 - float64(from+to)/float64(now.Sub(sent))
 		}

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -63,8 +64,9 @@ class Sample:
         return self.others_busy > DISTURBED
 
 
+@cache
 def build() -> str:
-    """The path of the load generator, built if need be."""
+    """The path of the load generator, built if need be; one for a whole run, whatever happens to its source."""
     digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]
     binary = CACHE / f"load-{digest}"
     if binary.exists():
@@ -92,7 +94,7 @@ def build() -> str:
 def run(
     work: Work, port: int, server: int, *, connections: int, seconds: float, warmup: float = 0, requests: int = 0
 ) -> Sample:
-    """Load the server (a process id, to see what it uses) for some seconds, or until it has answered so many requests."""
+    """Load the server (a process id) for some seconds, or until it has answered so many requests."""
     specification = {
         "address": f"127.0.0.1:{port}",
         "connections": connections,
@@ -107,6 +109,8 @@ def run(
     command, document = [build()], msgspec.json.encode(specification)
     before = _Clocks.now(server)
     result = msgspec.json.decode(machine.run_client(command, document), type=Result)
+    if not result.requests:
+        raise RuntimeError(f"no request was answered in time: {work.method} {work.paths[0]}")
     wall, server_core, client_core, own = _Clocks.now(server).since(before)
     client = result.cpu_seconds
     # The server's core, and what a client that shares its own core with others lacked of it.

@@ -5,12 +5,16 @@ same few people may do in many projects.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import httpx2
 import pytest
 from click.testing import CliRunner
 from taskade_server.__main__ import keys
+from taskade_server.engine import log
+from taskade_server.engine.log import Event
 from taskade_server.kit import ids
 from taskade_server.store.database import Database, connect
 
@@ -18,6 +22,7 @@ from tests.api.asking import create
 from tests.support.server import Server
 
 KeyWith = Callable[..., httpx2.Client]
+ExpectEvents = Callable[..., AbstractContextManager[list[Event]]]
 
 
 class Person(NamedTuple):
@@ -168,3 +173,19 @@ def heads(database_of: Database) -> Callable[[], dict[str, int]]:
         return {row[0]: row[1] for row in rows}
 
     return read
+
+
+@pytest.fixture
+def expect_events(database_of: Database, heads: Callable[[], dict[str, int]]) -> ExpectEvents:
+    """Says which events happen inside a block, and that no others do: `with expect_events("task.updated") as seen:`."""
+
+    @contextmanager
+    def block(*types: str) -> Iterator[list[Event]]:
+        before = heads()
+        seen: list[Event] = []
+        yield seen
+        for name in heads():
+            seen += database_of.read_sync(partial(log.read_after, workspace_id=name, seq=before.get(name, 0)))
+        assert [event.type for event in seen] == list(types)
+
+    return block

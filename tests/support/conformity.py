@@ -18,6 +18,7 @@ from taskade_server.http import openapi
 
 Schema = dict[str, Any]
 BASE = "urn:taskade"
+URI_TOO_LONG = 414  # answered by the connection's parser, without a document
 TRANSPORT = frozenset(
     ["connection", "content-encoding", "content-length", "content-type", "date", "server", "transfer-encoding", "vary"]
 )
@@ -68,9 +69,9 @@ def verify(exchange: Exchange) -> None:
 
 
 def _faults(exchange: Exchange) -> Iterator[str]:
-    if exchange.status >= 400:
-        yield from _problem_faults(exchange)
     operations = _operations_of(exchange.path)
+    if exchange.status >= 400 and exchange.status != URI_TOO_LONG:
+        yield from _problem_faults(exchange)
     if operations is None:
         # A page beside the API, or a path that does not exist.
         if exchange.path.startswith("/v1/") and exchange.status != 404 and exchange.method != "OPTIONS":
@@ -228,8 +229,9 @@ def _operations_of(path: str) -> Schema | None:
 def _codes() -> dict[int, set[str]]:
     found: dict[int, set[str]] = {}
     for response in document()["components"]["responses"].values():
-        for code, sample in response["content"][openapi.PROBLEM]["examples"].items():
-            found.setdefault(sample["value"]["status"], set()).add(code)
+        for content in response.get("content", {}).values():
+            for code, sample in content["examples"].items():
+                found.setdefault(sample["value"]["status"], set()).add(code)
     return found
 
 

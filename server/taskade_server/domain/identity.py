@@ -65,6 +65,7 @@ API_KEY: Final = Resource(
     "api_key", "api-keys", "key",
     "A credential of its user. The secret is shown once, on creation; the server keeps a keyed hash.",
     (
+        Field("workspace_id", "ref", "The workspace whose log records it.", target="workspace", writable=False),
         Field("user_id", "ref", "The user the key acts as.", target="user", writable=False, nullable=False),
         Field("name", "text", "What the key is for.", "CI on the build server", required=True, nullable=False,
               min_length=1, sortable=True),
@@ -216,7 +217,7 @@ def update_user(tx: Tx, context: Context, user_id: str, body: Any) -> str:
     if values.get("email"):
         values["email"] = text.fold(values["email"])
     if "handle" in values and values["handle"] is None:
-        edit.fail([Issue("required", "handle must not be null.", pointer="/handle")])
+        values["handle"] = _free_handle(tx, values.get("name", before["name"]), values.get("email", before["email"]))
     _require_unique(tx, user_id, values.get("email"), values.get("handle"))
     return edit.update(tx, context, USER, row, before, {**before, **values})
 
@@ -286,6 +287,7 @@ def change_member(
     found = _membership(tx, workspace_id, project_id, user_id)
     if found is None:
         return None
+    edit.expect(context, MEMBER, json.decode(found[1]))
     _keep_an_owner(tx, context, found, role)
     return _set_role(tx, context, found, role)
 
@@ -295,6 +297,7 @@ def remove_member(tx: Tx, context: Context, workspace_id: str, project_id: str |
     found = _membership(tx, workspace_id, project_id, user_id)
     if found is None:
         return False
+    edit.expect(context, MEMBER, json.decode(found[1]))
     _keep_an_owner(tx, context, found, None)
     rows = [found]
     if project_id is None:

@@ -305,6 +305,10 @@ def _members_of(tx: Tx, context: Context, workspace_id: str, entries: Any) -> tu
     members: dict[str, str] = {}
     issues = []
     for index, entry in enumerate(entries):
+        for key in entry if isinstance(entry, dict) else {}:
+            if key not in ("user", "role"):
+                detail = f'A member has no "{key[:80]}". Allowed: user, role.'
+                issues.append(Issue("unknown_field", detail, pointer=f"/members/{index}/{json.escape_pointer(key)}"))
         user = entry.get("user") if isinstance(entry, dict) else entry
         role = entry.get("role", "editor") if isinstance(entry, dict) else "editor"
         user_id = identity.resolve_user(tx, context, workspace_id, user) if isinstance(user, str) else None
@@ -327,7 +331,7 @@ def _members_of(tx: Tx, context: Context, workspace_id: str, entries: Any) -> tu
 
 def add_member(tx: Tx, context: Context, project_id: str, body: Any) -> str:
     """Give a member of the workspace a role in the project."""
-    row, _ = edit.load(tx, context, PROJECT, project_id)
+    row, _ = edit.load(tx, context, PROJECT, project_id, target=False)
     access.require_project(context.principal, row.workspace_id, project_id, "editor", "add members")
     reference, role = workspaces.member_body(body, PROJECT_ROLES, "editor")
     user_id = identity.resolve_user(tx, context, row.workspace_id, reference)
@@ -346,7 +350,7 @@ def add_member(tx: Tx, context: Context, project_id: str, body: Any) -> str:
 
 def change_member(tx: Tx, context: Context, project_id: str, user: str, body: Any) -> str:
     """Change a member's role in the project."""
-    row, _ = edit.load(tx, context, PROJECT, project_id)
+    row, _ = edit.load(tx, context, PROJECT, project_id, target=False)
     access.require_project(context.principal, row.workspace_id, project_id, "editor", "change roles")
     _, role = workspaces.member_body({**body, "user": user} if isinstance(body, dict) else body, PROJECT_ROLES, None)
     user_id = workspaces.member_id(tx, context, row.workspace_id, user)
@@ -357,7 +361,7 @@ def change_member(tx: Tx, context: Context, project_id: str, user: str, body: An
 
 def remove_member(tx: Tx, context: Context, project_id: str, user: str) -> None:
     """End a project membership."""
-    row, _ = edit.load(tx, context, PROJECT, project_id)
+    row, _ = edit.load(tx, context, PROJECT, project_id, target=False)
     user_id = workspaces.member_id(tx, context, row.workspace_id, user)
     if user_id != context.principal.user_id:
         access.require_project(context.principal, row.workspace_id, project_id, "editor", "remove members")

@@ -278,9 +278,20 @@ def _check_parent(desk: _Desk, checker: Checker, doc: dict[str, Any], before: Ma
             return checker.fault("/parent_id", "cycle", "A task cannot lie below itself.")
         level += 1
         current = desk.task(current["parent_id"]) if current["parent_id"] else None
-    if level > MAX_LEVELS:
+    if level + (_levels_below(desk.tx, before["id"]) if before else 0) > MAX_LEVELS:
         checker.fault("/parent_id", "too_deep", f"Subtasks may nest {MAX_LEVELS} levels deep.")
     return None
+
+
+def _levels_below(tx: Tx, task_id: str) -> int:
+    """How deep the subtasks of a task nest, which come along when it moves."""
+    found = tx.one(
+        "WITH RECURSIVE below (id, level) AS (SELECT id, 1 FROM tasks WHERE parent_id = ? AND deleted_at IS NULL"
+        " UNION ALL SELECT t.id, b.level + 1 FROM tasks t JOIN below b ON t.parent_id = b.id"
+        f" WHERE t.deleted_at IS NULL AND b.level <= {MAX_LEVELS}) SELECT COALESCE(MAX(level), 0) FROM below",
+        (task_id,),
+    )
+    return int(found[0]) if found else 0
 
 
 def _check_blocker(
@@ -453,8 +464,8 @@ def _write(desk: _Desk, edits: Sequence[_Edit]) -> list[str]:
     changes: list[Change] = []
     followers: list[dict[str, Any]] = []
     for row, before, after, place in edits:
-        if after["project_id"] is None:
-            after["project_id"] = before["project_id"]
+        after["project_id"] = after["project_id"] or before["project_id"]
+        after["position"] = after["position"] or ordering.initial(before["id"])
         if after != before:
             checker = Checker(place)
             project = _settle(desk, checker, after, before)

@@ -77,7 +77,7 @@ def restore(tx: Tx, context: Context, workspace_id: str) -> str:
 
 def add_member(tx: Tx, context: Context, workspace_id: str, body: Any) -> str:
     """Give a user a role in the workspace; `user` is an id, handle or e-mail of somebody you share a workspace with."""
-    edit.load(tx, context, WORKSPACE, workspace_id)
+    edit.load(tx, context, WORKSPACE, workspace_id, target=False)
     grant = access.require_workspace(context.principal, workspace_id, "admin", "add members")
     reference, role = member_body(body, WORKSPACE_ROLES, "member")
     _require_may_give(grant, role)
@@ -97,7 +97,7 @@ def add_member(tx: Tx, context: Context, workspace_id: str, body: Any) -> str:
 
 def change_member(tx: Tx, context: Context, workspace_id: str, user: str, body: Any) -> str:
     """Change a member's role."""
-    edit.load(tx, context, WORKSPACE, workspace_id)
+    edit.load(tx, context, WORKSPACE, workspace_id, target=False)
     grant = access.require_workspace(context.principal, workspace_id, "admin", "change roles")
     _, role = member_body({**body, "user": user} if isinstance(body, dict) else body, WORKSPACE_ROLES, None)
     _require_may_give(grant, role)
@@ -107,7 +107,7 @@ def change_member(tx: Tx, context: Context, workspace_id: str, user: str, body: 
 
 def remove_member(tx: Tx, context: Context, workspace_id: str, user: str) -> None:
     """End a membership; members may end their own."""
-    edit.load(tx, context, WORKSPACE, workspace_id)
+    edit.load(tx, context, WORKSPACE, workspace_id, target=False)
     user_id = member_id(tx, context, workspace_id, user)
     if user_id != context.principal.user_id:
         access.require_workspace(context.principal, workspace_id, "admin", "remove members")

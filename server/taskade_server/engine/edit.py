@@ -24,23 +24,34 @@ class Context:
     actor: Actor
     secret: bytes
     if_match: frozenset[str] | None = None
+    if_none_match: frozenset[str] | None = None
 
 
 def load(
-    tx: Tx, context: Context, resource: Resource, object_id: str, *, deleted: bool | None = False
+    tx: Tx, context: Context, resource: Resource, object_id: str, *, deleted: bool | None = False, target: bool = True
 ) -> tuple[query.Row, dict[str, Any]]:
-    """The locked row and its document; NotFound if invisible, PreconditionFailed if If-Match names another version."""
+    """The locked row and its document; NotFound if invisible, PreconditionFailed if `expect` says so.
+
+    `target` is False for an object that a request changes something in, but not the object itself.
+    """
     row = query.get(tx, context.principal, resource, object_id, deleted=deleted, lock=True)
     if row is None:
         raise NotFound(f"There is no {resource.name} {object_id[:80]} that this key can see.")
     doc: dict[str, Any] = json.decode(row.document)
-    if context.if_match is not None and not context.if_match & {str(doc["version"]), "*"}:
+    if target:
+        expect(context, resource, doc)
+    return row, doc
+
+
+def expect(context: Context, resource: Resource, doc: Mapping[str, Any]) -> None:
+    """PreconditionFailed if If-Match names other versions, or If-None-Match this one."""
+    present = {str(doc["version"]), "*"}
+    if (context.if_match is not None and not context.if_match & present) or (context.if_none_match or set()) & present:
         raise PreconditionFailed(
             f"The {resource.name} is at version {doc['version']} now.",
             headers={"etag": f'"{doc["version"]}"'},
             extra={"current": doc},
         )
-    return row, doc
 
 
 def new_id(tx: Tx, resource: Resource, wanted: str | None) -> str:

@@ -189,7 +189,7 @@ def parse(
     words = text.tokens(_parse_words(options))
     if options.values.get("q") and not resource.search:
         options.fault("q", "not_allowed", f"{resource.plural} have no full-text search.")
-    elif options.values.get("q") and not words:
+    elif isinstance(options.values.get("q"), str) and options.values["q"] and not words:
         options.fault("q", "invalid_format", "q takes words to look for; this has none.")
     deleted = _flag(options, "deleted")
     if deleted and not resource.trash:

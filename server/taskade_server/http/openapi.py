@@ -238,6 +238,8 @@ def _responses(route: Route) -> Schema:
     if route.answer == "one" and not route.writes:
         headers = _headers("ETag")
         found["304"] = {"description": "Not modified: `If-None-Match` names the present version.", "headers": headers}
+    if route.listing:
+        found["414"] = {"$ref": "#/components/responses/UriTooLong"}
     for status in _problem_statuses(route):
         found[str(status)] = {"$ref": f"#/components/responses/{_PROBLEM_NAMES[status]}"}
     return dict(sorted(found.items()))
@@ -317,7 +319,10 @@ def _problem_responses() -> Schema:
     by_status: dict[int, list[type[Problem]]] = {}
     for cls in problem_classes():
         by_status.setdefault(cls.status, []).append(cls)
-    return {_PROBLEM_NAMES[status]: _problem_response(status, classes) for status, classes in by_status.items()}
+    found = {_PROBLEM_NAMES[status]: _problem_response(status, classes) for status, classes in by_status.items()}
+    # The one error without a document: the connection's parser answers before the server has a request.
+    text = "The URL is longer than 64 KiB: send the conditions as the body of QUERY or POST .../query. Has no body."
+    return {**found, "UriTooLong": {"description": text}}
 
 
 def _problem_response(status: int, classes: list[type[Problem]]) -> Schema:
@@ -644,9 +649,9 @@ _COMMON_PARAMETERS: Final[Schema] = {
                "description": "Full-text search: every word must begin some word of the object."},
     "Deleted": {"name": "deleted", "in": "query", "schema": {"type": "boolean", "default": False},
                 "description": "Whether to list the trash instead."},
-    "IfMatch": {"name": "If-Match", "in": "header", "schema": {"type": "string", "minLength": 1}, "example": '"3"',
+    "IfMatch": {"name": "If-Match", "in": "header", "schema": {"type": "string"}, "example": '"3"',
                 "description": "Write only if this ETag (or one of several) is the present one; otherwise 412."},
-    "IfNoneMatch": {"name": "If-None-Match", "in": "header", "schema": {"type": "string", "minLength": 1},
+    "IfNoneMatch": {"name": "If-None-Match", "in": "header", "schema": {"type": "string"},
                     "example": '"2"',
                     "description": "Answer 304 without a body if this ETag (or one of several) is the present one."},
 }  # fmt: skip

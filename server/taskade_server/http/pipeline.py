@@ -21,6 +21,7 @@ from taskade_server.kit.errors import (
     Clash,
     Forbidden,
     Internal,
+    Malformed,
     MethodNotAllowed,
     NotAcceptable,
     NotFound,
@@ -134,7 +135,8 @@ class Pipeline:
         try:
             reply = await self._answer(request, receive)
         except ClientGone:
-            return
+            # Perhaps only its sending half is closed, and it still listens.
+            reply = problem_reply(request, Malformed("The body ended before it was complete; nothing was written."))
         except Exception as error:
             reply = problem_reply(request, as_problem(error, request))
         await wire.send(request, reply, send)
@@ -148,7 +150,10 @@ class Pipeline:
             raise NotAcceptable
         call = Call(_NOBODY, self.secret, request.request_id, parameters, request.query_string)
         call.if_match = wire.versions(request.headers.get(b"if-match"))
-        call.if_none_match = request.headers.get(b"if-none-match")
+        if route.writes:
+            call.unless_match = wire.versions(request.headers.get(b"if-none-match"))
+        else:
+            call.if_none_match = request.headers.get(b"if-none-match")
         if route.answer == "list":
             call.url = f"{self.public_url or request.base_url}{request.path}"
         if route.writes:
@@ -169,6 +174,8 @@ class Pipeline:
             hint = did_you_mean(first, self.table.paths()) if first not in self.table.paths() else ""
             raise NotFound(f"There is no path {path[:200]}.{hint} GET /openapi.json lists them all.")
         routes, parameters = found
+        if "\x00" in path:
+            raise NotFound("No id contains NUL (%00).")  # and PostgreSQL could not even be asked
         route = routes.get("GET" if request.method == "HEAD" else request.method)
         if route is None:
             methods = sorted({*routes, "OPTIONS", *(["HEAD"] if "GET" in routes else [])})

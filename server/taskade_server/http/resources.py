@@ -205,7 +205,7 @@ def _body(call: Call) -> Any:
 
 
 def _no_body(call: Call) -> None:
-    if call.body:
+    if call.body is not None and call.body != {}:
         raise Invalid(
             "This operation takes no body.", errors=[Issue("not_allowed", "Send no body, or {}.", pointer="")]
         )

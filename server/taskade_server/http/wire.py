@@ -33,7 +33,7 @@ _JSON_BODIES: Final = frozenset({"application/json", "application/merge-patch+js
 
 
 class ClientGone(Exception):
-    """The client closed the connection before its request was complete; there is nobody to answer."""
+    """The client closed its side of the connection before its request was complete."""
 
 
 @dataclass(slots=True)
@@ -47,10 +47,14 @@ class Reply:
 
 
 class Call:
-    """One operation, whether it came by a socket or inside a batch. `path` holds the path's parameters in order."""
+    """One operation, whether it came by a socket or inside a batch. `path` holds the path's parameters in order.
+
+    If-None-Match is two things: on a read it asks for a 304 (`if_none_match`), on a write it forbids (`unless_match`).
+    """
 
     __slots__ = (
-        "body", "if_match", "if_none_match", "path", "principal", "query_string", "request_id", "secret", "url",
+        "body", "if_match", "if_none_match", "path", "principal", "query_string", "request_id", "secret",
+        "unless_match", "url",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +70,7 @@ class Call:
         self.url = ""
         self.if_match: frozenset[str] | None = None
         self.if_none_match: bytes | None = None
+        self.unless_match: frozenset[str] | None = None
 
     def context(self) -> Context:
         """The caller as the domain knows it. Grants are copied: a verb may add one that its rollback must take back."""
@@ -73,7 +78,8 @@ class Call:
         principal = Principal(
             known.user_id, known.key_id, known.scopes, dict(known.grants), known.default_workspace, known.rate
         )
-        return Context(principal, Actor(known.user_id, known.key_id, self.request_id), self.secret, self.if_match)
+        actor = Actor(known.user_id, known.key_id, self.request_id)
+        return Context(principal, actor, self.secret, self.if_match, self.unless_match)
 
     def pairs(self) -> list[tuple[str, str]]:
         """The query string's parameters, decoded; InvalidQuery if they are not UTF-8 or too many."""
