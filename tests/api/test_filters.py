@@ -157,7 +157,8 @@ CASES = [
     ({"$not[$or][0][priority]": "none", "$not[$or][1][estimate][$gt]": "5"}, ["high"]),
     ({"$or[0][$and][0][priority]": "high", "$or[0][$and][1][estimate]": "3", "$or[1][assignee]": "tom"},
      ["high", "Tom's"]),
-    ({"$or[0][due_before]": "2024-01-16", "$or[1][custom_fields][customer][$gt]": "9"}, ["dated", "timed", "customer 10"]),
+    ({"$or[0][due_before]": "2024-01-16", "$or[1][custom_fields][customer][$gt]": "9"},
+     ["dated", "timed", "customer 10"]),
 ]  # fmt: skip
 
 

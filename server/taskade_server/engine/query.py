@@ -27,8 +27,10 @@ MAX_INCLUDED_ROWS: Final = 1000
 MAX_INCLUDED_TOTAL: Final = 20_000
 MAX_INCLUDED_TEXT: Final = 32 << 20
 _RANGES: Final = ("gt", "gte", "lt", "lte")
-RARE: Final = 5_000
+RARE: Final = 1_500
 """Below this many candidate rows, reading them all and sorting beats walking an index."""
+COMMON: Final = 20_000
+"""Below this many, gathering their numbers once beats probing the side table row by row while walking."""
 
 
 class SortKey(NamedTuple):
@@ -186,6 +188,7 @@ def parse(
     where = And((*fixed, where)) if fixed else where
     sort_names = options.names("sort")
     sort = _parse_sort(resource, options, sort_names)
+    sort = sort or ([] if sort_names else _implied_sort(where))
     words = text.tokens(_parse_words(options))
     if options.values.get("q") and not resource.search:
         options.fault("q", "not_allowed", f"{resource.plural} have no full-text search.")
@@ -331,6 +334,17 @@ def _parse_words(options: _Options) -> str:
     return ""
 
 
+def _implied_sort(where: Node) -> list[SortKey]:
+    """Without `sort`, a list bounded in time comes in the order of that time, any other in that of creation.
+
+    "Completed since Monday" is about the last rows that were created; walking from the first would read them all.
+    """
+    for part in _conjuncts(where):
+        if isinstance(part, Leaf) and part.op in _RANGES and part.member.indexed == part.member.name:
+            return [SortKey(f"t.{part.member.name}", (), False, part.member.nullable, part.member.name)]
+    return []
+
+
 def _parse_limit(options: _Options) -> int:
     number = options.values.get("limit", DEFAULT_LIMIT)
     if isinstance(number, float) and number.is_integer():
@@ -450,6 +464,8 @@ class _Sql:
         self.resource = resource
         self.postgresql = dialect == "postgresql"
         self.plain = {id(node) for node in plain}
+        self.gathered: Node | None = None
+        self.workspaces: tuple[str, ...] = ()
         self.params: list[Any] = []
 
     def node(self, node: Node) -> str:
@@ -472,6 +488,13 @@ class _Sql:
 
     def side(self, leaf: Leaf) -> str:
         """A comparison with the values of a multi-valued member."""
+        if leaf is self.gathered:
+            # Not correlated: SQLite gathers the numbers once and looks them up; "+" keeps it from driving by them.
+            self.params += self.workspaces
+            return (
+                f"+t.n IN (SELECT v.n FROM {self.resource.side_table} v"
+                f" WHERE v.workspace_id IN ({', '.join('?' * len(self.workspaces))}) AND {self.side_condition(leaf)})"
+            )
         return f"EXISTS (SELECT 1 FROM {self.resource.side_table} v WHERE v.n = t.n AND {self.side_condition(leaf)})"
 
     def side_condition(self, leaf: Leaf) -> str:
@@ -479,6 +502,9 @@ class _Sql:
         self.params.append(leaf.side)
         if leaf.op == "exists":
             return "v.field = ?"
+        if leaf.op == "between":
+            bounds = [self.compare("v.number", Leaf(leaf.member, op, (value,))) for op, value in leaf.values]
+            return " AND ".join(["v.field = ?", *bounds])
         if leaf.op in _RANGES:
             if isinstance(leaf.values[0], float):
                 return "v.field = ? AND " + self.compare("v.number", leaf)
@@ -514,7 +540,7 @@ class _Sql:
         if self.postgresql:
             return "t.search @@ ?::tsquery"
         table = f"{self.resource.table}_fts"
-        return f"t.n IN (SELECT rowid FROM {table} WHERE {table} MATCH ?)"
+        return f"+t.n IN (SELECT rowid FROM {table} WHERE {table} MATCH ?)"
 
 
 _SYMBOL: Final = {"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
@@ -530,6 +556,25 @@ def _conjuncts(node: Node) -> list[Node]:
     return [node]
 
 
+def _joined_ranges(parts: list[Node]) -> list[Node]:
+    """Numeric bounds of one custom field as one condition: alone each is common, together they may be rare.
+
+    A custom field holds one number at most, so one row of the side table has to meet all bounds.
+    """
+    bounds: dict[str, list[Leaf]] = {}
+    for part in parts:
+        if isinstance(part, Leaf) and part.side and part.op in _RANGES and isinstance(part.values[0], float):
+            bounds.setdefault(part.side, []).append(part)
+    joined = [leaf for leaves in bounds.values() if len(leaves) > 1 for leaf in leaves]
+    if not joined:
+        return parts
+    result: list[Node] = [part for part in parts if not any(part is leaf for leaf in joined)]
+    for side, leaves in bounds.items():
+        if len(leaves) > 1:
+            result.append(Leaf(leaves[0].member, "between", tuple((leaf.op, leaf.values[0]) for leaf in leaves), side))
+    return result
+
+
 # ---- planning --------------------------------------------------------------------------------------------------------
 
 
@@ -543,6 +588,7 @@ class _Plan:
     ordered: bool
     scoped: bool = False
     consumed: Node | str | None = None
+    gathered: Node | None = None
     number: str = "t.n"
 
 
@@ -554,25 +600,16 @@ def _plan(tx: Tx, query: Query, rule: Visible, parts: list[Node]) -> _Plan:
     if query.deleted or not rule.workspaces:
         return _Plan(f"{table} t", [], list(parts), ordered=False, scoped=True)
     scope = next((part for part in parts if _is_scope(part)), None)
-    candidates: list[Node | str] = [part for part in parts if part is not scope and _is_candidate(part)]
-    if query.words:
-        candidates.append("words")
-    if candidates and not (scope is not None and _count(tx, query, rule, scope) < RARE):
-        counted = [(_count(tx, query, rule, candidate), index) for index, candidate in enumerate(candidates)]
+    candidates = _candidates(query, parts, scope)
+    if candidates and not (scope is not None and _count(tx, query, rule, scope, RARE) < RARE):
+        counted = [(_count(tx, query, rule, candidate, RARE), index) for index, candidate in enumerate(candidates)]
         fewest, index = min(counted)
         if fewest < RARE:
             return _driven(query, rule, candidates[index], ordered=_in_order(query, candidates[index]))
     if scope is not None:
         return _Plan(f"{table} t", [], [scope], ordered=True, scoped=True)
     if not query.sort and len(rule.workspaces) == 1:
-        natural = next(
-            (
-                part
-                for part in candidates
-                if part == "words" or (isinstance(part, Leaf) and part.side and part.op == "eq")
-            ),
-            None,
-        )
+        natural = next((part for part in candidates if part == "words" or _is_single(part)), None)
         if natural is not None:
             return _driven(query, rule, natural, ordered=True)
     leading = query.sort[0].name if query.sort else ""
@@ -581,7 +618,28 @@ def _plan(tx: Tx, query: Query, rule: Visible, parts: list[Node]) -> _Plan:
         for part in parts
         if isinstance(part, Leaf) and part.side is None and (part.member.name == leading or _in_order(query, part))
     ]
+    sides = [part for part in candidates if isinstance(part, Leaf) and part.side is not None]
+    if sides:
+        fewest, index = min((_count(tx, query, rule, part, COMMON), index) for index, part in enumerate(sides))
+        whole.gathered = sides[index] if fewest < COMMON else None
     return whole
+
+
+def _candidates(query: Query, parts: list[Node], scope: Node | None) -> list[Node | str]:
+    """Conditions that might drive the query. One that the sort order's own index answers needs no counting."""
+    found: list[Node | str] = [
+        part for part in parts if part is not scope and _is_candidate(part) and not _is_leading_range(query, part)
+    ]
+    return [*found, "words"] if query.words else found
+
+
+def _is_single(node: Node | str) -> bool:
+    """Whether the side table has the rows of the condition in the order of creation."""
+    return isinstance(node, Leaf) and node.side is not None and node.op == "eq"
+
+
+def _is_leading_range(query: Query, node: Node) -> bool:
+    return isinstance(node, Leaf) and node.op in _RANGES and _in_order(query, node)
 
 
 def _in_order(query: Query, node: Node | str) -> bool:
@@ -601,14 +659,14 @@ def _is_candidate(node: Node) -> bool:
     if not isinstance(node, Leaf):
         return False
     if node.side is not None:
-        return node.op in ("eq", "in") or (node.op in _RANGES and isinstance(node.values[0], float))
+        return node.op in ("eq", "in", "between") or (node.op in _RANGES and isinstance(node.values[0], float))
     if node.op in ("eq", "in"):
         return node.member.narrow or node.member.indexed not in ("", node.member.name)
     return node.op in _RANGES and node.member.indexed == node.member.name
 
 
-def _count(tx: Tx, query: Query, rule: Visible, candidate: Node | str) -> int:
-    """How many rows a condition has, up to RARE."""
+def _count(tx: Tx, query: Query, rule: Visible, candidate: Node | str, limit: int) -> int:
+    """How many rows a condition has, up to a limit; a row with two of the wanted values counts twice."""
     plan = _driven(query, rule, candidate, ordered=True)
     sql = _Sql(query.resource, tx.dialect, plan.plain)
     if plan.consumed is None:
@@ -617,11 +675,11 @@ def _count(tx: Tx, query: Query, rule: Visible, candidate: Node | str) -> int:
         where.append(sql.node(candidate))
         if query.resource.trash:
             where.append("t.deleted_at IS NULL")
-        statement = f"SELECT 1 FROM {query.resource.table} t WHERE {' AND '.join(where)} LIMIT {RARE}"
+        statement = f"SELECT 1 FROM {query.resource.table} t WHERE {' AND '.join(where)} LIMIT {limit}"
         params += sql.params
     else:
-        inner = plan.source.split(" CROSS JOIN ", 1)[0]
-        statement, params = f"SELECT 1 FROM {inner} LIMIT {RARE}", plan.params
+        inner = plan.source.split(" CROSS JOIN ", 1)[0].replace("SELECT DISTINCT", "SELECT", 1)
+        statement, params = f"SELECT 1 FROM {inner} LIMIT {limit}", plan.params
     found = tx.one(f"SELECT COUNT(*) FROM ({statement})", tuple(params))
     return int(found[0]) if found else 0
 
@@ -688,7 +746,7 @@ def select_ids(tx: Tx, principal: Principal, query: Query, limit: int) -> list[s
 
 
 def _total(tx: Tx, query: Query, rule: Visible) -> int:
-    parts = _conjuncts(query.where)
+    parts = _joined_ranges(_conjuncts(query.where))
     plan = _plan(tx, query, rule, parts)
     sql = _Sql(query.resource, tx.dialect, plan.plain)
     where, params = _where(query, rule, plan, parts, sql)
@@ -702,6 +760,7 @@ def _where(query: Query, rule: Visible, plan: _Plan, parts: list[Node], sql: _Sq
         rule.sql if not plan.scoped or sql.postgresql else rule.sql.replace("t.workspace_id", "+t.workspace_id", 1)
     ]
     sql.params = list(rule.params)
+    sql.gathered, sql.workspaces = plan.gathered, rule.workspaces
     if query.resource.trash:
         # The trash has an index of its own, by what was deleted.
         conditions.append("t.trash_root IS NOT NULL" if query.deleted else "t.deleted_at IS NULL")
@@ -718,7 +777,7 @@ def _where(query: Query, rule: Visible, plan: _Plan, parts: list[Node], sql: _Sq
 
 def _rows(tx: Tx, query: Query, rule: Visible) -> tuple[list[tuple[Any, ...]], int]:
     """Rows (document, sort values..., n), one more than the limit if there are more; and the number of sort values."""
-    parts = _conjuncts(query.where)
+    parts = _joined_ranges(_conjuncts(query.where))
     plan = _plan(tx, query, rule, parts)
     # Without its own sort index a rare set is sorted; a leading "+" keeps SQLite from walking one instead.
     bare = "+" if tx.dialect == "sqlite" and not plan.ordered else ""

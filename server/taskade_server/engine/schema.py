@@ -26,7 +26,8 @@ from taskade_server.kit import ids
 
 Schema = dict[str, Any]
 
-NOT_BLANK: Final = r"\S"
+SPACE: Final = r"\s\x1c-\x1f\x85"
+"""White space as Python strips it: the regular expressions of JSON Schema know fewer characters under \\s."""
 DATE: Final[Schema] = {"type": "string", "format": "date"}
 TIME: Final[Schema] = {"type": "string", "format": "date-time"}
 RELATIVE: Final[Schema] = {"type": "string", "pattern": r"^(now|today|yesterday|tomorrow|[+-]\d{1,5}[hdwmy])$"}
@@ -221,7 +222,7 @@ def _sent_text(member: Field) -> Schema:
     if member.pattern:
         schema["pattern"] = f"^({member.pattern})$" if "|" in member.pattern else f"^{member.pattern}$"
     elif member.min_length:
-        schema["pattern"] = NOT_BLANK
+        schema["pattern"] = f"[^{SPACE}]"
     return schema
 
 
@@ -232,7 +233,12 @@ def _sent_number(member: Field) -> Schema:
 
 
 def _sent_strings(member: Field) -> Schema:
-    items: Schema = {"type": "string", "minLength": 1, "maxLength": member.max_length, "pattern": r"^[^,]*[^,\s][^,]*$"}
+    items: Schema = {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": member.max_length,
+        "pattern": rf"^[^,]*[^,{SPACE}][^,]*$",
+    }
     if member.values:
         items = {"type": "string", "enum": list(member.values)}
     return {"type": "array", "items": items, "maxItems": member.max_items}

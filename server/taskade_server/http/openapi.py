@@ -178,8 +178,8 @@ def _operation_parameters(route: Route) -> list[Schema]:
         found += [f"{name}Include", f"{name}Fields"] if route.resource.relations else [f"{name}Fields"]
     if route.answer == "one" and not route.writes:
         found.append("IfNoneMatch")
-    if route.writes and "{id}" in route.path and "/members" not in route.path:
-        found.append("IfMatch")
+    if route.writes and "{id}" in route.path and route.body != "member":
+        found += ["IfMatch", "UnlessMatch"]
     references = [{"$ref": f"#/components/parameters/{name}"} for name in found]
     return references + (_filter_parameters(route.resource) if route.listing else [])
 
@@ -310,7 +310,7 @@ def _problem_statuses(route: Route) -> list[int]:
         found += [408, 409, 413, 415, 422]
     if route.body == "query":
         found += [408, 413, 415]
-    if route.writes and "{id}" in route.path:
+    if route.writes and "{id}" in route.path and route.body != "member":
         found.append(412)
     return sorted(found)
 
@@ -654,6 +654,8 @@ _COMMON_PARAMETERS: Final[Schema] = {
     "IfNoneMatch": {"name": "If-None-Match", "in": "header", "schema": {"type": "string"},
                     "example": '"2"',
                     "description": "Answer 304 without a body if this ETag (or one of several) is the present one."},
+    "UnlessMatch": {"name": "If-None-Match", "in": "header", "schema": {"type": "string"}, "example": '"2"',
+                    "description": "Write only if none of these ETags is the present one; otherwise 412."},
 }  # fmt: skip
 
 _EVERYWHERE: Final = (

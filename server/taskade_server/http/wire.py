@@ -8,7 +8,7 @@ import gzip
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 import zstandard
 
@@ -29,6 +29,7 @@ COMPRESS_FROM: Final = 16_384
 MAX_PARAMETERS: Final = 400
 JSON_TYPE: Final = b"application/json"
 PROBLEM_TYPE: Final = b"application/problem+json"
+_ASCII: Final = "".join(map(chr, range(128)))
 _JSON_BODIES: Final = frozenset({"application/json", "application/merge-patch+json", "text/json"})
 
 
@@ -141,7 +142,8 @@ class Request:
     def query_string(self) -> str:
         """The URL's part behind the question mark, still encoded."""
         raw: bytes = self.scope["query_string"]
-        return raw.decode("latin-1")
+        # curl sends a URL as it was typed, "é" and all.
+        return raw.decode() if raw.isascii() else quote(raw, safe=_ASCII)
 
     @property
     def client(self) -> str:
@@ -214,7 +216,8 @@ def accepts_json(accept: str) -> bool:
     """Whether an Accept header allows JSON."""
     if not accept or accept == "*/*" or "application/json" in accept or "*/*" in accept or "application/*" in accept:
         return True
-    return "+json" in accept
+    lower = accept.lower()
+    return "+json" in lower or "application/json" in lower or "application/*" in lower
 
 
 def versions(header: bytes | None) -> frozenset[str] | None:
@@ -232,10 +235,9 @@ async def send(request: Request, reply: Reply, respond: Send) -> None:
     if reply.body is not None:
         body = reply.body.encode("utf-8", "replace")
         headers.append((b"content-type", reply.content_type))
-        accepted = request.headers.get(b"accept-encoding")
-        if accepted is not None and len(body) >= COMPRESS_FROM:
-            body, encoding = _compress(body, accepted)
-            headers += [(b"content-encoding", encoding), (b"vary", b"accept-encoding")] if encoding else []
+        if len(body) >= COMPRESS_FROM:
+            body, encoding = _compress(body, request.headers.get(b"accept-encoding", b""))
+            headers += [(b"vary", b"accept-encoding"), *([(b"content-encoding", encoding)] if encoding else [])]
     if reply.status not in (204, 304):
         headers.append((b"content-length", b"%d" % len(body)))
     if b"origin" in request.headers:
@@ -245,9 +247,12 @@ async def send(request: Request, reply: Reply, respond: Send) -> None:
 
 
 def _compress(body: bytes, accepted: bytes) -> tuple[bytes, bytes]:
-    if b"zstd" in accepted:
+    choices = [part.partition(b";") for part in accepted.lower().replace(b" ", b"").split(b",")]
+    # A weight of nothing but q=0.0 forbids what it stands at.
+    allowed = {name for name, _, weight in choices if not weight or weight.strip(b"q=0.")}
+    if b"zstd" in allowed:
         return zstandard.ZstdCompressor(level=1).compress(body), b"zstd"
-    if b"gzip" in accepted:
+    if b"gzip" in allowed:
         return gzip.compress(body, compresslevel=1, mtime=0), b"gzip"
     return body, b""
 
