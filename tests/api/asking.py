@@ -87,7 +87,7 @@ def _read(connection: socket.socket) -> Answer | None:
         head, found, body = received.partition(b"\r\n\r\n")
         if found:
             status, *lines = head.decode("latin-1").split("\r\n")
-            headers = dict((line.lower().split(": ", 1) if ": " in line else (line, "")) for line in lines)
+            headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
             if len(body) >= int(headers.get("content-length", "0")):
                 return Answer(int(status.split(" ")[1]), headers, body)
         try:

@@ -5,7 +5,9 @@ of every workspace together can show that it has not.
 """
 
 import json
+import re
 import socket
+from typing import Any
 
 import httpx2
 import pytest
@@ -14,8 +16,6 @@ from taskade_server.kit import ids, signing
 from tests.api.asking import codes, create, listed, places, problem, talk
 
 JSON = {"Content-Type": "application/json"}
-
-
 
 
 @pytest.fixture
@@ -278,7 +278,9 @@ def test_levels_without_end(api, refused, a_task):
 
 def test_a_parent_in_another_project(api, refused, a_task):
     other = create(api, "projects", name="Other")["id"]
-    fault = only_fault(refused("POST", "/tasks", 422, json={"name": "x", "project_id": other, "parent_id": a_task["id"]}))
+    fault = only_fault(
+        refused("POST", "/tasks", 422, json={"name": "x", "project_id": other, "parent_id": a_task["id"]})
+    )
     assert (fault["pointer"], fault["code"]) == ("/parent_id", "mismatch")
 
 
@@ -309,7 +311,7 @@ def test_what_one_read_may_be_sent_back(server, api, a_task):
 
 def test_custom_fields_have_the_types_that_the_project_declares(api, refused):
     declared = {"size": "number", "when": "date", "who": "user", "done": "checkbox", "link": "url", "note": "text"}
-    fields = [{"key": key, "type": kind} for key, kind in declared.items()]
+    fields: list[Any] = [{"key": key, "type": kind} for key, kind in declared.items()]
     fields += [{"key": "kind", "type": "select", "options": ["a", "b"]}]
     fields += [{"key": "tags", "type": "multi", "options": ["a", "b"]}]
     project = create(api, "projects", name="Typed", fields=fields)["id"]
@@ -348,7 +350,7 @@ def test_bulk_bodies(refused, a_task):
     ):
         assert places(refused("POST", "/tasks/bulk", 422, json=body)) == [place]
     name, chosen = {"name": "x"}, [a_task["id"]]
-    for body, place in (
+    changes: tuple[tuple[Any, str], ...] = (
         ({"set": name}, ""),
         ({"set": name, "ids": chosen, "filter": {"id": chosen}}, ""),
         ({"set": name, "ids": []}, "/ids"),
@@ -359,7 +361,8 @@ def test_bulk_bodies(refused, a_task):
         ({"ids": chosen}, "/set"),
         ({"ids": chosen, "set": {"name": ""}}, "/set/name"),
         ({"ids": chosen, "set": {"colour": ""}}, "/set/colour"),
-    ):
+    )
+    for body, place in changes:
         assert places(refused("PATCH", "/tasks/bulk", 422, json=body)) == [place]
     wrong = {"set": name, "filter": {"colour": "red"}}
     assert places(refused("PATCH", "/tasks/bulk", 400, json=wrong)) == ["/filter/colour"]
@@ -440,7 +443,9 @@ def test_a_query_that_is_not_utf_8(query, refused):
 
 
 def test_every_fault_of_a_query_is_told_at_once(refused):
-    document = refused("GET", "/tasks?asignee=x&sort=x&include=y&fields=z&limit=0&priority=w&cursor=v&due_date[$q]=1", 400)
+    document = refused(
+        "GET", "/tasks?asignee=x&sort=x&include=y&fields=z&limit=0&priority=w&cursor=v&due_date[$q]=1", 400
+    )
     expected = ["asignee", "cursor", "due_date[$q]", "fields", "include", "limit", "priority", "sort"]
     assert sorted(places(document)) == expected
 
@@ -453,7 +458,7 @@ def test_limits_of_a_query(api, refused):
     assert codes(refused("GET", f"/tasks?{query}", 400)) == ["too_many"]
     assert "400" in refused("GET", f"/tasks?{'&'.join(['name=x'] * 401)}", 400)["detail"]
 
-    deep = {"name": "x"}
+    deep: dict[str, Any] = {"name": "x"}
     for _ in range(4):
         deep = {"$not": deep}
     assert api.post("/v1/tasks/query", json={"filter": deep}).status_code == 200, "5 levels"
@@ -539,8 +544,8 @@ def test_single_objects_take_include_and_fields_only(refused, a_task):
         for method, options in (("GET", {}), ("PATCH", {"json": {"name": "x"}})):
             assert places(refused(method, f"{path}?{query}", 400, **options)) == [place]
     for method, target in (("DELETE", path), ("POST", "/tasks/bulk")):
-        options = {"json": {"tasks": [{"name": "x"}]}} if method == "POST" else {}
-        assert places(refused(method, f"{target}?force=true", 400, **options)) == ["force"]
+        extra: dict[str, Any] = {"json": {"tasks": []}} if method == "POST" else {}
+        assert places(refused(method, f"{target}?force=true", 400, **extra)) == ["force"]
 
 
 # ---- paths -----------------------------------------------------------------------------------------------------------
@@ -563,8 +568,8 @@ def test_a_strange_id_is_not_found(name, refused, a_project):
         ("GET", f"/projects/{name}/members", {}),
         ("DELETE", f"/projects/{a_project['id']}/members/{name}", {}),
     ):
-        if name == "me" and "users/me" in path or name == "me" and "members/me" in path:
-            continue
+        if path in ("/users/me", f"/projects/{a_project['id']}/members/me"):
+            continue  # where people are meant, this is somebody
         document = refused(method, path, 404, **options)
         assert len(document["detail"]) < 400
 
@@ -585,9 +590,8 @@ def test_what_lies_in_the_trash_is_gone_but_says_where_it_is(api, refused, a_tas
     assert codes(refused("POST", "/tasks", 409, json={"name": "x", "id": a_task["id"]})) == ["id_in_use"]
 
 
-def test_no_answer_tells_about_the_inside(refused):
+def test_no_answer_tells_about_the_inside(api):
     for path in ("/tasks?name='", "/tasks?sort=t.doc", "/tasks?q=%22%20OR%201", "/tasks?custom_fields.a'b=1"):
-        try:
-            refused("GET", path, 400)
-        except AssertionError as error:
-            assert str(error).startswith("200")
+        response = api.get(f"/v1{path}")
+        assert response.status_code == 200 or problem(response, 400)
+        assert not re.search(r"select|sqlite|psycopg|traceback|\.py\b", response.text, re.IGNORECASE)

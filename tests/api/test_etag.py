@@ -3,6 +3,8 @@
 Why the tag is the version: a client can compare, store and quote it, and it is the same on every server process.
 """
 
+import itertools
+
 import pytest
 
 from tests.api.asking import create, listed, problem
@@ -26,10 +28,12 @@ def everything(api, me, a_project, a_task, a_member):
     }
 
 
+NUMBERS = itertools.count(1)
+
+
 def change_of(kind):
     """A body that changes an object of a kind to something new."""
-    change_of.count = getattr(change_of, "count", 0) + 1
-    return {"body" if kind == "comments" else "name": f"Change {change_of.count}"}
+    return {"body" if kind == "comments" else "name": f"Change {next(NUMBERS)}"}
 
 
 def with_tag(tag):

@@ -227,8 +227,8 @@ def test_null_clears(api, a_project, me):
 
 
 def test_what_was_read_can_be_sent_back(api, a_project, me, expect_events):
-    task = create(api, "tasks", name="x", project_id=a_project["id"], assignee="me", due_date="2024-01-15", estimate=1.5,
-                  custom_fields={"a": ["x"]}, recurrence="FREQ=DAILY")  # fmt: skip
+    task = create(api, "tasks", name="x", project_id=a_project["id"], assignee="me", due_date="2024-01-15",
+                  estimate=1.5, custom_fields={"a": ["x"]}, recurrence="FREQ=DAILY")  # fmt: skip
     with expect_events():
         for method in ("PUT", "PATCH"):
             response = api.request(method, f"/v1/tasks/{task['id']}", json=task)

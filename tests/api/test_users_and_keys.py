@@ -5,6 +5,7 @@ door that stays open for one more second.
 """
 
 import time as clock
+from typing import Any
 
 import pytest
 from taskade_server.kit import ids, time
@@ -195,7 +196,7 @@ def test_a_key_without_a_scope_may_only_ask_who_it_is(key_with):
 def test_what_a_key_refuses(api, heads):
     before = heads()
     unknown = ids.new("ws")
-    faulty = {
+    faulty: dict[str, tuple[dict[str, Any], list[str]]] = {
         "a scope that is none": ({"scopes": ["task:read"]}, ["/scopes/0"]),
         "two of them": ({"scopes": ["tasks:read", "a", "b"]}, ["/scopes/1", "/scopes/2"]),
         "scopes as a text": ({"scopes": "tasks:read"}, ["/scopes"]),
@@ -329,7 +330,7 @@ def test_a_key_cannot_leave_its_limits_by_way_of_another(api, server, a_project,
     with server.client(key["secret"]) as client:
         for name in limits:
             rest = {other: value for other, value in limits.items() if other != name}
-            none = [] if isinstance(limits[name], list) else None
+            none: Any = [] if isinstance(limits[name], list) else None
             for way in (
                 client.post("/v1/api-keys", json={"name": "x", **rest}),
                 client.patch(f"/v1/api-keys/{key['id']}", json={name: none}),

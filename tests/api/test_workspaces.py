@@ -111,8 +111,8 @@ def test_a_deleted_workspace_takes_everything_along_and_brings_it_back(api, a_wo
     for gone in (path, f"/v1/projects/{project}", f"/v1/tasks/{task}"):
         problem(api.get(gone), 404)
     assert a_workspace["id"] in [entry["id"] for entry in listed(api, "workspaces", deleted="true", limit=1000)]
-    for body, resource in (({"name": "x", **inside}, "projects"), ({"name": "x", "project_id": project}, "tasks")):
-        problem(api.post(f"/v1/{resource}", json=body), 422)
+    problem(api.post("/v1/projects", json={"name": "x", **inside}), 404)
+    problem(api.post("/v1/tasks", json={"name": "x", "project_id": project}), 422)
     assert api.post(f"{path}/restore").json()["deleted_at"] is None
     assert names(api, "projects", **inside) == ["Inside"]
     assert api.get(f"/v1/tasks/{task}").status_code == 200

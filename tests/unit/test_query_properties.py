@@ -36,8 +36,11 @@ def worlds(databases: list[Database]) -> list[Database]:
 
 
 def rows_are_rare_below(bound: int) -> Any:
-    """Below this many rows SQLite's planner starts from a condition, beyond it walks an index: both must be right."""
-    return mock.patch.object(query, "RARE", bound)
+    """Below this many rows SQLite's planner starts from a condition, beyond it walks an index: both must be right.
+
+    While it walks, it gathers a common condition's rows first, or asks the side table row by row.
+    """
+    return mock.patch.multiple(query, RARE=bound, COMMON=5000 if bound == 0 else 0)
 
 
 # ---- made-up filters -------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from taskade_server.engine.edit import Context
 from taskade_server.engine.log import Change
 from taskade_server.engine.model import Checker, Field, Relation, Resource
 from taskade_server.kit import ids, json, time
-from taskade_server.kit.errors import Clash, Forbidden, Invalid, Issue, NotFound
+from taskade_server.kit.errors import Clash, Forbidden, Invalid, Issue
 from taskade_server.store.database import Tx
 
 MAX_BULK: Final = 1000
@@ -244,8 +244,8 @@ def _settle_status(checker: Checker, project: dict[str, Any], doc: dict[str, Any
         doc["status"] = projects.first_status(project, "todo")
     elif projects.status_category(project, status) is None:
         keys = [entry["key"] for entry in project["statuses"]]
-        if before and before["project_id"] != doc["project_id"] and status == before["status"]:
-            # A moved task whose status the new project lacks starts there anew, or stays done.
+        if before and status == before["status"]:
+            # A moved or restored task whose status the project lacks starts there anew, or stays done.
             doc["status"] = projects.first_status(project, "done" if before["completed_at"] else "todo")
         else:
             checker.fault(
@@ -750,7 +750,8 @@ def inbox(tx: Tx, context: Context) -> str:
     """The id of the caller's inbox project in the default workspace, made on first use."""
     workspace_id = context.principal.default_workspace
     if workspace_id is None:
-        raise NotFound("This key has no default workspace; give a project_id.")
+        detail = "You belong to no workspace: give a project_id, or create a workspace with POST /workspaces."
+        raise Invalid(detail, errors=[Issue("required", detail, pointer="/project_id")])
     user_id = context.principal.user_id
     inbox_id = tx.one(
         "SELECT id FROM projects WHERE workspace_id = ? AND inbox_of = ? AND deleted_at IS NULL",

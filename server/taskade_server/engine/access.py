@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from taskade_server.engine.model import Resource
-from taskade_server.kit.errors import Forbidden, NotFound
+from taskade_server.kit.errors import Forbidden, Invalid, Issue, NotFound
 
 WORKSPACE_ROLES: Final = ("guest", "member", "admin", "owner")
 PROJECT_ROLES: Final = ("viewer", "commenter", "editor")
@@ -157,6 +157,9 @@ def require_scope(principal: Principal, scope: str) -> None:
 
 def require_workspace(principal: Principal, workspace_id: str, role: str, doing: str) -> Grant:
     """The grant, if its role is at least `role`; NotFound if there is none, Forbidden if the role is less."""
+    if not workspace_id:
+        detail = "You belong to no workspace: name one in workspace_id, or create one with POST /workspaces."
+        raise Invalid(detail, errors=[Issue("required", detail, pointer="/workspace_id")])
     grant = principal.grant(workspace_id)
     if grant is None:
         raise NotFound(f"There is no workspace {workspace_id} that this key can see.")

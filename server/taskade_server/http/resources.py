@@ -5,6 +5,7 @@ Why plain functions of (call, tx): they cannot tell whether a socket or a batch 
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from taskade_server.domain import identity, projects, tasks, workspaces
@@ -58,15 +59,18 @@ def querying(resource: Resource) -> Handler:
 
 def _list(call: Call, tx: Tx, resource: Resource, body: Any, within: str) -> Reply:
     parsed = _parsed(call, tx, resource, body, within)
-    page = query.run(tx, call.principal, parsed, call.secret)
+    # The use of a key is added to its whole document, so it is cut to the chosen fields only then.
+    keys = resource is identity.API_KEY
+    page = query.run(tx, call.principal, replace(parsed, fields=None) if keys else parsed, call.secret)
     headers: Headers = []
     if page.cursor is not None:
         headers.append((b"link", f'<{_next_url(call, page.cursor)}>; rel="next"'.encode()))
     if page.total is not None:
         headers.append((b"total-count", str(page.total).encode()))
-    documents = (
-        [_with_usage(tx, document) for document in page.documents] if resource is identity.API_KEY else page.documents
-    )
+    documents = page.documents
+    if keys:
+        used = [_with_usage(tx, document) for document in documents]
+        documents = query.shape(tx, call.principal, resource, used, {}, parsed.fields)
     return Reply(200, json.array(documents), headers)
 
 
