@@ -17,7 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 import click
 
 from taskade_server import __version__, app, demo
-from taskade_server.config import DEFAULT_DATA, DEFAULT_RATE, Config, ConfigError, parse_rate, prepare_folder
+from taskade_server.config import DEFAULT_DATA, DEFAULT_RATE, Config, ConfigError, check, parse_rate, prepare_folder
 from taskade_server.domain import identity
 from taskade_server.engine import edit, query
 from taskade_server.http import openapi
@@ -140,7 +140,7 @@ def keys() -> None:
 
 @keys.command("create")
 @click.option("--name", required=True, help="What the key is for.")
-@click.option("--user", metavar="EMAIL", help="Whose key it is; the owner by default.")
+@click.option("--user", metavar="EMAIL", help="Whose key it is (or a handle); the owner by default.")
 @click.option("--scopes", default="*", show_default=True, metavar="A,B", help="For example tasks:read,projects:write.")
 @click.option("--expires", metavar="90d", help="Days or weeks until it expires (90d, 12w); never by default.")
 @database_options
@@ -245,6 +245,7 @@ def keys_revoke(key_id: str, data: Path, database_url: str | None) -> None:
 def migrate(data: Path, database_url: str | None) -> None:
     """Bring the database to this version's schema (serve does so by itself)."""
     config = configured(data, database_url)
+    check(config)
     if config.database_url is None:
         prepare_folder(config.data)
     with connect(config.target) as db:

@@ -95,12 +95,14 @@ def first_start(tx: Tx, secret: bytes) -> str | None:
 
 
 def context_of(tx: Tx, secret: bytes, email: str | None) -> tuple[Context, str]:
-    """The context of a user by e-mail (None: the first owner) and the user's home workspace. ConfigError if unknown."""
-    where, params = ("email = ?", (email.lower(),)) if email else ("deleted_at IS NULL", ())
-    row = tx.one(f"SELECT id, workspace_id FROM users WHERE {where} ORDER BY n LIMIT 1", params)
+    """A user (e-mail or handle; None: the first owner) as a context, and the home workspace. ConfigError if unknown."""
+    where, params = ("email = ? OR handle = ?", (email.lower(), email.lower())) if email else ("1 = 1", ())
+    row = tx.one(
+        f"SELECT id, workspace_id FROM users WHERE ({where}) AND deleted_at IS NULL ORDER BY n LIMIT 1", params
+    )
     if row is None:
         raise ConfigError(
-            f"There is no user with the e-mail {email}."
+            f"There is no user with the e-mail or handle {email}."
             if email
             else "There are no users yet; run `taskade serve` once."
         )
@@ -230,7 +232,7 @@ def worker() -> Any:
     """The application of one worker process, configured by the environment it inherits."""
     config = Config(database_url=os.environ["TASKADE_DATABASE_URL"],
                     rate_limit=parse_rate(os.environ["TASKADE_RATE_LIMIT"]),
-                    public_url=os.environ.get("TASKADE_PUBLIC_URL") or None)  # fmt: skip
+                    public_url=(os.environ.get("TASKADE_PUBLIC_URL") or "").rstrip("/") or None)  # fmt: skip
     db, secret = open_database(config)
     return Application(config, db, secret)
 

@@ -37,6 +37,15 @@ Invite = Callable[..., Person]
 
 
 @pytest.fixture(scope="session")
+def server(make_server: Callable[..., Server]) -> Iterator[Server]:
+    """The server that the tests of one process share; when they are over, replaying its log has to give its tables."""
+    shared = make_server().start()
+    yield shared
+    with connect(shared.database_url or shared.data / "taskade.db") as db:
+        assert db.read_sync(log.verify, snapshot=True) == []
+
+
+@pytest.fixture(scope="session")
 def invite(server: Server, api: httpx2.Client) -> Iterator[Invite]:
     """Invites somebody: `invite("guest")`, `invite("owner", workspace_id=...)`; they come with a key."""
     clients: list[httpx2.Client] = []

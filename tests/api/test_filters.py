@@ -4,12 +4,13 @@ Why by name: a filter is right when it finds these and leaves those out; every l
 """
 
 import json
+from typing import Any
 
 import pytest
 
 from tests.api.asking import codes, create, listed, names, places, problem
 
-TASKS = {
+TASKS: dict[str, Any] = {
     "plain": {},
     "high": {"priority": "high", "estimate": 3},
     "urgent": {"priority": "urgent", "status": "in_progress", "estimate": 10},
@@ -169,7 +170,7 @@ def test_what_a_filter_finds(found, params, wanted):
     assert found(**params) == wanted
 
 
-DOCUMENTS = [
+DOCUMENTS: list[tuple[dict[str, Any], list[str]]] = [
     ({"priority": {"$in": ["high", "urgent"]}}, ["high", "urgent"]),
     ({"priority": ["high", "urgent"]}, ["high", "urgent"]),
     ({"priority": {"$in": []}}, []),
@@ -239,8 +240,8 @@ def test_filters_follow_changes(api, a_project, a_task):
     api.patch(f"/v1/tasks/{a_task['id']}", json=change)
     conditions = {"labels": "new", "custom_fields.size[$gt]": "2", "due_after": "2029-01-01", "priority": "high"}
     assert names(api, "tasks", **question, **conditions) == ["A task"]
-    change = {"labels": [], "custom_fields": {"size": None}, "due_date": None, "priority": "low"}
-    api.patch(f"/v1/tasks/{a_task['id']}", json=change)
+    taken_back = {"labels": [], "custom_fields": {"size": None}, "due_date": None, "priority": "low"}
+    api.patch(f"/v1/tasks/{a_task['id']}", json=taken_back)
     for name, value in conditions.items():
         assert names(api, "tasks", **question, **{name: value}) == [], name
 

@@ -221,9 +221,9 @@ def test_null_clears(api, a_project, me):
     cleared = dict.fromkeys(
         ("description", "assignee", "labels", "start_date", "due_date", "estimate", "custom_fields")
     )
-    empty = {"labels": [], "custom_fields": {}}
     changed = change(api, full, **cleared)
-    assert {name: changed[name] for name in cleared} == cleared | empty
+    assert (changed["labels"], changed["custom_fields"]) == ([], {})
+    assert {changed[name] for name in cleared if name not in ("labels", "custom_fields")} == {None}
 
 
 def test_what_was_read_can_be_sent_back(api, a_project, me, expect_events):
@@ -484,6 +484,17 @@ def test_a_task_comes_back_only_when_its_place_is_there(api, a_project, a_task):
     for task in (a_task, below):
         assert api.post(f"/v1/tasks/{task['id']}/restore").status_code == 200
     assert names(api, "tasks", project_id=a_project["id"]) == ["A task", "Below"]
+
+
+def test_a_task_comes_back_to_where_its_parent_is_now(api, a_task):
+    below = create(api, "tasks", name="Below", parent_id=a_task["id"])
+    deeper = create(api, "tasks", name="Deeper", parent_id=below["id"])
+    api.delete(f"/v1/tasks/{below['id']}")
+    there = create(api, "projects", name="There")["id"]
+    act(api, a_task, "move", project_id=there)
+    back = act(api, below, "restore")
+    assert (back["project_id"], back["parent_id"]) == (there, a_task["id"])
+    assert (read(api, deeper)["project_id"], read(api, deeper)["parent_id"]) == (there, below["id"])
 
 
 def test_nothing_new_refers_to_what_is_in_the_trash(api, a_project, a_task):

@@ -1,11 +1,13 @@
 """Templates: blueprints from which a project comes with its workflow and its tasks, in one transaction."""
 
+from typing import Any
+
 import pytest
 from taskade_server.kit import time
 
 from tests.api.asking import codes, create, listed, names, places, problem
 
-BLUEPRINT = {
+BLUEPRINT: dict[str, Any] = {
     "name": "Customer onboarding",
     "description": "From contract to daily use",
     "project": {

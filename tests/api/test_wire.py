@@ -308,7 +308,7 @@ def test_browsers_may_call_from_anywhere(server, api):
     assert preflight.headers["access-control-allow-origin"] == "*"
     assert "PATCH" in preflight.headers["access-control-allow-methods"].split(", ")
     allowed = preflight.headers["access-control-allow-headers"].lower().split(", ")
-    assert {"authorization", "content-type", "if-match", "if-none-match", "idempotency-key"} <= set(allowed)
+    assert {"authorization", "content-type", "if-match", "if-none-match"} <= set(allowed)
     assert int(preflight.headers["access-control-max-age"]) > 0
     assert "access-control-allow-credentials" not in preflight.headers, "there are no cookies"
     for response in (api.get("/v1/tasks", headers=origin), problem(refused, 401) and refused):

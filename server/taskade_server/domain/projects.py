@@ -193,6 +193,11 @@ def update(tx: Tx, context: Context, project_id: str, body: Any) -> str:
     if "statuses" in values and not issues:
         issues += _check_removed_statuses(tx, project_id, before, after)
     edit.fail(issues)
+    hides = after["visibility"] == "private" != before["visibility"]
+    grant = access.require_workspace(context.principal, row.workspace_id, "guest", "change the project")
+    if hides and project_id not in grant.project_roles and grant.role == "member":
+        # Who makes a project private means to stay in it.
+        identity.add_member(tx, context, row.workspace_id, project_id, context.principal.user_id, "editor")
     return edit.update(tx, context, PROJECT, row, before, after)
 
 

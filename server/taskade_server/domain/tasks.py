@@ -174,7 +174,8 @@ def _create_all(desk: _Desk, bodies: Sequence[Any], places: Sequence[str]) -> li
     for body, place in zip(bodies, places, strict=True):
         checker = Checker(place)
         values = checker.body(TASK, body, creating=True)
-        if not checker.issues:
+        # Faults of form and faults of reference are reported together: the members that are well-formed are looked up.
+        if values:
             _prepare(desk, checker, values, fresh)
         issues += checker.issues
         if not checker.issues:
@@ -387,8 +388,9 @@ def update(tx: Tx, context: Context, task_id: str, body: Any) -> str:
     row, before = edit.load(tx, context, TASK, task_id)
     desk = _Desk(tx, context)
     desk.project(before["project_id"])
-    values = edit.fields(TASK, body, current=before)
-    return _write(desk, [(row, before, {**before, **values}, "")])[0]
+    checker = Checker()
+    values = checker.body(TASK, body, creating=False, current=before)
+    return _write(desk, [(row, before, {**before, **values}, "")], checker.issues)[0]
 
 
 def set_status(tx: Tx, context: Context, task_id: str, category: str) -> str:
@@ -458,21 +460,27 @@ def _position(tx: Tx, anchor: dict[str, Any], before: bool, moved: str) -> str:
 _Edit = tuple[query.Row, dict[str, Any], dict[str, Any], str]
 
 
-def _write(desk: _Desk, edits: Sequence[_Edit]) -> list[str]:
-    """Check and write changed tasks; returns the documents in order, unchanged ones too."""
-    issues: list[Issue] = []
+def _write(desk: _Desk, edits: Sequence[_Edit], faults: Sequence[Issue] = ()) -> list[str]:
+    """Check and write changed tasks, unless `faults` were found before; returns all documents in order."""
+    issues = list(faults)
     changes: list[Change] = []
     followers: list[dict[str, Any]] = []
-    for row, before, after, place in edits:
+    for _, before, after, _ in edits:
         after["project_id"] = after["project_id"] or before["project_id"]
         after["position"] = after["position"] or ordering.initial(before["id"])
+    carried = _carried(desk, edits)
+    for row, before, after, place in edits:
         if after != before:
             checker = Checker(place)
             project = _settle(desk, checker, after, before)
-            if project is not None and not checker.issues:
-                changes += _change(desk, project, row, before, after, followers)
+            if project is not None and not checker.issues and not issues:
+                changes += _change(desk, project, row, before, after, followers, carried)
             issues += checker.issues
     edit.fail(issues)
+    chosen = {before["id"] for _, before, _, _ in edits}
+    for task_id, (row, before, project_id) in carried.items():
+        if task_id not in chosen:
+            changes += _carry(desk, row, before, desk.project(project_id) or {})
     log.apply(desk.tx, desk.context.actor, changes)
     if followers:
         log.apply(
@@ -484,7 +492,7 @@ def _write(desk: _Desk, edits: Sequence[_Edit]) -> list[str]:
 
 def _change(
     desk: _Desk, project: dict[str, Any], row: query.Row, before: dict[str, Any], after: dict[str, Any],
-    followers: list[dict[str, Any]],
+    followers: list[dict[str, Any]], carried: Mapping[str, Any],
 ) -> list[Change]:  # fmt: skip
     if after["workspace_id"] != project["workspace_id"]:
         raise Invalid("A task cannot move to another workspace.", errors=[
@@ -500,25 +508,39 @@ def _change(
         after["completed_at"] = None
     if after == before:
         return []
-    moved = []
-    if after["project_id"] != before["project_id"]:
-        if after["parent_id"] is not None and after["parent_id"] == before["parent_id"]:
-            after["parent_id"] = None
-        moved = _move_subtasks(desk, before, project)
-    return [Change(TASK, "updated", after, before, row.n, _events(before, after)), *moved]
+    if after["project_id"] == before["project_id"]:
+        return [Change(TASK, "updated", after, before, row.n, _events(before, after))]
+    parent = desk.task(after["parent_id"]) if after["parent_id"] and before["id"] not in carried else None
+    if parent is not None and parent["project_id"] != after["project_id"]:
+        after["parent_id"] = None
+    own = Change(TASK, "updated", after, before, row.n, _events(before, after))
+    return [own, *_moved_comments(desk, before["id"], project)]
 
 
-def _move_subtasks(desk: _Desk, task: dict[str, Any], project: dict[str, Any]) -> list[Change]:
-    changes = []
-    for row, before in _subtree(desk.tx, task["id"]):
-        after = {**before, "project_id": project["id"]}
-        if projects.status_category(project, after["status"]) is None:
-            after["status"] = projects.first_status(project, "done" if before["completed_at"] else "todo")
-        changes.append(Change(TASK, "updated", after, before, row.n, ["task.moved"]))
-        comments = desk.tx.all("SELECT n, doc FROM comments WHERE task_id = ?", (before["id"],))
-        changes += [_moved_comment(n, text, project) for n, text in comments]
-    comments = desk.tx.all("SELECT n, doc FROM comments WHERE task_id = ?", (task["id"],))
-    return changes + [_moved_comment(n, text, project) for n, text in comments]
+_Carried = dict[str, tuple[query.Row, dict[str, Any], str]]
+
+
+def _carried(desk: _Desk, edits: Sequence[_Edit]) -> _Carried:
+    """What lies below tasks that change their project: it goes along."""
+    found: _Carried = {}
+    for _, before, after, _ in edits:
+        if after["project_id"] != before["project_id"]:
+            below = _subtree(desk.tx, before["id"])
+            found |= {doc["id"]: (row, doc, after["project_id"]) for row, doc in below}
+    return found
+
+
+def _carry(desk: _Desk, row: query.Row, before: dict[str, Any], project: dict[str, Any]) -> list[Change]:
+    after = {**before, "project_id": project["id"]}
+    if projects.status_category(project, after["status"]) is None:
+        after["status"] = projects.first_status(project, "done" if before["completed_at"] else "todo")
+    own = Change(TASK, "updated", after, before, row.n, ["task.moved"])
+    return [own, *_moved_comments(desk, before["id"], project)]
+
+
+def _moved_comments(desk: _Desk, task_id: str, project: dict[str, Any]) -> list[Change]:
+    found = desk.tx.all("SELECT n, doc FROM comments WHERE task_id = ? ORDER BY n", (task_id,))
+    return [_moved_comment(n, text, project) for n, text in found]
 
 
 def _moved_comment(n: int, text: str, project: dict[str, Any]) -> Change:
@@ -703,13 +725,21 @@ def delete(tx: Tx, context: Context, task_id: str) -> None:
 
 
 def restore(tx: Tx, context: Context, task_id: str) -> str:
-    """Bring a task back with what went to the trash with it; its project has to be live."""
+    """Bring a task back with what went to the trash with it; its project and its parent have to be live."""
     _, doc = edit.load(tx, context, TASK, task_id, deleted=True)
-    if _Desk(tx, context).project(doc["project_id"]) is None:
+    desk = _Desk(tx, context)
+    parent = desk.task(doc["parent_id"]) if doc["parent_id"] else None
+    if desk.project(parent["project_id"] if parent else doc["project_id"]) is None:
         raise Clash("The task's project is in the trash; restore the project first.")
-    if doc["parent_id"] and query.get(tx, context.principal, TASK, doc["parent_id"]) is None:
+    if doc["parent_id"] and parent is None:
         raise Clash("The task's parent is in the trash; restore the parent first.")
-    return edit.untrash(tx, context, TASK, task_id, ("task", "comment"))
+    rendered = edit.untrash(tx, context, TASK, task_id, ("task", "comment"))
+    row = query.get(tx, context.principal, TASK, task_id)
+    if parent is None or row is None or parent["project_id"] == doc["project_id"]:
+        return rendered
+    # The parent has moved meanwhile.
+    before = json.decode(row.document)
+    return _write(desk, [(row, before, {**before, "project_id": parent["project_id"]}, "")])[0]
 
 
 def _trash_tree(tx: Tx, context: Context, row: query.Row, doc: dict[str, Any]) -> list[dict[str, Any]]:

@@ -330,6 +330,9 @@ class Parser:
         if not isinstance(operand, str):
             self._fault(tokens, "wrong_type", "Must be a date, a time or a relative value such as today or -7d.")
             return EVERYTHING
+        if not self.typed and " " in operand[10:]:
+            # So does the sign of an offset: 2024-01-31T10:00:00 01:00.
+            operand = operand.replace(" ", "+") if operand[10:11] in "Tt" else operand
         try:
             relative = time.relative_ms(operand, self.now)
             # An unencoded "+" in a URL arrives as a space.

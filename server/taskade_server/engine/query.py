@@ -137,7 +137,10 @@ def resolve(tx: Tx, principal: Principal, target: str, reference: str, *, within
     else:
         return None
     rule = access.visible(principal, resource, tx.dialect, within=None if within is None else [within])
-    found = tx.one(f"SELECT t.id FROM {resource.table} t WHERE ({condition}) AND {rule.sql}", (*params, *rule.params))
+    # A filter may name somebody who is in the trash, a new reference may not.
+    live = " AND t.deleted_at IS NULL" if within is not None and resource.trash else ""
+    statement = f"SELECT t.id FROM {resource.table} t WHERE ({condition}) AND {rule.sql}{live}"
+    found = tx.one(statement, (*params, *rule.params))
     return str(found[0]) if found else None
 
 

@@ -188,6 +188,20 @@ def acting(resource: Resource, verb: Verb) -> Handler:
     return handle
 
 
+def restoring(resource: Resource, verb: Verb) -> Handler:
+    """POST /{resource}/{id}/restore; what is not in the trash stays as it is."""
+    act = acting(resource, verb)
+
+    def handle(call: Call, tx: Tx) -> Reply:
+        live = query.get(tx, call.principal, resource, call.path[0])
+        if live is not None:
+            _no_body(call)
+            return one(call, tx, resource, live.document)
+        return act(call, tx)
+
+    return handle
+
+
 def deleting(verb: Callable[[Tx, Context, str], None]) -> Handler:
     """DELETE /{resource}/{id}."""
 
@@ -267,6 +281,7 @@ def removing_member(verb: Callable[[Tx, Context, str, str], None]) -> Handler:
 
     def handle(call: Call, tx: Tx) -> Reply:
         call.no_parameters()
+        _no_body(call)
         verb(tx, call.context(), call.path[0], call.path[1])
         return Reply(204)
 
@@ -284,6 +299,7 @@ def create_tasks(call: Call, tx: Tx) -> Reply:
 
 def update_tasks(call: Call, tx: Tx) -> Reply:
     """PATCH /tasks/bulk."""
+    _no_version(call)
     call.no_parameters()
     chosen, condition, patch = tasks.selection(_body(call), wants_set=True)
     documents = tasks.update_bulk(tx, call.context(), _chosen(call, tx, chosen, condition), patch)
@@ -292,10 +308,17 @@ def update_tasks(call: Call, tx: Tx) -> Reply:
 
 def delete_tasks(call: Call, tx: Tx) -> Reply:
     """DELETE /tasks/bulk."""
+    _no_version(call)
     call.no_parameters()
     chosen, condition, _ = tasks.selection(_body(call), wants_set=False)
     documents = tasks.delete_bulk(tx, call.context(), _chosen(call, tx, chosen, condition))
     return Reply(200, json.array(documents))
+
+
+def _no_version(call: Call) -> None:
+    if call.if_match is not None:
+        detail = "If-Match names the version of one task and says nothing about many; leave it out."
+        raise Malformed(detail, errors=[Issue("not_allowed", detail, parameter="If-Match")])
 
 
 def _chosen(call: Call, tx: Tx, chosen: list[str] | None, condition: Any) -> list[str]:

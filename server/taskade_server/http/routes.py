@@ -135,7 +135,7 @@ def _writes(resource: Resource) -> Iterator[Route]:
                 status=204, heavy=name == "projects")  # fmt: skip
     if resource.trash:
         yield Route("POST", f"{path}/{{id}}/restore", f"{name}.restore", scope,
-                    do.acting(resource, do.restore_by_name[name]), resource, f"Bring {one} back from the trash",
+                    do.restoring(resource, do.restore_by_name[name]), resource, f"Bring {one} back from the trash",
                     writes=True, body="empty", heavy=name == "projects")  # fmt: skip
 
 

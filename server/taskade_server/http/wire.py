@@ -275,7 +275,7 @@ def preflight(methods: list[str]) -> Headers:
         (b"access-control-allow-methods", allow),
         (
             b"access-control-allow-headers",
-            b"Authorization, Content-Type, If-Match, If-None-Match, Idempotency-Key, Prefer",
+            b"Authorization, Content-Type, If-Match, If-None-Match",
         ),
         (b"access-control-max-age", b"86400"),
     ]

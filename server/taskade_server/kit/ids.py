@@ -4,6 +4,7 @@ Why UUIDv7: ids of one process sort in the order of creation, so they are kind t
 client that works offline can make its own.
 """
 
+import os
 import random
 import re
 import threading
@@ -17,6 +18,8 @@ _PAIRS: Final = [a + b for a in ALPHABET for b in ALPHABET]
 _RULE: Final = re.compile(PATTERN_26)
 
 _random = random.Random()
+# A forked process must not go on with its parent's numbers.
+os.register_at_fork(after_in_child=_random.seed)
 _lock = threading.Lock()
 _last_ms = 0
 _counter = 0

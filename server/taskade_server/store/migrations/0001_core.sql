@@ -178,7 +178,7 @@ CREATE TABLE project_values (
 WITHOUT ROWID
 -- end
 ;
-CREATE INDEX project_values_by_row ON project_values (n, field);
+CREATE INDEX project_values_by_row ON project_values (n, field, number);
 CREATE INDEX project_values_by_number ON project_values (workspace_id, field, number, n) WHERE number IS NOT NULL;
 
 CREATE INDEX projects_by_workspace_id ON projects (workspace_id, n) WHERE deleted_at IS NULL;
@@ -257,15 +257,15 @@ CREATE TABLE task_values (
 WITHOUT ROWID
 -- end
 ;
-CREATE INDEX task_values_by_row ON task_values (n, field);
+CREATE INDEX task_values_by_row ON task_values (n, field, number);
 CREATE INDEX task_values_by_number ON task_values (workspace_id, field, number, n) WHERE number IS NOT NULL;
 
 CREATE INDEX tasks_by_workspace_id ON tasks (workspace_id, n) WHERE deleted_at IS NULL;
 CREATE INDEX tasks_by_workspace_id_created_at ON tasks (workspace_id, created_at, n) WHERE deleted_at IS NULL;
 CREATE INDEX tasks_by_workspace_id_updated_at ON tasks (workspace_id, updated_at, n) WHERE deleted_at IS NULL;
-CREATE INDEX tasks_by_workspace_id_due_date ON tasks (workspace_id, due_date, n) WHERE deleted_at IS NULL;
+CREATE INDEX tasks_by_workspace_id_due_date ON tasks (workspace_id, due_date, n, priority, status) WHERE deleted_at IS NULL;
 CREATE INDEX tasks_by_project_id ON tasks (project_id, n) WHERE deleted_at IS NULL;
-CREATE INDEX tasks_by_project_id_due_date ON tasks (project_id, due_date, n) WHERE deleted_at IS NULL;
+CREATE INDEX tasks_by_project_id_due_date ON tasks (project_id, due_date, n, status) WHERE deleted_at IS NULL;
 CREATE INDEX tasks_by_workspace_id_assignee_due_date ON tasks (workspace_id, assignee, due_date, n) WHERE deleted_at IS NULL AND assignee IS NOT NULL;
 CREATE INDEX tasks_by_workspace_id_completed_at ON tasks (workspace_id, completed_at, n) WHERE deleted_at IS NULL AND completed_at IS NOT NULL;
 CREATE INDEX tasks_by_parent_id ON tasks (parent_id, n) WHERE deleted_at IS NULL AND parent_id IS NOT NULL;
