@@ -160,8 +160,9 @@ class Application:
         for resource in (tasks.COMMENT, tasks.TASK, projects.PROJECT, projects.TEMPLATE):
             removed = 500
             while removed == 500:
-                removed = await self.db.write(partial(edit.purge, actor=Actor(None), resource=resource,
-                before_ms=before))
+                removed = await self.db.write(
+                    partial(edit.purge, actor=Actor(None), resource=resource, before_ms=before)
+                )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI: requests go to the pipeline, the lifespan is ours."""

@@ -240,7 +240,7 @@ def test_filters_follow_changes(api, a_project, a_task):
     api.patch(f"/v1/tasks/{a_task['id']}", json=change)
     conditions = {"labels": "new", "custom_fields.size[$gt]": "2", "due_after": "2029-01-01", "priority": "high"}
     assert names(api, "tasks", **question, **conditions) == ["A task"]
-    taken_back = {"labels": [], "custom_fields": {"size": None}, "due_date": None, "priority": "low"}
+    taken_back: dict[str, Any] = {"labels": [], "custom_fields": {"size": None}, "due_date": None, "priority": "low"}
     api.patch(f"/v1/tasks/{a_task['id']}", json=taken_back)
     for name, value in conditions.items():
         assert names(api, "tasks", **question, **{name: value}) == [], name

@@ -93,13 +93,9 @@ def test_our_modules_are_imported_at_the_top(trees):
         f"{module}:{inner.lineno}"
         for module, node in nodes(trees, *FUNCTIONS)
         for inner in ast.walk(node)
-        if (
-            isinstance(inner, ast.Import)
-            and any(alias.name.startswith("taskade_server") for alias in inner.names)
-        )
+        if (isinstance(inner, ast.Import) and any(alias.name.startswith("taskade_server") for alias in inner.names))
         or (
-            isinstance(inner, ast.ImportFrom)
-            and (inner.level > 0 or (inner.module or "").startswith("taskade_server"))
+            isinstance(inner, ast.ImportFrom) and (inner.level > 0 or (inner.module or "").startswith("taskade_server"))
         )
     ]
     assert wrong == []
@@ -135,11 +131,7 @@ def test_the_write_rule_recognises_writes():
 def test_the_package_declares_what_the_lock_files_install():
     """Two lists of the same names: one for who installs the package, one for the versions we test."""
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    wanted = [
-        line
-        for line in (ROOT / "requirements" / "base.in").read_text().split("\n")
-        if line and line[0] != "#"
-    ]
+    wanted = [line for line in (ROOT / "requirements" / "base.in").read_text().split("\n") if line and line[0] != "#"]
     assert sorted(re.sub(r"[<>=!~].*", "", item) for item in declared) == sorted(wanted)
 
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from taskade_server.http.routes import all_routes
+
 from tests.support.server import Server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,7 +22,15 @@ def test_generated_requests(tmp_path):
     server = Server(tmp_path / "data").start()
     try:
         report, statuses = tmp_path / "report.json", tmp_path / "statuses.json"
-        command = [sys.executable, "-m", "schemathesis.cli", "run", str(ROOT / "openapi.json"), "--url", f"{server.url}/v1"]
+        command = [
+            sys.executable,
+            "-m",
+            "schemathesis.cli",
+            "run",
+            str(ROOT / "openapi.json"),
+            "--url",
+            f"{server.url}/v1",
+        ]
         done = subprocess.run(
             [*command, *SHORT, "--report-json-path", str(report)],
             cwd=ROOT,

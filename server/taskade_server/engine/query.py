@@ -706,9 +706,7 @@ def _driven(query: Query, rule: Visible, driver: Node | str, *, ordered: bool) -
         )
     assert isinstance(driver, Leaf)
     if driver.side is None:
-        return _Plan(
-            f"{table} t", [], [driver], ordered, scoped=driver.op in ("eq", "in") and driver.member.narrow
-        )
+        return _Plan(f"{table} t", [], [driver], ordered, scoped=driver.op in ("eq", "in") and driver.member.narrow)
     sql = _Sql(resource, "sqlite")
     condition = sql.side_condition(driver)
     distinct = "" if driver.op == "eq" else "DISTINCT "

@@ -59,7 +59,12 @@ class Call:
     )  # fmt: skip
 
     def __init__(
-        self, principal: Principal, secret: bytes, request_id: str, path: list[str], query_string: str = "",
+        self,
+        principal: Principal,
+        secret: bytes,
+        request_id: str,
+        path: list[str],
+        query_string: str = "",
         body: Any = None,
     ) -> None:
         self.principal = principal
