@@ -341,8 +341,12 @@ def _implied_sort(where: Node) -> list[SortKey]:
     """Without `sort`, a list bounded in time comes in the order of that time, any other in that of creation.
 
     "Completed since Monday" is about the last rows that were created; walking from the first would read them all.
+    Within one project there are few enough for the order of creation.
     """
-    for part in _conjuncts(where):
+    parts = _conjuncts(where)
+    if any(_is_scope(part) for part in parts):
+        return []
+    for part in parts:
         if isinstance(part, Leaf) and part.op in _RANGES and part.member.indexed == part.member.name:
             return [SortKey(f"t.{part.member.name}", (), False, part.member.nullable, part.member.name)]
     return []
