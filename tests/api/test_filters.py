@@ -277,6 +277,8 @@ REFUSED = [
     ({"custom_fields[$exists]": "true"}, "custom_fields[$exists]", "malformed_parameter", "custom_fields.key"),
     ({"custom_fields.": "x"}, "custom_fields.", "malformed_parameter", "custom_fields.key"),
     ({"$or": "x"}, "$or", "wrong_type", "list"),
+    ({"sort": "custom_fields."}, "sort", "unknown_sort", "custom_fields.<key>"),
+    ({"sort": "custom_fields.$size"}, "sort", "unknown_sort", "custom_fields.<key>"),
     ({"due_date": "[object Object]"}, "due_date", "malformed_parameter", "qs"),
     ({"due_date[": "x"}, "due_date[", "malformed_parameter", "balanced"),
     ({"due_date]": "x"}, "due_date]", "malformed_parameter", "balanced"),
@@ -324,6 +326,13 @@ def test_a_document_names_the_place_by_a_pointer(api, world):
 def test_there_are_limits(api, world, document, code):
     refused = problem(api.post("/v1/tasks/query", json={"filter": document}), 400)
     assert codes(refused) == [code]
+
+
+def test_many_long_lists_of_values(api, world):
+    """More values than a statement of SQLite can have parameters."""
+    lists = [{"name": {"$in": [f"{place} {number}" for number in range(999)] + ["mine"]}} for place in range(60)]
+    document = {"$and": [{"project_id": world["project"]}, *lists]}
+    assert [task["name"] for task in api.post("/v1/tasks/query", json={"filter": document}).json()] == ["mine"]
 
 
 def test_just_within_the_limits(api, world):

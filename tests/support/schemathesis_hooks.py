@@ -193,6 +193,8 @@ def _repair_filter(resource: Resource, document: dict[str, Any], depth: int = 1)
 
 
 def _repair_condition(member: Field, value: Any) -> Any:
+    if member.kind in ("day", "time"):
+        return _with_few_dates(value)
     if member.kind not in ("ref", "refs", "user"):
         return value
     if isinstance(value, dict):
@@ -200,6 +202,13 @@ def _repair_condition(member: Field, value: Any) -> Any:
     if isinstance(value, list):
         return [_repair_condition(member, item) for item in value]
     return value if value is None else _real(member)
+
+
+def _with_few_dates(value: Any) -> Any:
+    """Each date of a list is a condition of its own, of which a filter may have only so many."""
+    if isinstance(value, dict):
+        return {name: _with_few_dates(inner) for name, inner in value.items()}
+    return value[:3] if isinstance(value, list) else value
 
 
 def _repair_body(method: str, path: str, resource: Resource, body: dict[str, Any]) -> dict[str, Any]:

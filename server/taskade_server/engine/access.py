@@ -6,15 +6,17 @@ computed anew for each request. An object that may not be read does not exist (4
 changed answers 403.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from taskade_server.engine.model import Resource
+from taskade_server.kit import json
 from taskade_server.kit.errors import Forbidden, Invalid, Issue, NotFound
 
 WORKSPACE_ROLES: Final = ("guest", "member", "admin", "owner")
 PROJECT_ROLES: Final = ("viewer", "commenter", "editor")
+MANY: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +129,17 @@ def _project_limits(resource: Resource, grant: Grant, dialect: str) -> tuple[str
 def _in_list(column: str, values: list[str], dialect: str) -> tuple[str, list[Any]]:
     if not values:
         return "1 = 0", []
+    sql, params = among(column, values, dialect)
+    return f"({sql})", params
+
+
+def among(column: str, values: Sequence[Any], dialect: str) -> tuple[str, list[Any]]:
+    """The condition that a column has one of some values. Many go as one parameter: SQLite takes 32,766 of them."""
     if dialect == "postgresql":
-        return f"({column} = ANY(?))", [values]
-    return f"({column} IN ({', '.join('?' * len(values))}))", list(values)
+        return f"{column} = ANY(?)", [list(values)]
+    if len(values) > MANY:
+        return f"{column} IN (SELECT value FROM json_each(?))", [json.encode(list(values))]
+    return f"{column} IN ({', '.join('?' * len(values))})", list(values)
 
 
 def sees(principal: Principal, resource: Resource, workspace_id: str, project_id: str | None, object_id: str) -> bool:

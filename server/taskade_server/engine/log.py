@@ -8,6 +8,7 @@ workspace's counter row is updated last in the transaction and stays locked unti
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from taskade_server.engine.model import REGISTRY, Field, Resource
@@ -200,6 +201,7 @@ def _insert(tx: Tx, resource: Resource, group: list[tuple[Change, str]]) -> None
         side += [(workspace_id, name, value, number, n) for name, value, number in resource.side_rows(change.doc)]
     _write_many(tx, _insert_sql(resource.name, tx.dialect), rows)
     if side:
+        side.sort(key=itemgetter(1, 2))  # neighbours in the index are written together
         _write_many(tx, _side_sql(resource.side_table), side)
     if searchable and tx.dialect == "sqlite":
         tx.defer(f"INSERT INTO {resource.table}_fts (rowid, words) VALUES (?, ?)", searchable)

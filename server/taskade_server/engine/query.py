@@ -6,6 +6,7 @@ a rare condition drives the query, otherwise the sort order's index is walked un
 """
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -14,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from taskade_server.engine import access, filters
 from taskade_server.engine.access import Principal, Visible
 from taskade_server.engine.filters import And, Leaf, Node, Not, Or
-from taskade_server.engine.model import REGISTRY, Relation, Resource
+from taskade_server.engine.model import CUSTOM_KEY, REGISTRY, Relation, Resource
 from taskade_server.kit import ids, json, signing, text, time
 from taskade_server.kit.errors import InvalidQuery, Issue, did_you_mean
 from taskade_server.store.database import Tx
@@ -169,6 +170,8 @@ class _Options:
         if not all(isinstance(entry, str) for entry in entries):
             self.fault(name, "wrong_type", f"{name} takes names, separated by commas or as a list.")
             return []
+        if self.typed:
+            return [word for entry in entries for word in entry.split(",")]
         return [word.strip() for entry in entries for word in entry.split(",") if word.strip()]
 
 
@@ -309,7 +312,8 @@ def _parse_sort(resource: Resource, options: _Options, names: list[str]) -> list
         bare = name[1:] if name[:1] in "-+" else name
         descending = name.startswith("-")
         member = resource.fields.get(bare)
-        if bare.startswith("custom_fields.") and "custom_fields" in resource.fields:
+        custom = bare.startswith("custom_fields.") and "custom_fields" in resource.fields
+        if custom and re.fullmatch(CUSTOM_KEY, bare[len("custom_fields.") :]):
             inner = f"SELECT MIN({{}}) FROM {resource.side_table} v WHERE v.n = t.n AND v.field = ?"
             side = bare[len("custom_fields") :]
             keys.append(SortKey(f"({inner.format('v.number')})", (side,), descending, True, bare))
@@ -526,11 +530,9 @@ class _Sql:
         if op == "in":
             if not leaf.values:
                 return "1 = 0"
-            if self.postgresql:
-                self.params.append(list(leaf.values))
-                return f"{column} = ANY(?)"
-            self.params += leaf.values
-            return f"{column} IN ({', '.join('?' * len(leaf.values))})"
+            sql, params = access.among(column, leaf.values, "postgresql" if self.postgresql else "sqlite")
+            self.params += params
+            return sql
         if op == "prefix" and not self.postgresql:
             self.params += [len(leaf.values[0]), leaf.values[0]]
             return f"substr({column}, 1, ?) = ?"
@@ -975,8 +977,7 @@ def _fetch(tx: Tx, principal: Principal, target: str, wanted: list[str], deeper:
         return {}
     resource = REGISTRY[target]
     rule = access.visible(principal, resource, tx.dialect)
-    among = "t.id = ANY(?)" if tx.dialect == "postgresql" else f"t.id IN ({', '.join('?' * len(wanted))})"
-    among_params: list[Any] = [wanted] if tx.dialect == "postgresql" else wanted
+    among, among_params = access.among("t.id", wanted, tx.dialect)
     live = " AND t.deleted_at IS NULL" if resource.trash and target != "user" else ""
     # The ids are the way in; "+" keeps SQLite from walking the workspace instead.
     predicate = rule.sql if tx.dialect == "postgresql" else rule.sql.replace("t.workspace_id", "+t.workspace_id", 1)
@@ -1009,7 +1010,7 @@ def _include_rows(
     resource = REGISTRY[relation.target]
     owners = [_member_text(document, "id") or "" for document in documents]
     rule = access.visible(principal, resource, tx.dialect)
-    marks = ", ".join("?" * len(owners)) or "NULL"
+    among, among_params = access.among(f"t.{relation.source}", owners, tx.dialect) if owners else ("1 = 0", [])
     live = " AND t.deleted_at IS NULL" if resource.trash else ""
     if resource.visibility == "member" and relation.source == "workspace_id":
         live += " AND t.project_id IS NULL"
@@ -1017,12 +1018,12 @@ def _include_rows(
     inner = (
         f"SELECT t.{relation.source} AS owner, t.doc AS doc,"
         f" ROW_NUMBER() OVER (PARTITION BY t.{relation.source} ORDER BY t.n) AS place"
-        f" FROM {resource.table} t WHERE t.{relation.source} IN ({marks}) AND {predicate}{live}"
+        f" FROM {resource.table} t WHERE {among} AND {predicate}{live}"
     )
     rows = tx.all(
         f"SELECT owner, doc FROM ({inner}) AS r WHERE place <= {MAX_INCLUDED_ROWS + 1} ORDER BY owner, place"
         f" LIMIT {MAX_INCLUDED_TOTAL + 1}",
-        (*owners, *rule.params),
+        (*among_params, *rule.params),
     )
     if len(rows) > MAX_INCLUDED_TOTAL:
         detail = f"{relation.name} would add more than {MAX_INCLUDED_TOTAL:,} rows; ask for fewer at once with limit."

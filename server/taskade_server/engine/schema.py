@@ -222,7 +222,7 @@ def _sent_text(member: Field) -> Schema:
     if member.pattern:
         schema["pattern"] = f"^({member.pattern})$" if "|" in member.pattern else f"^{member.pattern}$"
     elif member.min_length:
-        schema["pattern"] = f"[^{SPACE}]"
+        schema["pattern"] = rf"^[\s\S]*[^{SPACE}][\s\S]*$"
     return schema
 
 

@@ -67,7 +67,7 @@ WRITER_PRAGMAS = "PRAGMA cache_size = -32000; PRAGMA journal_size_limit = 671088
 # Memory-mapping would save 2 us on a random row outside the cache, but lets the resident size grow with the file. The
 # reader threads, as the writer, may spill to temporary files: no statement can exhaust memory.
 READER_PRAGMAS = "PRAGMA query_only = ON"
-INLINE_PRAGMAS = f"{READER_PRAGMAS}; PRAGMA cache_size = -32000; PRAGMA temp_store = MEMORY"
+INLINE_PRAGMAS = f"{READER_PRAGMAS}; PRAGMA cache_size = -64000; PRAGMA temp_store = MEMORY"
 THREAD_PRAGMAS = f"{READER_PRAGMAS}; PRAGMA cache_size = -8000"
 
 _UNIQUE = {apsw.SQLITE_CONSTRAINT_UNIQUE, apsw.SQLITE_CONSTRAINT_PRIMARYKEY, apsw.SQLITE_CONSTRAINT_ROWID}
