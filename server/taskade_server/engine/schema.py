@@ -365,7 +365,7 @@ def _condition(member: Field) -> Schema:
     operators["$exists"] = {"type": "boolean", "description": "true: has a value; false: has none."}
     return {
         "description": "A value, a list of values (any of them) or an object of operators.",
-        "anyOf": [*many["anyOf"], closed(operators)],
+        "anyOf": [*many["anyOf"], closed(operators, minProperties=1)],
     }
 
 
