@@ -109,6 +109,17 @@ def test_an_admin_elsewhere_has_no_say_about_people_who_only_visit(api, invite, 
     problem(admin.client.delete(path), 403)
 
 
+def test_an_admin_has_no_say_about_an_owner(api, invite):
+    workspace = create(api, "workspaces", name="Theirs")["id"]
+    admin, owner = invite("admin", workspace_id=workspace), invite("owner", workspace_id=workspace)
+    path = f"/v1/users/{owner.id}"
+    problem(admin.client.patch(path, json={"email": an_email()}), 403)
+    problem(admin.client.delete(path), 403)
+    assert owner.client.patch(f"/v1/users/{admin.id}", json={"name": "Renamed"}).status_code == 200
+    assert api.delete(path).status_code == 204, "another owner may"
+    problem(admin.client.post(f"{path}/restore"), 403)
+
+
 def test_with_a_user_their_keys_die_and_come_back(api, invite):
     person = invite("member")
     path = f"/v1/users/{person.id}"
@@ -274,6 +285,7 @@ def test_a_key_of_some_workspaces(api, key_with, home):
     problem(client.get(f"/v1/workspaces/{home}"), 404)
     problem(client.post("/v1/projects", json={"name": "x", "workspace_id": home}), 404)
     assert create(client, "projects", name="x")["workspace_id"] == other, "its default is a workspace it reaches"
+    problem(client.post("/v1/workspaces", json={"name": "Out of its reach"}), 403)
 
 
 def test_a_key_of_some_projects(api, key_with, home, a_task, a_member):

@@ -38,7 +38,7 @@ USER: Final = Resource(
               max_length=63, sortable=True, filled=True),
         Field("kind", "enum", "A person, or a service that acts by API key only.", "person", nullable=False,
               values=("person", "service"), default="person"),
-        Field("avatar_url", "text", "Address of a picture.", "https://example.com/ana.png", max_length=2000, pattern=r"https?://[^\s\x00-\x1f\x7f-\x9f]+",
+        Field("avatar_url", "text", "Address of a picture.", "https://example.com/ana.png", max_length=2000, pattern=r"https?://[A-Za-z0-9._~:@%-]+([/?#][!-~]*)?",
               filterable=False),
     ),
     visibility="shared", alternate_keys=("handle", "email"), search=("name", "email", "handle"), grants=("*",),
@@ -212,7 +212,7 @@ def create_user(tx: Tx, context: Context, body: Any) -> str:
 def update_user(tx: Tx, context: Context, user_id: str, body: Any) -> str:
     """Change a user: oneself, or as an admin of the workspace that invited the user."""
     row, before = edit.load(tx, context, USER, user_id)
-    _require_control(context, before)
+    _require_control(tx, context, before)
     values = edit.fields(USER, body, current=before)
     if values.get("email"):
         values["email"] = text.fold(values["email"])
@@ -225,7 +225,7 @@ def update_user(tx: Tx, context: Context, user_id: str, body: Any) -> str:
 def delete_user(tx: Tx, context: Context, user_id: str) -> None:
     """Move a user to the trash; the keys stop working at once."""
     row, doc = edit.load(tx, context, USER, user_id)
-    _require_control(context, doc)
+    _require_control(tx, context, doc)
     if user_id == context.principal.user_id:
         raise Clash("You cannot delete yourself; ask another admin.")
     edit.trash(tx, context, [(USER, row, doc)], user_id)
@@ -234,15 +234,19 @@ def delete_user(tx: Tx, context: Context, user_id: str) -> None:
 def restore_user(tx: Tx, context: Context, user_id: str) -> str:
     """Bring a user back from the trash."""
     _, doc = edit.load(tx, context, USER, user_id, deleted=True)
-    _require_control(context, doc)
+    _require_control(tx, context, doc)
     return edit.untrash(tx, context, USER, user_id, ())
 
 
-def _require_control(context: Context, user: dict[str, Any]) -> None:
-    if user["id"] != context.principal.user_id:
-        grant = context.principal.grant(user["workspace_id"])
-        if grant is None or grant.only is not None or grant.role not in ("admin", "owner"):
-            raise Forbidden("Only the user, or an admin of the workspace that invited the user, may do that.")
+def _require_control(tx: Tx, context: Context, user: dict[str, Any]) -> None:
+    if user["id"] == context.principal.user_id:
+        return
+    grant = context.principal.grant(user["workspace_id"])
+    if grant is None or grant.only is not None or grant.role not in ("admin", "owner"):
+        raise Forbidden("Only the user, or an admin of the workspace that invited the user, may do that.")
+    found = _membership(tx, user["workspace_id"], None, user["id"])
+    if found is not None and json.decode(found[1])["role"] == "owner" and grant.role != "owner":
+        raise Forbidden("Only an owner may do that to another owner.")
 
 
 def _require_unique(tx: Tx, user_id: str, email: str | None, handle: str | None) -> None:
@@ -430,6 +434,12 @@ def check_key(context: Context, values: dict[str, Any]) -> None:
     edit.fail(issues)
 
 
+def own_key(tx: Tx, context: Context) -> dict[str, Any]:
+    """The key that calls, whose limits hold for whatever it makes; empty when there is none."""
+    row = tx.one("SELECT doc FROM api_keys WHERE id = ?", (context.principal.key_id,))
+    return json.decode(row[0]) if row else {}
+
+
 def _check_limits(tx: Tx, context: Context, values: dict[str, Any]) -> None:
     """Invalid when a key would reach an unknown project, or further than the limits of the key that makes it."""
     issues = [
@@ -437,8 +447,7 @@ def _check_limits(tx: Tx, context: Context, values: dict[str, Any]) -> None:
         for index, name in enumerate(values.get("project_ids") or [])
         if query.resolve(tx, context.principal, "project", name) is None
     ]
-    row = tx.one("SELECT doc FROM api_keys WHERE id = ?", (context.principal.key_id,))
-    own = json.decode(row[0]) if row else {}
+    own = own_key(tx, context)
     for name, within in _LIMITS.items():
         if own.get(name) and name in values and not (values[name] and within(values[name], own[name])):
             limit = ", ".join(own[name]) if isinstance(own[name], list) else own[name]

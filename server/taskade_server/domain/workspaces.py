@@ -38,8 +38,9 @@ WORKSPACE: Final = Resource(
 
 def create(tx: Tx, context: Context, body: Any) -> str:
     """Create a workspace; the caller becomes its owner."""
-    if any(grant.only is not None and grant.role != "guest" for grant in context.principal.grants.values()):
-        raise Forbidden("This key is limited to some projects, so it cannot create a workspace.")
+    key = identity.own_key(tx, context)
+    if key.get("workspace_ids") or key.get("project_ids"):
+        raise Forbidden("This key is limited to some workspaces or projects, so it cannot create a workspace.")
     values = edit.fields(WORKSPACE, body)
     workspace_id = edit.new_id(tx, WORKSPACE, values.get("id"))
     rendered = edit.create(tx, context, WORKSPACE, {**values, "id": workspace_id, "workspace_id": workspace_id})

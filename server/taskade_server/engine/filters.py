@@ -33,7 +33,8 @@ OPERATORS: Final = (
 GROUPS: Final = ("$and", "$or", "$not")
 _RANGE: Final = {"$gt": "gt", "$gte": "gte", "$lt": "lt", "$lte": "lte"}
 _KEY: Final = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
-_NUMBER: Final = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?([eE][+-]?\d{1,2})?", re.ASCII)
+NUMBER: Final = r"[+-]?\d{1,20}(\.\d{1,20})?([eE][+-]?\d{1,3})?"
+_NUMBER: Final = re.compile(NUMBER, re.ASCII)
 
 Resolver = Callable[[str, str], str | None]
 """Turns (target resource, reference text) into the id it means, or None if there is no such visible object."""
