@@ -20,6 +20,7 @@ from typing import Any
 import httpx2
 import schemathesis
 from schemathesis.core.parameters import ParameterLocation
+from taskade_server.engine import schema
 from taskade_server.engine.model import REGISTRY, Field, Resource
 from taskade_server.http.routes import RESOURCES
 from taskade_server.kit import text
@@ -160,7 +161,9 @@ def _expect_present_version(case: Any) -> None:
 
 
 def _real(member: Field) -> str:
-    """A real object that a member can refer to."""
+    """A real object that a member can refer to; an id of its own need only look like one."""
+    if member.kind == "id":
+        return schema.sample_id(REGISTRY[member.target].prefix)
     return "owner" if member.kind == "user" else world().anchors[member.target]
 
 
@@ -195,7 +198,7 @@ def _repair_filter(resource: Resource, document: dict[str, Any], depth: int = 1)
 def _repair_condition(member: Field, value: Any) -> Any:
     if member.kind in ("day", "time"):
         return _with_few_dates(value)
-    if member.kind not in ("ref", "refs", "user"):
+    if member.kind not in ("id", "ref", "refs", "user"):
         return value
     if isinstance(value, dict):
         return {name: inner if name == "$exists" else _repair_condition(member, inner) for name, inner in value.items()}

@@ -233,7 +233,8 @@ class Parser:
         if isinstance(value, dict):
             parts = []
             if not value:
-                self._count(1, tokens)
+                # `{$gte: undefined}` arrives like this; to take it for "all" would be dear in a bulk deletion.
+                self._fault(tokens, "wrong_type", f"Give {member.name} a value, or an operator such as $gte with one.")
             for name, operand in value.items():
                 if name not in OPERATORS:
                     hint = did_you_mean(name, OPERATORS)

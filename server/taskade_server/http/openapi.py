@@ -145,7 +145,8 @@ def _description(route: Route) -> str:
 
 
 _NOTES: Final = {
-    "list": "In order of creation unless `sort` says otherwise; a page has the first `limit`, and `Link` leads on.",
+    "list": "In the order of `sort`; without it in that of creation, or of the time by which the filter is bounded."
+    " A page holds `limit` of them, and `Link` leads on.",
     "get": "`If-None-Match` with the ETag of an earlier answer gives 304.",
     "me": "The user whose key the request carries.",
     "delete": "It can be restored for 30 days; what belongs to it goes along.",
@@ -470,7 +471,8 @@ def _query_schema(resource: Resource) -> Schema:
 
 
 def _sort_pattern(resource: Resource) -> str:
-    custom = [r"custom_fields\.[^,]+"] if "custom_fields" in resource.fields else []
+    key = CUSTOM_KEY.replace("[^", "[^,")  # keys with a comma cannot stand in a list of names
+    custom = [rf"custom_fields\.{key}"] if "custom_fields" in resource.fields else []
     return f"-?({'|'.join([*schema.sort_names(resource), *custom])})"
 
 
