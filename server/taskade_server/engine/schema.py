@@ -195,8 +195,12 @@ def update(resource: Resource) -> Schema:
             properties[member.name] = {"description": "Set on creation; may be sent back unchanged.", "readOnly": True}
         else:
             properties[member.name] = sent(member, default=False) if member.writable else ignored(member)
+    for relation in resource.relations:
+        text = f"What `include={relation.name}` added may come back; it is ignored."
+        properties.setdefault(relation.name, {"description": text, "readOnly": True})
     noun = resource.name.replace("_", " ")
     text = f"Changes to a {noun} (JSON merge patch, RFC 7396): what is left out stays, null clears."
+    text += " An object that `include` put in the place of an id may come back and stands for the id."
     return closed(properties, description=text)
 
 
