@@ -4,8 +4,14 @@ Why here: a database with another encoding or collation would sort and compare d
 about order would then be about the harness.
 """
 
+import subprocess
+import sys
+
 import apsw
 import psycopg
+import pytest
+
+from tests.support.postgres import PostgreSQL
 
 WORDS = '["a", "Z", "é", "z"]'
 
@@ -28,3 +34,22 @@ def test_a_fresh_database_is_empty_and_compares_text_by_bytes(fresh_database, da
 
 def test_every_fresh_database_is_another_one(new_database):
     assert new_database() != new_database()
+
+
+@pytest.mark.parametrize("whose", ["nobody's any more", "a stranger's"])
+def test_cleaning_up_after_a_killed_run_spares_whoever_has_its_process_number_now(tmp_path, whose):
+    """A killed run leaves the number of a PostgreSQL that is gone; the next run must start, and stop nobody else."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        if whose != "a stranger's":
+            process.kill()
+            process.wait()
+        (tmp_path / "pg").mkdir()
+        (tmp_path / "pg" / "postmaster.pid").write_text(f"{process.pid}\n{tmp_path / 'pg'}\n0\n")
+        (tmp_path / "pg.port").write_text("5432")
+        PostgreSQL(tmp_path).stop()
+        assert not (tmp_path / "pg.port").exists()
+        assert process.poll() is None or whose != "a stranger's"
+    finally:
+        process.kill()
+        process.communicate()

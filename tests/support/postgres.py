@@ -14,14 +14,14 @@ import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from tests.support.processes import free_port
+from tests.support.processes import free_port, is_alive
 
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -53,10 +53,22 @@ class PostgreSQL:
                 self._start()
 
     def stop(self) -> None:
-        """Stop it at once if it runs; nothing in it is worth keeping."""
-        if (self._data / "postmaster.pid").exists():
-            self._run("pg_ctl", "-D", str(self._data), "-m", "immediate", "-w", "stop")
+        """Stop it at once if it runs; nothing in it is worth keeping.
+
+        A run that was killed together with its PostgreSQL leaves a file that names a process which is gone, or, in
+        another container or after a reboot, somebody else's: only a process that works in our folder is ours.
+        """
+        if self._runs():
+            with suppress(RuntimeError):  # it ended by itself meanwhile
+                self._run("pg_ctl", "-D", str(self._data), "-m", "immediate", "-w", "stop")
         self._port_file.unlink(missing_ok=True)
+
+    def _runs(self) -> bool:
+        try:
+            pid = int((self._data / "postmaster.pid").read_text().split("\n", 1)[0])
+            return Path(os.readlink(f"/proc/{pid}/cwd")) == self._data if Path("/proc/self").exists() else is_alive(pid)
+        except (OSError, ValueError):
+            return False
 
     @property
     def port(self) -> int:

@@ -33,7 +33,7 @@ def abandoned_run_folders() -> list[Path]:
     return [
         folder
         for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*")
-        if folder.is_dir() and folder.stat().st_uid == os.geteuid() and not _is_alive(_owner(folder))
+        if folder.is_dir() and folder.stat().st_uid == os.geteuid() and not is_alive(_owner(folder))
     ]
 
 
@@ -46,7 +46,8 @@ def _owner(folder: Path) -> int:
     return int(pid) if pid.isdigit() else 0
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether a process with this number exists, whoever owns it."""
     if pid <= 0:
         return True  # not a name that we gave: none of our business
     try:
