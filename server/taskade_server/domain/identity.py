@@ -362,7 +362,7 @@ def new_key(
     tx: Tx, context: Context, user_id: str, workspace_id: str | None, values: dict[str, Any]
 ) -> tuple[str, str]:
     """Write a key for a user; used by the API and by the command line."""
-    key = signing.new_key(edit.new_id(tx, API_KEY, values.get("id")))
+    key = signing.new_key(edit.new_id(tx, API_KEY, values.get("id")), context.secret, context.seed)
     prefix = key.text.rsplit("_", 2)[0]
     doc = {
         "last_used_at": None,

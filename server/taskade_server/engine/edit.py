@@ -18,13 +18,17 @@ from taskade_server.store.database import Tx
 
 @dataclass(slots=True)
 class Context:
-    """One request's caller: who asks, on whose behalf events are recorded, and the version the client expects."""
+    """One request's caller: who asks, on whose behalf events are recorded, and the version the client expects.
+
+    `seed` is not empty for a request that may be sent again: a secret made for it is derived from the seed.
+    """
 
     principal: Principal
     actor: Actor
     secret: bytes
     if_match: frozenset[str] | None = None
     if_none_match: frozenset[str] | None = None
+    seed: str = ""
 
 
 def load(

@@ -5,6 +5,7 @@ would make all of them lie. `seq` is gapless per workspace and in commit order o
 workspace's counter row is updated last in the transaction and stays locked until the commit is visible.
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -20,6 +21,9 @@ _EVENT_COLUMNS: Final = (
     "workspace_id", "seq", "id", "type", "resource", "object_id", "project_id",
     "actor_id", "key_id", "request_id", "at", "data", "previous",
 )  # fmt: skip
+
+
+_PROJECT: Final = _EVENT_COLUMNS.index("project_id") - _EVENT_COLUMNS.index("type")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,18 @@ class _Pending:
 
     events: dict[str, list[list[Any]]] = field(default_factory=dict)
     heads: dict[str, int] = field(default_factory=dict)
+    places: set[tuple[str, str | None]] = field(default_factory=set)
+    altered_grants: int = 0
+
+
+class StoredReply(NamedTuple):
+    """The answer to a write that carried an Idempotency-Key; `headers` and `places` are JSON texts."""
+
+    digest: str
+    status: int
+    headers: str
+    body: str | None
+    places: str
 
 
 def apply(tx: Tx, actor: Actor, changes: Sequence[Change]) -> list[str]:
@@ -99,6 +115,7 @@ def apply(tx: Tx, actor: Actor, changes: Sequence[Change]) -> list[str]:
             _update(tx, resource, group)
         if any(resource.alters_grants(change.before, change.doc) for change, _ in group):
             tx.run("UPDATE counters SET value = value + 1 WHERE name = 'grants'")
+            _pending(tx).altered_grants += 1
     pending = _pending(tx)
     for change, text in zip(changes, rendered, strict=True):
         _append(pending, actor, change, text, now)
@@ -106,8 +123,18 @@ def apply(tx: Tx, actor: Actor, changes: Sequence[Change]) -> list[str]:
 
 
 def commit_seqs(tx: Tx) -> dict[str, int]:
-    """After the commit: the log position of each workspace that the unit wrote to."""
+    """At the end of a unit: the log position of each workspace that it wrote to."""
     return _pending(tx).heads
+
+
+def places(tx: Tx) -> set[tuple[str, str | None]]:
+    """At the end of a unit: the workspace and project (None: outside any) of all that it wrote."""
+    return _pending(tx).places
+
+
+def altered_grants(tx: Tx) -> int:
+    """How often this unit has so far changed what somebody may see or do."""
+    return _pending(tx).altered_grants
 
 
 def lock(tx: Tx, workspace_id: str) -> None:
@@ -120,6 +147,12 @@ def head(tx: Tx, workspace_id: str) -> int:
     """The seq of the newest event of a workspace; 0 before the first."""
     row = tx.one("SELECT seq FROM log_heads WHERE workspace_id = ?", (workspace_id,))
     return int(row[0]) if row else 0
+
+
+def heads(tx: Tx, workspaces: Sequence[str]) -> list[tuple[str, int]]:
+    """The positions of several workspaces, by id; together they change with every change in any of them."""
+    sql = f"SELECT workspace_id, seq FROM log_heads WHERE workspace_id IN ({_marks(len(workspaces))}) ORDER BY 1"
+    return [(name, seq) for name, seq in tx.all(sql, workspaces)]
 
 
 def read_after(tx: Tx, workspace_id: str, seq: int, limit: int = 1000) -> list[Event]:
@@ -144,6 +177,35 @@ def setting(tx: Tx, name: str, initial: str) -> str:
     tx.run("INSERT INTO settings (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING", (name, initial))
     row = tx.one("SELECT value FROM settings WHERE name = ?", (name,))
     return str(row[0]) if row else initial
+
+
+def recall_reply(tx: Tx, owner: str, key: str) -> StoredReply | None:
+    """The answer that this key got before. On PostgreSQL the key is claimed until the end of the unit.
+
+    BlockingIOError when another unit holds the claim, so that nobody waits for a request that is under way.
+    """
+    if tx.for_update:
+        claim = int.from_bytes(hashlib.blake2b(f"{owner}\n{key}".encode(), digest_size=8).digest(), signed=True)
+        if tx.one("SELECT pg_try_advisory_xact_lock(?)", (claim,)) != (True,):
+            raise BlockingIOError
+    row = tx.one("SELECT digest, status, headers, body, places FROM replies WHERE owner = ? AND key = ?", (owner, key))
+    return StoredReply(*row) if row else None
+
+
+def remember_reply(tx: Tx, owner: str, key: str, reply: StoredReply) -> None:
+    """Keep an answer with its effect: either both are committed or neither is."""
+    tx.run(
+        "INSERT INTO replies (owner, key, digest, status, headers, body, places, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (owner, key, *reply, time.now_ms()),
+    )
+
+
+def forget_replies(tx: Tx, before_ms: int, limit: int = 1000) -> int:
+    """Remove the oldest answers from before a time; returns how many."""
+    return tx.run(
+        "DELETE FROM replies WHERE (owner, key) IN (SELECT owner, key FROM replies WHERE at < ? ORDER BY at LIMIT ?)",
+        (before_ms, limit),
+    )
 
 
 def verify(tx: Tx) -> list[str]:
@@ -292,6 +354,7 @@ def _flush(tx: Tx) -> None:
         last = pending.heads[workspace_id] = _advance(tx, workspace_id, len(events))
         for offset, event in enumerate(events, start=last - len(events) + 1):
             rows.append([workspace_id, offset, ids.new("evt"), *event])
+            pending.places.add((workspace_id, event[_PROJECT]))
     pending.events.clear()
     if rows:
         _write_many(

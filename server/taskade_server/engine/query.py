@@ -61,7 +61,7 @@ class Query:
     deleted: bool
     fingerprint: str
     lasting: bool
-    """Whether the same parameters mean the same tomorrow: no cursor, no `today` or `-7d`."""
+    """Whether the same parameters mean the same tomorrow: no `today` or `-7d`."""
 
 
 class Page(NamedTuple):
@@ -208,7 +208,7 @@ def parse(
         resource, where, words, sort, _parse_limit(options), bool(sort_names) and sort_names[-1].startswith("-"),
         _parse_cursor(options, secret, fingerprint), _parse_include(resource, options), _parse_fields(resource,
         options),
-        _flag(options, "count"), deleted, fingerprint, not options.relative and "cursor" not in options.values,
+        _flag(options, "count"), deleted, fingerprint, not options.relative,
     )  # fmt: skip
     if options.issues:
         raise InvalidQuery(errors=options.issues)

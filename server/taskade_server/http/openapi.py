@@ -14,9 +14,10 @@ from taskade_server.domain import identity, projects, tasks
 from taskade_server.engine import access, query, schema
 from taskade_server.engine.model import CUSTOM_KEY, Resource
 from taskade_server.engine.schema import Schema, closed, or_null, ref, sample_id, title
+from taskade_server.http import batch, patching
 from taskade_server.http.routes import RESOURCES, Route, all_routes
 from taskade_server.kit import ids
-from taskade_server.kit.errors import Issue, Problem, problem_classes
+from taskade_server.kit.errors import Issue, NotFound, Problem, problem_classes
 
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
@@ -39,6 +40,10 @@ cannot send QUERY).
 
 **Changing.** PATCH and PUT are both a JSON merge patch: what is left out stays, null clears, objects merge. `ETag`
 is the version of a resource; `If-Match` makes a write fail with 412 when somebody else was faster.
+
+**Repeating.** `Idempotency-Key: <anything unique>` on a write makes it safe to send again: it has its effect once, and
+its first answer every time. `?dry_run=true` answers what a write would have answered, and writes nothing. `POST /batch`
+runs up to 1,000 operations in one transaction. `Commit-Seq` of a write is the `min_seq` of a read that must see it.
 
 **Errors** are `application/problem+json` (RFC 9457); `code` is stable, `errors` names every fault and its place.
 """
@@ -70,7 +75,10 @@ def document() -> Schema:
             },
         ],
         "security": [{"bearer": []}],
-        "tags": [{"name": _tag(resource.plural), "description": resource.description} for resource in RESOURCES],
+        "tags": [
+            *({"name": _tag(resource.plural), "description": resource.description} for resource in RESOURCES),
+            {"name": "Batch", "description": "Several operations as one."},
+        ],
         "paths": _paths(),
         "components": {
             "securitySchemes": {
@@ -133,9 +141,16 @@ def _description(route: Route) -> str:
         f" At most {tasks.MAX_BULK:,} tasks.",
         "member": "Somebody who is a member already gets the role.",
         "member_role": "The last owner of a workspace stays owner.",
+        "batch": "The operations run in order; each is one that could be sent alone (`x-batchable`), with or without"
+        ' `/v1`. `{"$ref": "operation.field"}`, as a value, within a text or in a path, stands for a part of an earlier'
+        " result, named by the operation's id or index; in a path `{operation.field}` is enough. If one fails, nothing"
+        " is written: the answer has its status and the code `batch-failed`, and `pointer` names it. Counts as as many"
+        " requests as it has operations.",
         "move": "Names a project, a parent (null: the top) or a task that it shall stand before or after.",
     }  # fmt: skip
     text = notes.get(route.body, _NOTES.get(route.operation_id, _NOTES.get(route.operation_id.rpartition(".")[2], "")))
+    if route.method == "PATCH" and route.body == "patch":
+        text += " A JSON Patch (RFC 6902) is taken as well, by its content type."
     if route.method == "PUT" and route.body == "patch":
         text = f"The same as PATCH. {text}"
     if route.method == "POST" and route.body == "query":
@@ -177,10 +192,14 @@ def _operation_parameters(route: Route) -> list[Schema]:
         found.append("Cursor")
     elif _shaped(route):
         found += [f"{name}Include", f"{name}Fields"] if route.resource.relations else [f"{name}Fields"]
-    if route.answer == "one" and not route.writes:
+    if route.method == "GET":
         found.append("IfNoneMatch")
     if route.writes and "{id}" in route.path and route.body != "member":
         found += ["IfMatch", "UnlessMatch"]
+    if route.writes:
+        found += ["DryRun", "IdempotencyKey", "Prefer"]
+    else:
+        found.append("MinSeq")
     references = [{"$ref": f"#/components/parameters/{name}"} for name in found]
     return references + (_filter_parameters(route.resource) if route.listing else [])
 
@@ -221,6 +240,11 @@ def _body(route: Route) -> Schema | None:
     content = {JSON: media}
     if route.method == "PATCH" and route.body == "patch":
         content["application/merge-patch+json"] = media
+        rename = [{"op": "test", "path": "/version", "value": 3}, {"op": "replace", "path": "/name", "value": "New"}]
+        content["application/json-patch+json"] = {
+            "schema": ref("JsonPatch"),
+            "examples": {"rename": {"summary": "Rename version 3", "value": rename}},
+        }
     return {"required": True, "content": content}
 
 
@@ -230,14 +254,18 @@ def _body_name(route: Route) -> str:
     return {
         "create": f"{name}Create", "patch": f"{name}Update", "query": f"{name}Query", "move": f"{name}Move",
         "bulk_create": f"{name}BulkCreate", "bulk_update": f"{name}BulkUpdate", "bulk_delete": f"{name}BulkDelete",
+        "batch": "Batch",
         "member": f"{title(owner[:-1])}MemberCreate", "member_role": f"{title(owner[:-1])}MemberUpdate",
     }[route.body]  # fmt: skip
 
 
 def _responses(route: Route) -> Schema:
     found: dict[str, Schema] = {str(route.status): _success(route)}
-    if route.answer == "one" and not route.writes:
-        headers = _headers("ETag")
+    if route.writes and route.status == 200:
+        headers = _headers("Commit-Seq", "Idempotent-Replayed", "Preference-Applied", "Dry-Run")
+        found["204"] = {"description": "Done; the client preferred `return=minimal`.", "headers": headers}
+    if route.method == "GET":
+        headers = _headers("ETag" if route.answer == "one" else "ListETag")
         found["304"] = {"description": "Not modified: `If-None-Match` names the present version.", "headers": headers}
     if route.listing:
         found["414"] = {"$ref": "#/components/responses/UriTooLong"}
@@ -248,7 +276,11 @@ def _responses(route: Route) -> Schema:
 
 def _success(route: Route) -> Schema:
     name = title(route.resource)
-    extra = ["Commit-Seq"] if route.writes else []
+    extra = ["Commit-Seq", "Idempotent-Replayed", "Preference-Applied", "Dry-Run"] if route.writes else []
+    if route.answer == "batch":
+        media = {"schema": ref("BatchResults"), "example": _BATCH_RESULTS}
+        return {"description": "The results in the order of the operations.", "headers": _headers(*extra),
+                "content": {JSON: media}}  # fmt: skip
     if route.answer == "none":
         return {"description": "Done; there is nothing to say.", "headers": _headers(*extra)}
     if route.answer == "key":
@@ -258,6 +290,7 @@ def _success(route: Route) -> Schema:
     example = schema.sample(route.resource) | ({"secret": _SECRET} if route.answer == "key" else {})
     if route.answer == "list":
         extra += [] if route.writes else ["Link", "Total-Count"]
+        extra += ["ListETag"] if route.method == "GET" else []
         content = {JSON: {"schema": {"type": "array", "items": whole}, "example": [example]}}
         return {"description": f"{name}s in a bare array.", "headers": _headers(*extra), "content": content}
     extra.append("ETag")
@@ -275,7 +308,7 @@ def _noun(resource: Resource) -> str:
 
 
 def _headers(*names: str) -> Schema:
-    return {name: {"$ref": f"#/components/headers/{name}"} for name in (*names, *_EVERYWHERE)}
+    return {_HEADER_NAMES.get(name, name): {"$ref": f"#/components/headers/{name}"} for name in (*names, *_EVERYWHERE)}
 
 
 def _links(route: Route) -> Schema:
@@ -305,6 +338,8 @@ _PROBLEM_HEADERS: Final = {401: "WWW-Authenticate", 405: "Allow", 412: "ETag", 4
 def _problem_statuses(route: Route) -> list[int]:
     """Every error an operation can answer with."""
     found = [400, 401, 403, 406, 429, 500, 503]
+    if route.body == "batch":
+        return sorted([*found, 404, 405, 408, 409, 412, 413, 415, 422])
     if "{" in route.path or route.body == "create":
         found.append(404)
     if route.writes:
@@ -384,6 +419,17 @@ _FAULTS: Final[dict[str, tuple[str, str, list[Issue], Schema]]] = {
     "internal": ("/v1/tasks", "Something went wrong on the server", [], {}),
     "outcome-unknown": ("/v1/tasks", "The write may or may not have been stored", [], {}),
     "query-too-expensive": ("/v1/tasks", "The query needs too much work", [], {}),
+    "idempotency-key-in-use": (
+        "/v1/tasks", "The first request with this Idempotency-Key is still under way", [], {},
+    ),
+    "idempotency-key-reused": ("/v1/tasks", "This Idempotency-Key was used for another request", [], {}),
+    "position-not-reached": ("/v1/tasks", f"The position {sample_id('ws')}:123 was not reached within 5 s.", [], {}),
+    "batch-failed": (
+        "/v1/batch", f"Operation 1 (PUT /tasks/{sample_id('task')}) failed: There is no task {sample_id('task')} that"
+        " this key can see.", [],
+        {"pointer": "/operations/1", "operation": {"index": 1, "problem": NotFound(
+            f"There is no task {sample_id('task')} that this key can see.").to_dict(_TASK, sample_id("req"))}},
+    ),
     "unavailable": ("/v1/tasks", "The server cannot answer right now", [], {}),
 }  # fmt: skip
 
@@ -406,7 +452,7 @@ def _schemas() -> Schema:
             found[f"{name}Query"] = _query_schema(resource)
     found |= _key_schemas() | _member_schemas() | _task_schemas()
     found |= schema.conditions([*RESOURCES, identity.MEMBER])
-    return found | _problem_schemas()
+    return found | _batch_schemas() | _problem_schemas()
 
 
 _USER_REFERENCE: Final[Schema] = {
@@ -559,6 +605,57 @@ def _task_schemas() -> Schema:
     }  # fmt: skip
 
 
+def _batch_schemas() -> Schema:
+    operation = closed(
+        {
+            "id": {"type": ["string", "null"], "pattern": "^[A-Za-z_][A-Za-z0-9_-]{0,63}$", "examples": ["project"],
+                   "description": "A name for references to the result."},
+            "method": {"type": "string", "enum": ["GET", "POST", "PUT", "PATCH", "DELETE", "QUERY"],
+                       "description": "The method."},
+            "path": {"type": "string", "pattern": "^/", "examples": ["/tasks"],
+                     "description": "The path and parameters, below /v1 or with it; may hold references."},
+            "body": {"description": "The body, if the operation takes one; may hold references."},
+            "if_match": {"type": ["string", "integer", "null"], "examples": [3],
+                         "description": "The version that the object must have."},
+        },
+        required=["method", "path"], description="One operation.",
+    )  # fmt: skip
+    result = {
+        "type": "object",
+        "properties": {
+            "id": {"type": "string", "description": "The operation's id, if it has one."},
+            "status": {"type": "integer", "description": "Its HTTP status."},
+            "headers": {"type": "object", "additionalProperties": {"type": "string"},
+                        "description": "ETag, Location, Link and Total-Count, as far as there are any."},
+            "body": {"description": "What it would have answered alone; null for none."},
+        },
+        "required": ["status", "headers", "body"],
+    }  # fmt: skip
+    step = closed(
+        {
+            "op": {"type": "string", "enum": ["add", "remove", "replace", "move", "copy", "test"],
+                   "description": "What to do."},
+            "path": {"type": "string", "description": "JSON Pointer (RFC 6901) to the place."},
+            "from": {"type": "string", "description": "Where `move` and `copy` take the value from."},
+            "value": {"description": "The value of `add`, `replace` and `test`."},
+        },
+        required=["op", "path"], description="One step.",
+    )  # fmt: skip
+    return {
+        "Batch": closed(
+            {"operations": {"type": "array", "items": operation, "minItems": 1, "maxItems": batch.MAX_OPERATIONS,
+                            "description": "What to do, in order."}},
+            required=["operations"], description="Operations that take effect together or not at all.",
+        ),
+        "BatchResults": {
+            "type": "object", "required": ["results"], "description": "One result for each operation, in order.",
+            "properties": {"results": {"type": "array", "items": result, "description": "The results."}},
+        },
+        "JsonPatch": {"type": "array", "items": step, "maxItems": patching.MAX_OPERATIONS,
+                      "description": "A JSON Patch (RFC 6902): steps that take effect together or not at all."},
+    }  # fmt: skip
+
+
 def _problem_schemas() -> Schema:
     issue = {
         "pointer": {"type": "string", "description": "JSON Pointer (RFC 6901) to the place in the body."},
@@ -579,6 +676,8 @@ def _problem_schemas() -> Schema:
         "request_id": {**request_id, "description": "Quote this to the operator; it is in the server's log."},
         "errors": {"type": "array", "items": ref("Issue"), "minItems": 1,
                    "description": "Every fault, with its place."},
+        "pointer": {"type": "string", "description": "With batch-failed: the operation that failed."},
+        "operation": {"type": "object", "description": "With batch-failed: its index, id and problem."},
         "current": {"type": "object", "description": "With 412: the resource as it is now."},
         "violated-policies": {"type": "array", "items": {"type": "string"},
                               "description": "With 429: the names of the limits that were reached."},
@@ -656,10 +755,22 @@ _COMMON_PARAMETERS: Final[Schema] = {
     "IfNoneMatch": {"name": "If-None-Match", "in": "header", "schema": {"type": "string"},
                     "example": '"2"',
                     "description": "Answer 304 without a body if this ETag (or one of several) is the present one."},
+    "DryRun": {"name": "dry_run", "in": "query", "schema": {"type": "boolean", "default": False},
+               "description": "Answer what the write would have answered, and write nothing."},
+    "IdempotencyKey": {"name": "Idempotency-Key", "in": "header", "example": "8e03978e-40d5-43dd-bc93-6894a57f9324",
+                       "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+                       "description": "Makes the write safe to repeat: sent again with the same key within 24 hours,"
+                       " it has no second effect and gets the first answer."},
+    "Prefer": {"name": "Prefer", "in": "header", "example": "return=representation",
+               "schema": {"type": "string", "enum": ["return=minimal", "return=representation"]},
+               "description": "`return=minimal` asks for an answer without a body (RFC 7240)."},
+    "MinSeq": {"name": "min_seq", "in": "query", "schema": {"type": "string"},
+               "description": "The `Commit-Seq` of a write that the answer must show; waits for it if need be."},
     "UnlessMatch": {"name": "If-None-Match", "in": "header", "schema": {"type": "string"}, "example": '"2"',
                     "description": "Write only if none of these ETags is the present one; otherwise 412."},
 }  # fmt: skip
 
+_HEADER_NAMES: Final = {"ListETag": "ETag"}
 _EVERYWHERE: Final = (
     "X-Request-Id", "RateLimit-Policy", "RateLimit", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset",
 )  # fmt: skip
@@ -677,6 +788,14 @@ _HEADERS: Final[Schema] = {
     "Commit-Seq": {"schema": {"type": "string", "pattern": r"^ws_[0-9a-z]{26}:[0-9]+(, ws_[0-9a-z]{26}:[0-9]+)*$"},
                    "description": "The workspace and its log position after the write; absent if nothing changed.",
                    "example": f"{sample_id('ws')}:123"},
+    "ListETag": {"schema": {"type": "string", "pattern": '^W/"[0-9a-f]+"$'}, "example": 'W/"5f2d9c1e0a7b4c3d2e1f0a9b"',
+                 "description": "Changes with every change that the caller can see; for If-None-Match."},
+    "Idempotent-Replayed": {"schema": {"type": "string", "const": "true"}, "example": "true",
+                            "description": "This is the answer of an earlier request with the same key."},
+    "Preference-Applied": {"schema": {"type": "string"}, "example": "return=minimal",
+                           "description": "Which preference was followed (RFC 7240)."},
+    "Dry-Run": {"schema": {"type": "string", "const": "true"}, "example": "true",
+                "description": "Nothing was written: the request was a dry run."},
     "Allow": {"required": True, "schema": {"type": "string"}, "description": "The methods that the path supports.",
               "example": "GET, HEAD, OPTIONS"},
     "WWW-Authenticate": {"required": True, "schema": {"type": "string"}, "example": 'Bearer realm="taskade"',
@@ -701,7 +820,26 @@ _HEADERS: Final[Schema] = {
 _PROJECT_ID: Final = sample_id("proj")
 _PAGE: Final = {"first": ("The newest ten", {"sort": "-created_at", "limit": 10})}
 _RENAME: Final = {"rename": ("Change one member", {"name": "A better name"})}
+_BATCH_RESULTS: Final = {
+    "results": [
+        {"id": "project", "status": 201, "headers": {"ETag": '"1"', "Location": f"/v1/projects/{_PROJECT_ID}"},
+         "body": schema.sample(projects.PROJECT)},
+        {"status": 204, "headers": {}, "body": None},
+    ]
+}  # fmt: skip
 _EXAMPLES: Final[dict[str, dict[str, tuple[str, Any]]]] = {
+    "batch": {
+        "mixed": ("Change, create and delete", {"operations": [
+            {"method": "PUT", "path": f"/tasks/{sample_id('task')}", "body": {"status": "completed"}},
+            {"method": "POST", "path": "/tasks", "body": {"name": "Follow-up task", "project_id": _PROJECT_ID}},
+            {"method": "DELETE", "path": f"/tasks/{sample_id('task')}"},
+        ]}),
+        "references": ("A project and a task in it", {"operations": [
+            {"id": "project", "method": "POST", "path": "/projects", "body": {"name": "Launch"}},
+            {"method": "POST", "path": "/tasks", "body": {"name": "Kick-off", "project_id": {"$ref": "project.id"}}},
+            {"method": "POST", "path": "/projects/{project.id}/archive"},
+        ]}),
+    },
     "workspaces.create": {"workspace": ("A workspace", {"name": "Product team", "settings": {"theme": "dark"}})},
     "workspaces.patch": {"settings": ("Settings merge", {"settings": {"notifications": True}})},
     "workspaces.query": _PAGE,

@@ -1,26 +1,34 @@
 """From a request to its answer: route, credential, limits, body, one unit of work, reply. Every route takes this road.
 
-Why authentication happens inside the unit: a revoked key or a lost role takes effect with its commit, on every process,
-because the cached principal is good for one value of a counter that is read in the same transaction.
+Why authentication happens inside the unit: the right that a write needs may go while its body is on its way, and a
+replay of an earlier answer needs it as much as the first attempt did.
 """
 
+import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
+from urllib.parse import unquote
 
-from taskade_server.domain import identity
 from taskade_server.engine import log
 from taskade_server.engine.access import Principal
-from taskade_server.http import resources, wire
+from taskade_server.http import batch, once, resources, wire
+from taskade_server.http.cache import Key, ResponseCache
+from taskade_server.http.credentials import Credentials
 from taskade_server.http.limits import Limiter
+from taskade_server.http.once import Once
 from taskade_server.http.routes import Route, Table, all_routes
 from taskade_server.http.wire import Call, ClientGone, Receive, Reply, Request, Scope, Send
-from taskade_server.kit import json, time
+from taskade_server.kit import json
 from taskade_server.kit.errors import (
+    Behind,
     Clash,
-    Forbidden,
     Internal,
+    Invalid,
+    InvalidQuery,
+    Issue,
     Malformed,
     MethodNotAllowed,
     NotAcceptable,
@@ -28,7 +36,6 @@ from taskade_server.kit.errors import (
     OutcomeUnknown,
     Problem,
     TooExpensive,
-    Unauthenticated,
     Unavailable,
     did_you_mean,
 )
@@ -36,80 +43,21 @@ from taskade_server.store import database as store
 from taskade_server.store.database import Database, Tx
 
 logger: Final = logging.getLogger("taskade")
-_MAX_CACHED: Final = 10_000
 Page = Callable[[Request], Awaitable[Reply]]
-
-
-@dataclass(slots=True)
-class _Known:
-    """A caller as looked up at one value of the counter that every change of rights raises."""
-
-    epoch: int
-    principal: Principal
-    networks: list[str]
-    expires_at: int | None
-
-
-@dataclass(slots=True)
-class Credentials:
-    """Principals by credential, each valid for one state of users, keys and memberships.
-
-    A unit may run on another thread and see an older state than the event loop does, so each entry says which state it
-    belongs to instead of the cache being emptied when the state changes.
-    """
-
-    db: Database
-    secret: bytes
-    known: dict[bytes, _Known] = field(default_factory=dict)
-    used: set[str] = field(default_factory=set)
-    _seen: tuple[int, int] = (0, -1)
-
-    def principal(self, tx: Tx, request: Request) -> Principal:
-        """The caller; Unauthenticated or Forbidden. Notes the key as used."""
-        epoch = self._epoch(tx)
-        credential = request.headers.get(b"authorization", b"")
-        known = self.known.get(credential)
-        if known is None or known.epoch != epoch:
-            known = self._look_up(tx, credential, epoch)
-        if known.expires_at is not None and known.expires_at <= time.now_ms():
-            raise Unauthenticated("This API key has expired.", headers=_challenge("invalid_token"))
-        if known.networks and not identity.ip_allowed(known.networks, request.client):
-            raise Forbidden(f"This API key does not work from the address {request.client}.")
-        if known.principal.key_id is not None:
-            self.used.add(known.principal.key_id)
-        return known.principal
-
-    def _epoch(self, tx: Tx) -> int:
-        """The state of rights that this unit sees. `changed()` spares most looks at the counter."""
-        changed = self.db.changed() if not tx.writable else 0
-        if changed and changed == self._seen[0]:
-            return self._seen[1]
-        row = tx.one("SELECT value FROM counters WHERE name = 'grants'")
-        epoch = int(row[0]) if row else 0
-        if changed:
-            self._seen = (changed, epoch)
-        return epoch
-
-    def _look_up(self, tx: Tx, credential: bytes, epoch: int) -> _Known:
-        scheme, _, token = credential.decode("latin-1").partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise Unauthenticated("Send the header Authorization: Bearer <API key>.", headers=_challenge(""))
-        try:
-            known = _Known(epoch, *identity.authenticate(tx, self.secret, token.strip()))
-        except Unauthenticated as error:
-            raise Unauthenticated(error.detail, headers=_challenge("invalid_token")) from error
-        if len(self.known) >= _MAX_CACHED:
-            self.known.clear()
-        self.known[credential] = known
-        return known
-
-
-def _challenge(error: str) -> dict[str, str]:
-    return {"www-authenticate": 'Bearer realm="taskade"' + (f', error="{error}"' if error else "")}
-
-
+VISIBLE_SECONDS: Final = 5.0
+REPLICA_SECONDS: Final = 0.2
+HEAVY_BATCH: Final = 20
+CACHE_BYTES: Final = 32 << 20
 _NOBODY: Final = Principal("", None, frozenset(), {}, None)
 """Stands in a call until the caller is known."""
+
+
+class _DryRun(Exception):
+    """Ends a unit that shall leave nothing behind, and carries what it would have answered."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__()
+        self.reply = reply
 
 
 class Pipeline:
@@ -117,15 +65,20 @@ class Pipeline:
 
     def __init__(self, db: Database, secret: bytes, limiter: Limiter | None, public_url: str | None, pages: dict[str,
     Page],
-                 page_prefixes: dict[str, Page]) -> None:  # fmt: skip
+                 page_prefixes: dict[str, Page], *, cache: ResponseCache | None = None,
+                 replica: Database | None = None) -> None:  # fmt: skip
         self.db = db
         self.secret = secret
         self.limiter = limiter
         self.public_url = public_url
         self.pages = pages
         self.page_prefixes = page_prefixes
+        self.cache = cache or ResponseCache(CACHE_BYTES)
+        self.replica = replica
         self.table = Table(all_routes())
         self.credentials = Credentials(db, secret)
+        self.replays = 0
+        self._under_way: set[str] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI request."""
@@ -150,32 +103,24 @@ class Pipeline:
             raise NotAcceptable
         call = Call(_NOBODY, self.secret, request.request_id, parameters, request.query_string)
         call.if_match = wire.versions(request.headers.get(b"if-match"))
-        if route.writes:
-            call.unless_match = wire.versions(request.headers.get(b"if-none-match"))
-        else:
-            call.if_none_match = request.headers.get(b"if-none-match")
         if route.answer == "list":
             call.url = f"{self.public_url or request.base_url}{request.path}"
         if route.writes:
-            await self.db.read(lambda tx: self._admit(tx, route, request, call))
-            call.body = wire.parse_body(request, await wire.read_body(request, receive, route.max_body))
-            return await self._write(route, request, call)
+            call.unless_match = wire.versions(request.headers.get(b"if-none-match"))
+            return await self._write(route, request, call, receive)
+        call.if_none_match = request.headers.get(b"if-none-match")
         if route.body:
             call.body = wire.parse_body(request, await wire.read_body(request, receive, route.max_body))
-        return await self.db.read(lambda tx: self._read(tx, route, request, call), snapshot=bool(call.query_string))
+        wanted = call.take("min_seq")
+        if wanted is not None:
+            return await self._read_from(wanted, route, request, call)
+        return await self.db.read(partial(self._read, route, request, call), snapshot=bool(call.query_string))
 
     def _route(self, request: Request) -> tuple[Route | None, list[str]]:
         path = request.path
         if not path.startswith("/v1/"):
             return None, []
-        found = self.table.find(path[4:])
-        if found is None:
-            first = path[4:].partition("/")[0]
-            hint = did_you_mean(first, self.table.paths()) if first not in self.table.paths() else ""
-            raise NotFound(f"There is no path {path[:200]}.{hint} GET /openapi.json lists them all.")
-        routes, parameters = found
-        if "\x00" in path:
-            raise NotFound("No id contains NUL (%00).")  # and PostgreSQL could not even be asked
+        routes, parameters = self._find(path[4:], path)
         route = routes.get("GET" if request.method == "HEAD" else request.method)
         if route is None:
             methods = sorted({*routes, "OPTIONS", *(["HEAD"] if "GET" in routes else [])})
@@ -185,6 +130,16 @@ class Pipeline:
                 f"{path[:200]} supports {', '.join(methods)}.", headers={"allow": ", ".join(methods)}
             )
         return route, parameters
+
+    def _find(self, below: str, path: str) -> tuple[dict[str, Route], list[str]]:
+        found = self.table.find(below)
+        if found is None:
+            first = below.partition("/")[0]
+            hint = did_you_mean(first, self.table.paths()) if first not in self.table.paths() else ""
+            raise NotFound(f"There is no path {path[:200]}.{hint} GET /openapi.json lists them all.")
+        if "\x00" in below:
+            raise NotFound("No id contains NUL (%00).")  # and PostgreSQL could not even be asked
+        return found
 
     async def _page(self, request: Request) -> Reply:
         page = self.pages.get(request.path)
@@ -202,38 +157,188 @@ class Pipeline:
         hint = f" Did you mean /v1{request.path[:100]}?" if first in self.table.paths() else ""
         raise NotFound(f"There is no path {request.path[:200]}.{hint}")
 
-    def _admit(self, tx: Tx, route: Route, request: Request, call: Call) -> None:
+    def _admit(self, route: Route, request: Request, call: Call, tx: Tx) -> None:
         """Who calls, whether the key covers the route, and whether its budget does."""
         call.principal = self.credentials.principal(tx, request)
-        if self.limiter is not None and request.cost == 0:
-            request.cost = 1
-            caller = call.principal.key_id or call.principal.user_id
-            request.limits = self.limiter.take(caller, 1, call.principal.rate)
+        call.epoch = request.epoch
+        if request.cost == 0:
+            self._charge(request, call, 1)
         resources.require(call, route.scope)
 
-    def _read(self, tx: Tx, route: Route, request: Request, call: Call) -> Reply:
-        self._admit(tx, route, request, call)
-        reply = route.handler(call, tx)
-        if reply.status == 304 and self.limiter is not None and request.cost:
+    def _charge(self, request: Request, call: Call, cost: int) -> None:
+        if self.limiter is not None:
+            caller = call.principal.key_id or call.principal.user_id
+            request.limits = self.limiter.take(caller, cost, call.principal.rate)
+            request.cost += cost
+
+    def _give_back(self, request: Request, call: Call) -> None:
+        """A 304 or a replay costs nothing."""
+        if self.limiter is not None and request.cost:
             self.limiter.give_back(call.principal.key_id or call.principal.user_id, request.cost, call.principal.rate)
             request.cost = 0
+
+    # -- reading
+
+    def _read(self, route: Route, request: Request, call: Call, tx: Tx) -> Reply:
+        self._admit(route, request, call, tx)
+        reply = self._cached(route, request, call, tx) if route.listing else route.handler(call, tx)
+        if reply.status == 304:
+            self._give_back(request, call)
         return reply
 
-    async def _write(self, route: Route, request: Request, call: Call) -> Reply:
-        units: list[Tx] = []
+    def _cached(self, route: Route, request: Request, call: Call, tx: Tx) -> Reply:
+        """A list, from the cache when nothing that the caller can see has changed since."""
+        caller = call.principal.key_id or call.principal.user_id
+        key: Key = (caller, request.epoch, call.url, call.query_string, request.method)
+        entry = self.cache.get(key)
+        if entry is not None:
+            if request.stamp and entry.stamp == request.stamp:
+                return self._hit(entry.reply, call)
+            if self.cache.holds(entry, log.heads(tx, entry.workspaces)):
+                entry.stamp = request.stamp
+                return self._hit(entry.reply, call)
+        self.cache.misses += 1
+        reply = route.handler(call, tx)
+        if reply.etag and reply.status == 200:
+            self.cache.put(key, reply, request.stamp)
+        return reply
 
-        def unit(tx: Tx) -> Reply:
-            units[:] = [tx]
-            # Once more inside the transaction: the right may have gone while the body was on its way.
-            call.principal = self.credentials.principal(tx, request)
-            resources.require(call, route.scope)
-            return route.handler(call, tx)
+    def _hit(self, reply: Reply, call: Call) -> Reply:
+        self.cache.hits += 1
+        if call.if_none_match is not None and wire.names_etag(call.if_none_match, reply.etag):
+            return Reply(304, None, [(b"etag", reply.etag.encode())])
+        return reply
 
-        reply = await self.db.write(unit, heavy=route.heavy)
-        seqs = log.commit_seqs(units[0])
+    async def _read_from(self, wanted: str, route: Route, request: Request, call: Call) -> Reply:
+        """A read that must see the positions in `min_seq`: on the replica if that is there yet, else here."""
+        positions = await self.db.read(lambda tx: self._positions(wanted, route, request, call, tx))
+        if self.replica is not None and await self._reaches(self.replica, positions, REPLICA_SECONDS):
+            # The caller is known from the primary, where a revoked right is gone at once.
+            try:
+                return await self.replica.read(partial(route.handler, call), snapshot=True)
+            except store.Unavailable:
+                logger.warning("The replica does not answer; the primary does its work.")
+        if not await self._reaches(self.db, positions, VISIBLE_SECONDS):
+            raise Behind(f"The position {wanted[:200]} was not reached within {VISIBLE_SECONDS:.0f} s.",
+                         headers={"retry-after": "1"})  # fmt: skip
+        return await self.db.read(partial(self._read, route, request, call), snapshot=bool(call.query_string))
+
+    def _positions(self, wanted: str, route: Route, request: Request, call: Call, tx: Tx) -> list[tuple[str, int]]:
+        self._admit(route, request, call, tx)
+        found = []
+        for part in wanted.split(","):
+            name, _, seq = part.strip().rpartition(":")
+            workspace_id = name or call.principal.default_workspace or ""
+            if not seq.isdecimal() or len(seq) > 18 or workspace_id not in call.principal.grants:
+                detail = "min_seq is the Commit-Seq of an earlier answer: <workspace>:<number>, or a number alone."
+                raise InvalidQuery(errors=[Issue("invalid_format", detail, parameter="min_seq")])
+            found.append((workspace_id, int(seq)))
+        return found
+
+    async def _reaches(self, db: Database, positions: list[tuple[str, int]], seconds: float) -> bool:
+        until = time.monotonic() + seconds
+        while True:
+            try:
+                if await db.read(lambda tx: all(log.head(tx, name) >= seq for name, seq in positions)):
+                    return True
+            except store.Unavailable:
+                if db is self.db:
+                    raise
+            if time.monotonic() >= until:
+                return False
+            await asyncio.sleep(0.01)
+
+    # -- writing
+
+    async def _write(self, route: Route, request: Request, call: Call, receive: Receive) -> Reply:
+        key = once.key_of(request)
+        dry_run = _flag(call.take("dry_run"))
+        await self.db.read(partial(self._admit, route, request, call))
+        json_patch = route.body == "patch" and route.method == "PATCH"
+        body = await wire.read_body(request, receive, route.max_body)
+        call.body = wire.parse_body(request, body, patch=json_patch)
+        heavy = route.heavy
+        if route.body == "batch":
+            heavy = (cost := batch.cost(call.body)) > HEAVY_BATCH
+            if cost > 1:
+                # In one: a charge beyond the burst needs a full bucket.
+                self._give_back(request, call)
+                self._charge(request, call, cost)
+            refreshed = partial(self.credentials.refreshed, request=request)
+            call.batch = batch.Api(self._operation, refreshed, self.public_url or request.base_url)
+        attempt = once.attempt(key, request, call) if key and not dry_run else None
+        call.seed = once.seed(attempt)
+        unit = partial(self._unit, route, request, call, attempt, dry_run)
+        if attempt is None:
+            try:
+                return await self.db.write(unit, heavy=heavy)
+            except _DryRun as done:
+                return done.reply
+        if attempt.key in self._under_way:
+            raise once.in_use()
+        self._under_way.add(attempt.key)
+        try:
+            return await self.db.write(unit, heavy=heavy)
+        finally:
+            self._under_way.discard(attempt.key)
+
+    def _unit(
+        self, route: Route, request: Request, call: Call, attempt: Once | None, dry_run: bool, tx: Tx
+    ) -> Reply:  # fmt: skip
+        # Once more inside the transaction: the right may have gone while the body was on its way.
+        call.principal = self.credentials.principal(tx, request)
+        resources.require(call, route.scope)
+        known = None if attempt is None else once.recall(tx, attempt, call)
+        if known is not None:
+            self._give_back(request, call)
+            self.replays += 1
+            return known
+        reply = route.handler(call, tx)
+        if wire.prefers_minimal(request):
+            reply = _minimal(reply)
+        if dry_run:
+            reply.headers.append((b"dry-run", b"true"))
+            raise _DryRun(reply)
+        # At the end of the unit, where the positions are known.
+        tx.before_commit.append(partial(self._seal, request, call, attempt, reply, tx))
+        return reply
+
+    def _seal(self, request: Request, call: Call, attempt: Once | None, reply: Reply, tx: Tx) -> None:
+        seqs = log.commit_seqs(tx)
         if seqs:
             reply.headers.append((b"commit-seq", ", ".join(f"{name}:{seq}" for name, seq in seqs.items()).encode()))
+        if attempt is not None:
+            try:
+                after = self.credentials.refreshed(tx, request) if log.altered_grants(tx) else call.principal
+            except Problem:  # the caller has just ended his own rights
+                after = _NOBODY
+            once.remember(tx, attempt, after, reply)
+
+    def _operation(self, method: str, path: str) -> tuple[batch.Target, list[str]]:
+        """The route of an operation of a batch. NotFound, MethodNotAllowed, or Invalid if it cannot be part of one."""
+        routes, parameters = self._find(unquote(path.lstrip("/")), path)
+        route = routes.get(method)
+        if route is None:
+            raise MethodNotAllowed(f"{path[:200]} supports {', '.join(sorted(routes))}.")
+        if not route.batchable:
+            raise Invalid(f"{method} {path[:200]} cannot be part of a batch.")
+        return batch.Target(route.handler, route.scope, route.operation_id, bool(route.body)), parameters
+
+
+def _flag(text: str | None) -> bool:
+    if text not in (None, "true", "false", "1", "0", ""):
+        raise InvalidQuery(
+            errors=[Issue("invalid_value", "dry_run is true or false.", parameter="dry_run")]
+        )  # fmt: skip
+    return text in ("true", "1", "")
+
+
+def _minimal(reply: Reply) -> Reply:
+    """The same without a body (RFC 7240); what only this answer will ever hold is given all the same."""
+    if reply.secret or reply.body is None or reply.status not in (200, 201):
         return reply
+    status = 204 if reply.status == 200 else reply.status
+    return Reply(status, None, [*reply.headers, (b"preference-applied", b"return=minimal")])
 
 
 class _Preflight(Exception):

@@ -8,18 +8,21 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
+from taskade_server import __version__
 from taskade_server.domain import identity, projects, tasks, workspaces
-from taskade_server.engine import access, filters, query
+from taskade_server.engine import access, edit, filters, log, query
 from taskade_server.engine.edit import Context
 from taskade_server.engine.filters import Leaf
 from taskade_server.engine.model import Resource
-from taskade_server.http.wire import Call, Handler, Headers, Reply
+from taskade_server.http import patching
+from taskade_server.http.wire import Call, Handler, Headers, JsonPatch, Reply, names_etag
 from taskade_server.kit import json, time
 from taskade_server.kit.errors import Invalid, Issue, Malformed, NotFound
 from taskade_server.store.database import Tx
 
 Verb = Callable[[Tx, Context, str], str]
 MAX_PARSED: Final = 256
+MAX_WORKSPACES: Final = 100
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
@@ -61,8 +64,11 @@ def _list(call: Call, tx: Tx, resource: Resource, body: Any, within: str) -> Rep
     parsed = _parsed(call, tx, resource, body, within)
     # The use of a key is added to its whole document, so it is cut to the chosen fields only then.
     keys = resource is identity.API_KEY
+    heads, etag = _validator(call, tx) if body is None and parsed.lasting and not keys else ((), "")
+    if etag and call.if_none_match is not None and names_etag(call.if_none_match, etag):
+        return Reply(304, None, [(b"etag", etag.encode())])
     page = query.run(tx, call.principal, replace(parsed, fields=None) if keys else parsed, call.secret)
-    headers: Headers = []
+    headers: Headers = [(b"etag", etag.encode())] if etag else []
     if page.cursor is not None:
         headers.append((b"link", f'<{_next_url(call, page.cursor)}>; rel="next"'.encode()))
     if page.total is not None:
@@ -71,7 +77,20 @@ def _list(call: Call, tx: Tx, resource: Resource, body: Any, within: str) -> Rep
     if keys:
         used = [_with_usage(tx, document) for document in documents]
         documents = query.shape(tx, call.principal, resource, used, {}, parsed.fields)
-    return Reply(200, json.array(documents), headers)
+    return Reply(200, json.array(documents), headers, etag=etag, heads=heads)
+
+
+def _validator(call: Call, tx: Tx) -> tuple[tuple[tuple[str, int], ...], str]:
+    """How far the logs are that the caller can see, read before the list, and the ETag that this makes.
+
+    It is weak: any change in a visible workspace alters it, also one outside the list.
+    """
+    principal = call.principal
+    if not 0 < len(principal.grants) <= MAX_WORKSPACES:
+        return (), ""
+    heads = tuple(log.heads(tx, list(principal.grants)))
+    caller = (__version__, principal.key_id or principal.user_id, call.epoch, heads)
+    return heads, f'W/"{hashlib.blake2b(repr(caller).encode(), key=call.secret[:64], digest_size=12).hexdigest()}"'
 
 
 def _parsed(call: Call, tx: Tx, resource: Resource, body: Any, within: str) -> query.Query:
@@ -89,7 +108,7 @@ def _parsed(call: Call, tx: Tx, resource: Resource, body: Any, within: str) -> q
     parsed = query.parse(tx, call.principal, resource, call.secret, call.pairs(), body, fixed)
     if within == "workspace_id":
         parsed.where = filters.And((parsed.where, filters.Not(Leaf(resource.fields["project_id"], "exists"))))
-    if body is None and parsed.lasting and not within:
+    if body is None and parsed.lasting and parsed.after is None and not within:
         if len(call.principal.queries) >= MAX_PARSED:
             call.principal.queries.clear()
         call.principal.queries[key] = parsed
@@ -113,14 +132,9 @@ def one(
         include, fields = query.parse_shape(resource, call.pairs())
         document = query.shape(tx, call.principal, resource, [document], include, fields)[0]
         etag = f'"{version}-{hashlib.blake2b(document.encode(), digest_size=6).hexdigest()}"'
-    if call.if_none_match is not None and status == 200 and _names(call.if_none_match, etag):
+    if call.if_none_match is not None and status == 200 and names_etag(call.if_none_match, etag):
         return Reply(304, None, [(b"etag", etag.encode())])
     return Reply(status, document, [(b"etag", etag.encode()), *(headers or [])])
-
-
-def _names(raw: bytes, etag: str) -> bool:
-    header = raw.decode("latin-1")
-    return header.strip() == "*" or etag in [part.strip().removeprefix("W/") for part in header.split(",")]
 
 
 def _version(document: str) -> str:
@@ -173,7 +187,11 @@ def changing(resource: Resource, verb: Callable[[Tx, Context, str, Any], str]) -
     """PUT or PATCH /{resource}/{id}, and verbs that take a body."""
 
     def handle(call: Call, tx: Tx) -> Reply:
-        return one(call, tx, resource, verb(tx, call.context(), call.path[0], _body(call)))
+        context, body = call.context(), _body(call)
+        if isinstance(body, JsonPatch):
+            _, document = edit.load(tx, context, resource, call.path[0])
+            body = patching.merge_patch(resource, document, body)
+        return one(call, tx, resource, verb(tx, context, call.path[0], body))
 
     return handle
 
@@ -252,6 +270,7 @@ def create_key(call: Call, tx: Tx) -> Reply:
         201,
         json.encode({**json.decode(document), "secret": secret}),
         [(b"location", location.encode()), (b"etag", b'"1"')],
+        secret=True,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 from taskade_server.domain import identity, projects, tasks, workspaces
 from taskade_server.engine.model import Resource
+from taskade_server.http import batch
 from taskade_server.http import resources as do
 from taskade_server.http.wire import Handler
 
@@ -27,8 +28,9 @@ Body = Literal[
     "member_role",
     "move",
     "empty",
+    "batch",
 ]
-Answer = Literal["one", "list", "none", "key"]
+Answer = Literal["one", "list", "none", "key", "batch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,9 @@ def all_routes() -> list[Route]:
         found += _reads(resource)
         found += _writes(resource)
     found += [*_task_routes(), *_project_routes(), *_member_routes("workspaces"), *_member_routes("projects")]
+    found.append(Route("POST", "/batch", "batch", "", batch.handle, tasks.TASK,
+                       "Run up to 1,000 operations in one transaction, all or none", writes=True, body="batch",
+                       answer="batch", max_body=8 * MIB, batchable=False))  # fmt: skip
     found.append(Route("GET", "/users/me", "users.me", "", do.me, identity.USER, "The user this key acts as"))
     return found
 

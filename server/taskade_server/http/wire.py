@@ -8,7 +8,7 @@ import gzip
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl, quote, unquote_plus
 
 import zstandard
 
@@ -30,6 +30,7 @@ MAX_PARAMETERS: Final = 400
 JSON_TYPE: Final = b"application/json"
 PROBLEM_TYPE: Final = b"application/problem+json"
 _ASCII: Final = "".join(map(chr, range(128)))
+JSON_PATCH: Final = "application/json-patch+json"
 _JSON_BODIES: Final = frozenset({"application/json", "application/merge-patch+json", "text/json"})
 
 
@@ -37,14 +38,27 @@ class ClientGone(Exception):
     """The client closed its side of the connection before its request was complete."""
 
 
+class JsonPatch(list[Any]):
+    """The operations of a body that was sent as JSON Patch (RFC 6902)."""
+
+
 @dataclass(slots=True)
 class Reply:
-    """What a handler answers: status, body text (None: no body) and headers beside the usual ones."""
+    """What a handler answers: status, body text (None: no body) and headers beside the usual ones.
+
+    `etag` is not empty when the answer stays the same until the log of a visible workspace moves; `heads` says how far
+    they were. `secret` marks a body whose `secret` must not be stored. `packed` keeps the bytes, by encoding, of an
+    answer that is given again.
+    """
 
     status: int = 200
     body: str | None = None
     headers: Headers = field(default_factory=list)
     content_type: bytes = JSON_TYPE
+    etag: str = ""
+    heads: tuple[tuple[str, int], ...] = ()
+    secret: bool = False
+    packed: dict[bytes, bytes] | None = None
 
 
 class Call:
@@ -54,8 +68,8 @@ class Call:
     """
 
     __slots__ = (
-        "body", "if_match", "if_none_match", "path", "principal", "query_string", "request_id", "secret",
-        "unless_match", "url",
+        "batch", "body", "epoch", "if_match", "if_none_match", "path", "principal", "query_string", "request_id",
+        "secret", "seed", "unless_match", "url",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +87,9 @@ class Call:
         self.path = path
         self.query_string = query_string
         self.body = body
+        self.batch: Any = None
+        self.epoch = 0
+        self.seed = ""
         self.url = ""
         self.if_match: frozenset[str] | None = None
         self.if_none_match: bytes | None = None
@@ -85,7 +102,20 @@ class Call:
             known.user_id, known.key_id, known.scopes, dict(known.grants), known.default_workspace, known.rate
         )
         actor = Actor(known.user_id, known.key_id, self.request_id)
-        return Context(principal, actor, self.secret, self.if_match, self.unless_match)
+        return Context(principal, actor, self.secret, self.if_match, self.unless_match, self.seed)
+
+    def take(self, name: str) -> str | None:
+        """Take a parameter that is not the handler's business out of the query string; None if it is not there."""
+        if name not in self.query_string:
+            return None
+        parts = [part for part in self.query_string.split("&") if part]
+        mine = [part for part in parts if part.partition("=")[0] == name]
+        if not mine:
+            return None
+        if len(mine) > 1:
+            raise InvalidQuery(errors=[Issue("repeated", f"{name} stands more than once.", parameter=name)])
+        self.query_string = "&".join(part for part in parts if part not in mine)
+        return unquote_plus(mine[0].partition("=")[2])
 
     def pairs(self) -> list[tuple[str, str]]:
         """The query string's parameters, decoded; InvalidQuery if they are not UTF-8 or too many."""
@@ -127,7 +157,7 @@ Handler = Callable[[Call, Tx], Reply]
 class Request:
     """The parts of an ASGI request that the pipeline needs. Headers are decoded when somebody asks for them."""
 
-    __slots__ = ("cost", "headers", "limits", "method", "path", "request_id", "scope")
+    __slots__ = ("cost", "epoch", "headers", "limits", "method", "path", "request_id", "scope", "stamp")
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
@@ -137,6 +167,8 @@ class Request:
         self.request_id = ids.new("req")
         self.cost = 0
         self.limits: Headers = []
+        self.epoch = 0
+        self.stamp = 0
 
     def header(self, name: bytes) -> str:
         """A header by its lower-case name; empty if it is missing."""
@@ -199,22 +231,34 @@ def _too_large(limit: int) -> TooLarge:
     return TooLarge(f"The body is over {limit // 1024:,} KiB. Split the work into several requests.")
 
 
-def parse_body(request: Request, body: bytes) -> Any:
-    """The JSON of a body, None for an empty one. UnsupportedMediaType or Malformed otherwise."""
+def parse_body(request: Request, body: bytes, *, patch: bool = False) -> Any:
+    """The JSON of a body, None for an empty one. UnsupportedMediaType or Malformed otherwise.
+
+    `patch` says that JSON Patch is welcome too; it comes back as a JsonPatch.
+    """
     if not body:
         return None
+    encoding = request.header(b"content-encoding")
+    if encoding.strip().lower() not in ("", "identity"):
+        raise UnsupportedMediaType(f'The Content-Encoding is "{encoding[:100]}"; send the body uncompressed.')
     content_type = request.header(b"content-type")
     kind, _, parameters = content_type.partition(";")
     kind = kind.strip().lower()
-    if kind not in _JSON_BODIES:
+    operations = patch and kind == JSON_PATCH
+    if kind not in _JSON_BODIES and not operations:
         raise UnsupportedMediaType(f'The Content-Type is "{content_type[:100]}"; send application/json.')
     charset = parameters.strip().lower().replace('"', "").removeprefix("charset=")
     if charset not in ("", "utf-8", "utf8") and "charset" in parameters.lower():
         raise UnsupportedMediaType("JSON is sent in UTF-8; leave the charset out.")
     try:
-        return json.decode_strict(body)
+        value = json.decode_strict(body)
     except json.Faulty as error:
         raise Malformed(str(error), errors=[Issue("malformed_json", str(error), pointer=error.pointer)]) from error
+    if operations:
+        if not isinstance(value, list):
+            raise Malformed("A JSON Patch is an array of operations.")
+        return JsonPatch(value)
+    return value
 
 
 def accepts_json(accept: str) -> bool:
@@ -223,6 +267,20 @@ def accepts_json(accept: str) -> bool:
         return True
     lower = accept.lower()
     return "+json" in lower or "application/json" in lower or "application/*" in lower
+
+
+def names_etag(header: bytes, etag: str) -> bool:
+    """Whether an If-None-Match header names an ETag (weak comparison, RFC 9110 section 8.8.3.2)."""
+    text = header.decode("latin-1")
+    return text.strip() == "*" or etag.removeprefix("W/") in [
+        part.strip().removeprefix("W/") for part in text.split(",")
+    ]
+
+
+def prefers_minimal(request: Request) -> bool:
+    """Whether the client prefers not to be sent what it wrote (RFC 7240)."""
+    header = request.headers.get(b"prefer")
+    return header is not None and "return=minimal" in header.decode("latin-1").lower().replace(" ", "").replace('"', "")
 
 
 def versions(header: bytes | None) -> frozenset[str] | None:
@@ -238,11 +296,12 @@ async def send(request: Request, reply: Reply, respond: Send) -> None:
     headers: Headers = [(b"x-request-id", request.request_id.encode()), *request.limits, *reply.headers]
     body = b""
     if reply.body is not None:
-        body = reply.body.encode("utf-8", "replace")
         headers.append((b"content-type", reply.content_type))
-        if len(body) >= COMPRESS_FROM:
-            body, encoding = _compress(body, request.headers.get(b"accept-encoding", b""))
+        encoding = b""
+        if len(reply.body) >= COMPRESS_FROM:
+            encoding = _encoding(request.headers.get(b"accept-encoding", b""))
             headers += [(b"vary", b"accept-encoding"), *([(b"content-encoding", encoding)] if encoding else [])]
+        body = _pack(reply, encoding)
     if reply.status not in (204, 304):
         headers.append((b"content-length", b"%d" % len(body)))
     if b"origin" in request.headers:
@@ -251,20 +310,32 @@ async def send(request: Request, reply: Reply, respond: Send) -> None:
     await respond({"type": "http.response.body", "body": b"" if request.method == "HEAD" else body})
 
 
-def _compress(body: bytes, accepted: bytes) -> tuple[bytes, bytes]:
+def _encoding(accepted: bytes) -> bytes:
+    """The best encoding that the client can read, empty for none."""
     choices = [part.partition(b";") for part in accepted.lower().replace(b" ", b"").split(b",")]
     # A weight of nothing but q=0.0 forbids what it stands at.
     allowed = {name for name, _, weight in choices if not weight or weight.strip(b"q=0.")}
-    if b"zstd" in allowed:
-        return zstandard.ZstdCompressor(level=1).compress(body), b"zstd"
-    if b"gzip" in allowed:
-        return gzip.compress(body, compresslevel=1, mtime=0), b"gzip"
-    return body, b""
+    return b"zstd" if b"zstd" in allowed else b"gzip" if b"gzip" in allowed else b""
+
+
+def _pack(reply: Reply, encoding: bytes) -> bytes:
+    """The bytes of a body, kept for the next time if the reply is one that is given again."""
+    known = None if reply.packed is None else reply.packed.get(encoding)
+    if known is not None:
+        return known
+    body = (reply.body or "").encode("utf-8", "replace")
+    if encoding == b"zstd":
+        body = zstandard.ZstdCompressor(level=1).compress(body)
+    elif encoding == b"gzip":
+        body = gzip.compress(body, compresslevel=1, mtime=0)
+    if reply.packed is not None:
+        reply.packed[encoding] = body
+    return body
 
 
 _EXPOSED: Final = (
-    b"ETag, Link, Location, Total-Count, Commit-Seq, Retry-After, RateLimit, RateLimit-Policy, "
-    b"X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Request-Id"
+    b"ETag, Link, Location, Total-Count, Commit-Seq, Dry-Run, Idempotent-Replayed, Preference-Applied, Retry-After, "
+    b"RateLimit, RateLimit-Policy, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Request-Id"
 )
 _CORS: Final[Headers] = [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", _EXPOSED)]
 
@@ -280,7 +351,7 @@ def preflight(methods: list[str]) -> Headers:
         (b"access-control-allow-methods", allow),
         (
             b"access-control-allow-headers",
-            b"Authorization, Content-Type, If-Match, If-None-Match",
+            b"Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Prefer, Traceparent, Tracestate",
         ),
         (b"access-control-max-age", b"86400"),
     ]

@@ -33,7 +33,7 @@ class Issue:
 class Problem(Exception):
     """Base of every error that reaches a client. `advice` says in the documentation what to do about it."""
 
-    status: ClassVar[int] = 500
+    status: int = 500
     code: ClassVar[str] = "internal"
     title: ClassVar[str] = "Something went wrong on the server"
     advice: ClassVar[str] = (
@@ -47,8 +47,11 @@ class Problem(Exception):
         errors: Iterable[Issue] = (),
         headers: dict[str, str] | None = None,
         extra: dict[str, Any] | None = None,
+        status: int | None = None,
     ) -> None:
         super().__init__(detail or self.title)
+        if status is not None:
+            self.status = status
         self.detail = detail or self.title
         self.errors = list(errors)
         self.headers = headers or {}
@@ -156,6 +159,15 @@ class Clash(Problem):
     advice = "`detail` says with what: an id, e-mail or handle already in use, or an object that is in the trash."
 
 
+class IdempotencyKeyInUse(Problem):
+    """A request with the same Idempotency-Key is being worked on."""
+
+    status = 409
+    code = "idempotency-key-in-use"
+    title = "The first request with this Idempotency-Key is still under way"
+    advice = "Wait the seconds given in `Retry-After` and send the same request again: it gets the first one's answer."
+
+
 class Gone(Problem):
     """The thing existed and will not come back."""
 
@@ -189,7 +201,10 @@ class UnsupportedMediaType(Problem):
     status = 415
     code = "unsupported-media-type"
     title = "The body must be JSON"
-    advice = "Send `Content-Type: application/json` (a merge patch may be `application/merge-patch+json`)."
+    advice = (
+        "Send `Content-Type: application/json`; a PATCH may also be `application/merge-patch+json` or "
+        "`application/json-patch+json`. Bodies are not compressed."
+    )
 
 
 class Invalid(Problem):
@@ -199,6 +214,18 @@ class Invalid(Problem):
     code = "validation-failed"
     title = "The request body is not valid"
     advice = "`errors` lists every fault with a JSON Pointer to its place; fix them all and send the request again."
+
+
+class IdempotencyKeyReused(Problem):
+    """The Idempotency-Key belongs to another request."""
+
+    status = 422
+    code = "idempotency-key-reused"
+    title = "This Idempotency-Key was used for another request"
+    advice = (
+        "A key stands for one request: the same method, path, parameters and body. Send a new key with a new request; "
+        "to repeat the old one, send exactly what was sent then."
+    )
 
 
 class RateLimited(Problem):
@@ -224,7 +251,10 @@ class OutcomeUnknown(Unavailable):
 
     code = "outcome-unknown"
     title = "The write may or may not have been stored"
-    advice = "The server restarts by itself. Read the object (clients may choose ids) before repeating the write."
+    advice = (
+        "The server restarts by itself. Send the request again with the same Idempotency-Key: it has its effect once. "
+        "Without a key, read the object first (clients may choose ids)."
+    )
 
 
 class TooExpensive(Unavailable):
@@ -233,6 +263,26 @@ class TooExpensive(Unavailable):
     code = "query-too-expensive"
     title = "The query needs too much work"
     advice = "Narrow it: add a project, an assignee or a date range, or lower the limit."
+
+
+class Behind(Unavailable):
+    """The position named by min_seq is not visible here yet."""
+
+    code = "position-not-reached"
+    title = "The position in `min_seq` has not been reached"
+    advice = "Send the request again after `Retry-After`. `min_seq` is the `Commit-Seq` of an earlier answer."
+
+
+class BatchFailed(Problem):
+    """An operation of a batch failed, so none of them took effect; it has the status of that operation."""
+
+    status = 422
+    code = "batch-failed"
+    title = "An operation of the batch failed; nothing was written"
+    advice = (
+        "`pointer` names the operation and `operation.problem` is the answer it would have had alone. Correct it and "
+        "send the whole batch again."
+    )
 
 
 def problem_classes() -> list[type[Problem]]:

@@ -14,6 +14,7 @@ from typing import Final
 
 ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 PATTERN_26: Final = "[0-7][0-9a-hjkmnp-tv-z]{25}"
+_BASE32HEX: Final = str.maketrans(ALPHABET, "0123456789abcdefghijklmnopqrstuv")
 _PAIRS: Final = [a + b for a in ALPHABET for b in ALPHABET]
 _RULE: Final = re.compile(PATTERN_26)
 
@@ -62,6 +63,11 @@ def _text(value: int, top: int) -> str:
 def encode(value: int) -> str:
     """A 128-bit integer as 26 base32 characters."""
     return _text(value, 120)
+
+
+def number(text: str) -> int:
+    """The 128 bits of an id, for protocols that have a form of their own for such numbers."""
+    return int(text[-26:].translate(_BASE32HEX), 32)
 
 
 def is_id(text: str, prefix: str) -> bool:

@@ -24,9 +24,16 @@ class KeyText(NamedTuple):
     text: str
 
 
-def new_key(key_id: str) -> KeyText:
-    """A new API key for the resource id `key_...` (256 bits of randomness, a checksum that scanners can verify)."""
-    body = f"{KEY_PREFIX}_{key_id.removeprefix('key_')}_{_base62(secrets.randbits(256), _SECRET_LENGTH)}"
+def new_key(key_id: str, secret: bytes = b"", seed: str = "") -> KeyText:
+    """A new API key for the resource id `key_...` (256 bits of randomness, a checksum that scanners can verify).
+
+    With a seed the bits are derived from it and the installation's secret (HMAC as a pseudo-random function), so that
+    the same request, sent again, can be given the same key although nobody stored it.
+    """
+    bits = secrets.randbits(256)
+    if seed:
+        bits = int.from_bytes(hmac.digest(secret, f"api key\n{key_id}\n{seed}".encode(), hashlib.sha256))
+    body = f"{KEY_PREFIX}_{key_id.removeprefix('key_')}_{_base62(bits, _SECRET_LENGTH)}"
     return KeyText(key_id, f"{body}_{_checksum(body)}")
 
 

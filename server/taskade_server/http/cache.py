@@ -1,0 +1,72 @@
+"""Answers to lists, kept for as long as nothing that the caller can see has changed.
+
+Why keyed by the position of the log and never by time: an entry is right or it is not used, on every process, so there
+is nothing to invalidate and nothing to wait for.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from taskade_server.http.wire import Reply
+
+Key = tuple[str, int, str, str, str]
+OVERHEAD: Final = 1000
+
+
+@dataclass(slots=True)
+class Entry:
+    """One answer. `stamp` is the state of the database in which it was last known to be right (0: unknown)."""
+
+    reply: Reply
+    stamp: int
+    workspaces: list[str]
+
+
+class ResponseCache:
+    """The most recently used answers, up to a number of bytes."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.bytes = 0
+        self.hits = 0
+        self.misses = 0
+        self._entries: dict[Key, Entry] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: Key) -> Entry | None:
+        """The entry, which becomes the youngest; whether it still holds is for the caller to find out."""
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._entries[key] = entry
+        return entry
+
+    def put(self, key: Key, reply: Reply, stamp: int) -> None:
+        """Keep an answer that has `heads`; the oldest entries make room for it."""
+        size = _size(reply)
+        if size > self.max_bytes // 8:
+            return
+        self.drop(key)
+        reply.packed = {}
+        self._entries[key] = Entry(reply, stamp, [name for name, _ in reply.heads])
+        self.bytes += size
+        while self.bytes > self.max_bytes:
+            self.drop(next(iter(self._entries)))
+
+    def drop(self, key: Key) -> None:
+        """Forget an entry, if it is there."""
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self.bytes -= _size(entry.reply)
+
+    @staticmethod
+    def holds(entry: Entry, heads: Sequence[tuple[str, int]]) -> bool:
+        """Whether the logs are where they were when the answer was made."""
+        return entry.reply.heads == tuple(heads)
+
+
+def _size(reply: Reply) -> int:
+    """About what an entry takes: the text, its bytes, and a compressed form or two."""
+    return OVERHEAD + 3 * len(reply.body or "")

@@ -1,0 +1,99 @@
+"""Who calls: principals by credential, each valid for one state of users, keys and memberships.
+
+Why by state and not by time: a revoked key or a lost role takes effect with its commit, on every process, because the
+cached principal is good for one value of a counter that is read in the same transaction.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from taskade_server.domain import identity
+from taskade_server.engine.access import Principal
+from taskade_server.http.wire import Request
+from taskade_server.kit import time
+from taskade_server.kit.errors import Forbidden, Unauthenticated
+from taskade_server.store.database import Database, Tx
+
+_MAX_CACHED: Final = 10_000
+
+
+@dataclass(slots=True)
+class Known:
+    """A caller as looked up at one value of the counter that every change of rights raises."""
+
+    epoch: int
+    principal: Principal
+    networks: list[str]
+    expires_at: int | None
+
+
+@dataclass(slots=True)
+class Credentials:
+    """Looks callers up, once for each state of rights.
+
+    A unit may run on another thread and see an older state than the event loop does, so each entry says which state it
+    belongs to instead of the cache being emptied when the state changes.
+    """
+
+    db: Database
+    secret: bytes
+    known: dict[bytes, Known] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+    _seen: tuple[int, int] = (0, -1)
+
+    def principal(self, tx: Tx, request: Request) -> Principal:
+        """The caller; Unauthenticated or Forbidden. Notes the key as used, and the state of rights and of the database.
+
+        `request.epoch` and `request.stamp` tell afterwards what was seen.
+        """
+        epoch = request.epoch = self._epoch(tx, request)
+        credential = request.headers.get(b"authorization", b"")
+        known = self.known.get(credential)
+        if known is None or known.epoch != epoch:
+            known = self._look_up(tx, credential, epoch)
+            if not tx.writable:
+                # What a write sees may yet be undone, together with the number of the state that it made.
+                self._keep(credential, known)
+        return self._checked(known, request)
+
+    def refreshed(self, tx: Tx, request: Request) -> Principal:
+        """The caller as this unit has made him: for what follows in a unit that changed rights."""
+        return self._checked(self._look_up(tx, request.headers.get(b"authorization", b""), -1), request)
+
+    def _checked(self, known: Known, request: Request) -> Principal:
+        if known.expires_at is not None and known.expires_at <= time.now_ms():
+            raise Unauthenticated("This API key has expired.", headers=_challenge("invalid_token"))
+        if known.networks and not identity.ip_allowed(known.networks, request.client):
+            raise Forbidden(f"This API key does not work from the address {request.client}.")
+        if known.principal.key_id is not None:
+            self.used.add(known.principal.key_id)
+        return known.principal
+
+    def _epoch(self, tx: Tx, request: Request) -> int:
+        """The state of rights that this unit sees. `changed()` spares most looks at the counter."""
+        changed = request.stamp = self.db.changed() if not tx.writable else 0
+        if changed and changed == self._seen[0]:
+            return self._seen[1]
+        row = tx.one("SELECT value FROM counters WHERE name = 'grants'")
+        epoch = int(row[0]) if row else 0
+        if changed:
+            self._seen = (changed, epoch)
+        return epoch
+
+    def _look_up(self, tx: Tx, credential: bytes, epoch: int) -> Known:
+        scheme, _, token = credential.decode("latin-1").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthenticated("Send the header Authorization: Bearer <API key>.", headers=_challenge(""))
+        try:
+            return Known(epoch, *identity.authenticate(tx, self.secret, token.strip()))
+        except Unauthenticated as error:
+            raise Unauthenticated(error.detail, headers=_challenge("invalid_token")) from error
+
+    def _keep(self, credential: bytes, known: Known) -> None:
+        if len(self.known) >= _MAX_CACHED:
+            self.known.clear()
+        self.known[credential] = known
+
+
+def _challenge(error: str) -> dict[str, str]:
+    return {"www-authenticate": 'Bearer realm="taskade"' + (f', error="{error}"' if error else "")}
