@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import compare, load, machine, million
+from benchmarks import compare, load, machine, million, scaling
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer tasks and shorter runs: a first impression")
     parser.add_argument("--million", action="store_true", help="load 1,000,000 tasks, and measure filters on them")
+    parser.add_argument("--scaling", action="store_true", help="one and two processes on PostgreSQL")
     parser.add_argument("--tasks", type=int, metavar="N", help="another number of tasks (the result is not written)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="with --million: keep the data here, and use it again")
     parser.add_argument(
@@ -46,9 +47,14 @@ def folder(keep: Path | None) -> Iterator[Path]:
 def main() -> None:
     given = arguments()
     load.build()
-    machine.join_clients()
+    if given.scaling:
+        machine.share_cores()
+    else:
+        machine.join_clients()
     with folder(given.keep) as data:
-        if given.million:
+        if given.scaling:
+            report = scaling.run(data)
+        elif given.million:
             report = million.run(given.tasks or 1_000_000, data, keep=given.keep is not None)
         else:
             plan = compare.QUICK if given.quick else compare.FULL
@@ -56,7 +62,7 @@ def main() -> None:
             report = compare.run(plan, given.peers.split(","), data)
     print(report.text)
     if given.tasks is None and given.peers == ",".join(compare.PEERS):
-        name = "million" if given.million else "quick" if given.quick else "latest"
+        name = "scaling" if given.scaling else "million" if given.million else "quick" if given.quick else "latest"
         report.write(name)
         print(f"Written to benchmarks/results/{name}.md and {name}.json")
 

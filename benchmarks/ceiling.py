@@ -1,6 +1,7 @@
 """The least a Python server can do here: Granian, set up as ours is, answers every request with the same bytes.
 
-What remains between this and our server is the price of our own code, and nothing else. Run with a port and a size.
+What remains between this and our server is the price of our own code, and nothing else. Run with a port; the path
+says how many bytes to answer with: `/600`.
 """
 
 import sys
@@ -17,31 +18,39 @@ Application = Callable[
 ]
 
 
-def application(size: int) -> Application:
+def messages(size: int) -> tuple[Message, Message]:
     body = b'{"name":"' + b"x" * (size - 11) + b'"}'
     start = {
         "type": "http.response.start",
         "status": 200,
         "headers": [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())],
     }
-    end = {"type": "http.response.body", "body": body}
+    return start, {"type": "http.response.body", "body": body}
+
+
+def application() -> Application:
+    known: dict[str, tuple[Message, Message]] = {}
 
     async def answer(
         scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
     ) -> None:
+        path = scope["path"]
+        if path not in known:
+            known[path] = messages(int(path[1:] or 100))
+        start, end = known[path]
         await send(start)
         await send(end)
 
     return answer
 
 
-async def serve(port: int, size: int) -> None:
+async def serve(port: int) -> None:
     # ASGINL only leaves out the start and stop messages; the rest is what taskade_server.app gives Granian.
     server = Server(
-        application(size), port=port, interface=Interfaces.ASGINL, websockets=False, log_enabled=False, backlog=1024
+        application(), port=port, interface=Interfaces.ASGINL, websockets=False, log_enabled=False, backlog=1024
     )
     await server.serve()
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(int(sys.argv[1]), int(sys.argv[2])))
+    uvloop.run(serve(int(sys.argv[1])))

@@ -46,6 +46,12 @@ def _on(cores: Iterable[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
+def share_cores() -> None:
+    """Let everything run anywhere, for servers of several processes."""
+    global PINNED
+    PINNED = False
+
+
 def join_clients() -> None:
     """Put this program itself on the clients' core, so that filling a server does not take the server's time."""
     if PINNED:

@@ -26,6 +26,7 @@ from benchmarks.load import Work
 
 ROOT = Path(__file__).resolve().parent.parent
 BULK = 1000
+BATCH = 100  # half of them creations, half of them changes
 PAGE = 50
 READS = 10_000  # different tasks that are read in turn
 VARIATIONS = 40_000  # different lists
@@ -150,17 +151,19 @@ class Taskade(Store):
         self.users: list[str] = []
         self.filling = 0.0  # seconds spent waiting for bulk requests
 
+    def database(self) -> list[str]:
+        return ["--data", "data"]
+
     def command(self) -> list[str]:
-        options = ("--rate-limit", "off", "--data", "data", "--port", str(self.port))
-        return [sys.executable, "-m", "taskade_server", "serve", *options]
+        options = ("--rate-limit", "off", "--port", str(self.port))
+        return [sys.executable, "-m", "taskade_server", "serve", *options, *self.database()]
 
     def environment(self) -> dict[str, str]:
         return {"TASKADE_SQLITE_SYNCHRONOUS": self.synchronous}
 
     def start(self) -> None:
         super().start()
-        options = ("--name", "bench", "--data", "data")
-        command = [sys.executable, "-m", "taskade_server", "keys", "create", *options]
+        command = [sys.executable, "-m", "taskade_server", "keys", "create", "--name", "bench", *self.database()]
         key = subprocess.run(command, cwd=self.folder, check=True, capture_output=True, text=True).stdout.strip()
         self.headers = {"Authorization": f"Bearer {key}"}
 
@@ -193,6 +196,8 @@ class Taskade(Store):
 
     def rows(self, answer: bytes) -> int:
         decoded = msgspec.json.decode(answer)
+        if isinstance(decoded, dict) and "results" in decoded:
+            return len(decoded["results"])
         return len(decoded) if isinstance(decoded, list) else 1
 
     def works(self) -> dict[str, Work]:
@@ -200,6 +205,12 @@ class Taskade(Store):
         lists = f"/v1/tasks?status=pending&sort=due_date&limit={PAGE}"
         task = {**data.NEW_TASK, "project_id": self.projects[0]}
         bulk = {"tasks": [{**task, "name": f"{task['name']} {i}"} for i in range(BULK)]}
+        made = [{"method": "POST", "path": "/tasks", "body": entry} for entry in bulk["tasks"][: BATCH // 2]]
+        changed = [
+            {"method": "PATCH", "path": f"/tasks/{task}", "body": {"name": f"Changed {{n}} {i}", "priority": "high"}}
+            for i, task in enumerate(self.sample()[: BATCH // 2])
+        ]
+        mixed = {"operations": [operation for pair in zip(made, changed, strict=True) for operation in pair]}
         return {
             "read": Work("GET", [f"/v1/tasks/{task}" for task in self.sample()], self.headers),
             "list": Work("GET", [f"{lists}&project_id={project}" for project in self.projects], self.headers),
@@ -208,6 +219,7 @@ class Taskade(Store):
             ),
             "create": Work("POST", ["/v1/tasks"], headers, msgspec.json.encode(task).decode()),
             "bulk": Work("POST", ["/v1/tasks/bulk"], headers, msgspec.json.encode(bulk).decode(), items=BULK),
+            "batch": Work("POST", ["/v1/batch"], headers, msgspec.json.encode(mixed).decode(), items=BATCH),
         }
 
 
@@ -314,6 +326,12 @@ class PocketBase(Store):
         lists = f"{records}?sort=due_date&perPage={PAGE}&skipTotal=1&filter="
         task = {**data.NEW_TASK, "project": self.projects[0]}
         bulk = self._batch([{**task, "name": f"{task['name']} {i}"} for i in range(BULK)])
+        changed = [
+            {"method": "PATCH", "url": f"{records}/{task}", "body": {"name": f"Changed {{n}} {i}", "priority": "high"}}
+            for i, task in enumerate(self.sample()[: BATCH // 2])
+        ]
+        made = bulk["requests"][: BATCH // 2]
+        mixed = {"requests": [request for pair in zip(made, changed, strict=True) for request in pair]}
         plain = [quote(f"project='{project}'&&status='pending'") for project in self.projects]
         varied = [quote(f"project='{p}'&&status='pending'&&due_date>='{d}'") for p, d in self._varied()]
         return {
@@ -322,6 +340,7 @@ class PocketBase(Store):
             "vary": Work("GET", [lists + condition for condition in varied], self.headers),
             "create": Work("POST", [records], headers, msgspec.json.encode(task).decode()),
             "bulk": Work("POST", ["/api/batch"], headers, msgspec.json.encode(bulk).decode(), items=BULK),
+            "batch": Work("POST", ["/api/batch"], headers, msgspec.json.encode(mixed).decode(), items=BATCH),
         }
 
 
@@ -335,12 +354,13 @@ class Ceiling(Peer):
     label = "bare Granian"
     alive = "/"
 
-    def __init__(self, folder: Path, size: int) -> None:
-        super().__init__(folder)
-        self.size = size
-
     def command(self) -> list[str]:
-        return [sys.executable, "-m", "benchmarks.ceiling", str(self.port), str(self.size)]
+        return [sys.executable, "-m", "benchmarks.ceiling", str(self.port)]
+
+    @staticmethod
+    def work(size: int) -> Work:
+        """Answers of as many bytes as a store's; the credential is as long as a real one."""
+        return Work("GET", [f"/{size}"], {"Authorization": "Bearer " + "x" * 80})
 
     def environment(self) -> dict[str, str]:
         return {"PYTHONPATH": str(ROOT)}

@@ -3,7 +3,8 @@
 A missed target is printed as plainly as a met one: a benchmark that only shows what is good would soon be ignored.
 """
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,18 @@ def million(facts: Facts, versions: dict[str, str], settings: dict[str, int], la
         **_common(facts, versions, settings),
         "latencies": [{**asdict(one), "met": one.met} for one in latencies],
     }
+    return Report("\n\n".join(sections) + "\n", document)
+
+
+def scaling(facts: Facts, versions: dict[str, str], settings: dict[str, int], rows: Sequence[Any]) -> Report:
+    """One process beside two; a row has a name and both figures."""
+    head = ["request", "one process", "two processes", "ratio"]
+    cells = [[r.name, f"{r.one:,.0f}/s", f"{r.two:,.0f}/s", f"{r.two / r.one:.2f}×"] for r in rows]
+    text = "PostgreSQL, the servers and the load generator share all cores."
+    shared = replace(facts, pinned=False)
+    sections = ["# A second process on PostgreSQL", _paragraph(settings), _table(head, cells), text,
+                _machine(shared, versions).replace("everything on the same core", "nothing pinned")]  # fmt: skip
+    document = {"scenario": "scaling", **_common(shared, versions, settings), "rows": [asdict(row) for row in rows]}
     return Report("\n\n".join(sections) + "\n", document)
 
 

@@ -11,16 +11,21 @@ from typing import Final
 from taskade_server.http.wire import Reply
 
 Key = tuple[str, int, str, str, str]
+Question = tuple[bytes | None, str, bytes, str]
 OVERHEAD: Final = 1000
 
 
 @dataclass(slots=True)
 class Entry:
-    """One answer. `stamp` is the state of the database in which it was last known to be right (0: unknown)."""
+    """One answer. `stamp` is the state of the database in which it was last known to be right (0: unknown).
+
+    `question` is how the request that made it was spelled.
+    """
 
     reply: Reply
     stamp: int
     workspaces: list[str]
+    question: Question
 
 
 class ResponseCache:
@@ -32,6 +37,7 @@ class ResponseCache:
         self.hits = 0
         self.misses = 0
         self._entries: dict[Key, Entry] = {}
+        self._keys: dict[Question, Key] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -43,14 +49,20 @@ class ResponseCache:
             self._entries[key] = entry
         return entry
 
-    def put(self, key: Key, reply: Reply, stamp: int) -> None:
+    def recent(self, question: Question) -> Entry | None:
+        """The entry for a request that was spelled the same."""
+        key = self._keys.get(question)
+        return None if key is None else self._entries.get(key)
+
+    def put(self, key: Key, question: Question, reply: Reply, stamp: int) -> None:
         """Keep an answer that has `heads`; the oldest entries make room for it."""
         size = _size(reply)
         if size > self.max_bytes // 8:
             return
         self.drop(key)
         reply.packed = {}
-        self._entries[key] = Entry(reply, stamp, [name for name, _ in reply.heads])
+        self._entries[key] = Entry(reply, stamp, [name for name, _ in reply.heads], question)
+        self._keys[question] = key
         self.bytes += size
         while self.bytes > self.max_bytes:
             self.drop(next(iter(self._entries)))
@@ -60,6 +72,7 @@ class ResponseCache:
         entry = self._entries.pop(key, None)
         if entry is not None:
             self.bytes -= _size(entry.reply)
+            self._keys.pop(entry.question, None)
 
     @staticmethod
     def holds(entry: Entry, heads: Sequence[tuple[str, int]]) -> bool:

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 from taskade_server.engine import log
 from taskade_server.engine.access import Principal
 from taskade_server.http import batch, once, resources, wire
-from taskade_server.http.cache import Key, ResponseCache
+from taskade_server.http.cache import Key, Question, ResponseCache
 from taskade_server.http.credentials import Credentials
 from taskade_server.http.limits import Limiter
 from taskade_server.http.once import Once
@@ -86,13 +86,31 @@ class Pipeline:
             return
         request = Request(scope)
         try:
-            reply = await self._answer(request, receive)
+            reply = self._at_once(request) or await self._answer(request, receive)
         except ClientGone:
             # Perhaps only its sending half is closed, and it still listens.
             reply = problem_reply(request, Malformed("The body ended before it was complete; nothing was written."))
         except Exception as error:
             reply = problem_reply(request, as_problem(error, request))
         await wire.send(request, reply, send)
+
+    def _at_once(self, request: Request) -> Reply | None:
+        """The answer to a list that is asked for again while nothing at all was committed: it takes no unit of work."""
+        entry = self.cache.recent(self._question(request))
+        if entry is None or entry.stamp != self.db.changed() or not entry.stamp:
+            return None
+        principal = self.credentials.known_principal(request)
+        if principal is None or not wire.accepts_json(request.header(b"accept")):
+            return None
+        self._charge(request, principal, 1)
+        reply = self._hit(entry.reply, request.headers.get(b"if-none-match"))
+        if reply.status == 304:
+            self._give_back(request, principal)
+        return reply
+
+    def _question(self, request: Request) -> Question:
+        address = f"{self.public_url or request.base_url}{request.path}"
+        return request.headers.get(b"authorization"), request.method, request.scope["query_string"], address
 
     async def _answer(self, request: Request, receive: Receive) -> Reply:
         route, parameters = self._route(request)
@@ -162,19 +180,18 @@ class Pipeline:
         call.principal = self.credentials.principal(tx, request)
         call.epoch = request.epoch
         if request.cost == 0:
-            self._charge(request, call, 1)
+            self._charge(request, call.principal, 1)
         resources.require(call, route.scope)
 
-    def _charge(self, request: Request, call: Call, cost: int) -> None:
+    def _charge(self, request: Request, principal: Principal, cost: int) -> None:
         if self.limiter is not None:
-            caller = call.principal.key_id or call.principal.user_id
-            request.limits = self.limiter.take(caller, cost, call.principal.rate)
+            request.limits = self.limiter.take(principal.key_id or principal.user_id, cost, principal.rate)
             request.cost += cost
 
-    def _give_back(self, request: Request, call: Call) -> None:
+    def _give_back(self, request: Request, principal: Principal) -> None:
         """A 304 or a replay costs nothing."""
         if self.limiter is not None and request.cost:
-            self.limiter.give_back(call.principal.key_id or call.principal.user_id, request.cost, call.principal.rate)
+            self.limiter.give_back(principal.key_id or principal.user_id, request.cost, principal.rate)
             request.cost = 0
 
     # -- reading
@@ -183,7 +200,7 @@ class Pipeline:
         self._admit(route, request, call, tx)
         reply = self._cached(route, request, call, tx) if route.listing else route.handler(call, tx)
         if reply.status == 304:
-            self._give_back(request, call)
+            self._give_back(request, call.principal)
         return reply
 
     def _cached(self, route: Route, request: Request, call: Call, tx: Tx) -> Reply:
@@ -193,19 +210,19 @@ class Pipeline:
         entry = self.cache.get(key)
         if entry is not None:
             if request.stamp and entry.stamp == request.stamp:
-                return self._hit(entry.reply, call)
+                return self._hit(entry.reply, call.if_none_match)
             if self.cache.holds(entry, log.heads(tx, entry.workspaces)):
                 entry.stamp = request.stamp
-                return self._hit(entry.reply, call)
+                return self._hit(entry.reply, call.if_none_match)
         self.cache.misses += 1
         reply = route.handler(call, tx)
         if reply.etag and reply.status == 200:
-            self.cache.put(key, reply, request.stamp)
+            self.cache.put(key, self._question(request), reply, request.stamp)
         return reply
 
-    def _hit(self, reply: Reply, call: Call) -> Reply:
+    def _hit(self, reply: Reply, if_none_match: bytes | None) -> Reply:
         self.cache.hits += 1
-        if call.if_none_match is not None and wire.names_etag(call.if_none_match, reply.etag):
+        if if_none_match is not None and wire.names_etag(if_none_match, reply.etag):
             return Reply(304, None, [(b"etag", reply.etag.encode())])
         return reply
 
@@ -262,8 +279,8 @@ class Pipeline:
             heavy = (cost := batch.cost(call.body)) > HEAVY_BATCH
             if cost > 1:
                 # In one: a charge beyond the burst needs a full bucket.
-                self._give_back(request, call)
-                self._charge(request, call, cost)
+                self._give_back(request, call.principal)
+                self._charge(request, call.principal, cost)
             refreshed = partial(self.credentials.refreshed, request=request)
             call.batch = batch.Api(self._operation, refreshed, self.public_url or request.base_url)
         attempt = once.attempt(key, request, call) if key and not dry_run else None
@@ -290,7 +307,7 @@ class Pipeline:
         resources.require(call, route.scope)
         known = None if attempt is None else once.recall(tx, attempt, call)
         if known is not None:
-            self._give_back(request, call)
+            self._give_back(request, call.principal)
             self.replays += 1
             return known
         reply = route.handler(call, tx)
