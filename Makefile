@@ -21,7 +21,7 @@ PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check lint types unit bench fuzz openapi fmt lock clean
+.PHONY: help serve test check lint types unit bench fuzz planted openapi fmt lock clean
 MAKEFLAGS += --no-print-directory
 
 help: ## List what make can do
@@ -51,6 +51,9 @@ bench: .venv/.bench ## Measure the server beside its peers, and print ratios
 
 fuzz: .venv/.dev ## Generated requests, all that the document allows (15 minutes): make fuzz ARGS="--phases fuzzing"
 	$(BIN)/python -m tests.support.fuzz $(ARGS)
+
+planted: .venv/.dev ## Plant bugs in a copy of the server, and see each one noticed by a test
+	$(BIN)/python -m tests.faults.planted $(ARGS)
 
 openapi: .venv/.dev ## Write openapi.json anew, after a change of the routes or the resources
 	$(BIN)/taskade openapi > openapi.json

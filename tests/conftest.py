@@ -12,9 +12,12 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.support import postgres as postgres_servers
+from tests.support import valkey as valkey_servers
 from tests.support.postgres import PostgreSQL
 from tests.support.processes import abandoned_run_folders, make_run_folder, remove
 from tests.support.server import Server
+from tests.support.valkey import Valkey
 
 RUN_FOLDER = pytest.StashKey[Path]()
 
@@ -24,7 +27,8 @@ def pytest_configure(config: pytest.Config) -> None:
     told = getattr(config, "workerinput", {}).get("run_folder")
     if told is None:
         for folder in abandoned_run_folders():
-            PostgreSQL(folder).stop()
+            postgres_servers.stop_all(folder)
+            valkey_servers.stop_abandoned(folder)
             remove(folder)
     config.stash[RUN_FOLDER] = Path(told) if told else make_run_folder()
 
@@ -37,8 +41,17 @@ def pytest_configure_node(node) -> None:  # type: ignore[no-untyped-def]  # pyte
 def pytest_unconfigure(config: pytest.Config) -> None:
     folder = config.stash.get(RUN_FOLDER, None)
     if folder is not None and not hasattr(config, "workerinput"):
-        PostgreSQL(folder).stop()
+        postgres_servers.stop_all(folder)
+        valkey_servers.stop_abandoned(folder)
         remove(folder)
+
+
+@pytest.fixture
+def valkey(pytestconfig: pytest.Config) -> Iterator[Valkey]:
+    """A Valkey for this test alone, running: `.url`, `.kill()`, `.start()`, `.pause()`, `.resume()`."""
+    server = Valkey(pytestconfig.stash[RUN_FOLDER])
+    yield server.start()
+    server.kill()
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +60,15 @@ def postgres(pytestconfig: pytest.Config) -> PostgreSQL:
     shared = PostgreSQL(pytestconfig.stash[RUN_FOLDER])
     shared.ensure_started()
     return shared
+
+
+@pytest.fixture
+def own_postgres(pytestconfig: pytest.Config) -> Iterator[PostgreSQL]:
+    """A PostgreSQL for this test alone, which it may shut down, kill, suspend and start again."""
+    server = PostgreSQL.of_its_own(pytestconfig.stash[RUN_FOLDER])
+    yield server
+    server.resume()
+    server.stop()
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])

@@ -1,4 +1,4 @@
-"""The `taskade` command: serve, keys, migrate, demo.
+"""The `taskade` command: serve, worker, keys, backup, restore, check, upgrade, demo.
 
 Why every failure is one line and status 1: an operator at three in the morning reads the last line of a log, and a
 supervisor reads the status.
@@ -10,21 +10,39 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from functools import wraps
+from dataclasses import asdict
+from functools import partial, wraps
 from pathlib import Path
+from time import monotonic
 from typing import Any, ParamSpec, TypeVar
 
 import click
 
 from taskade_server import __version__, app, demo
-from taskade_server.config import DEFAULT_DATA, DEFAULT_RATE, Config, ConfigError, check, parse_rate, prepare_folder
+from taskade_server.config import (
+    DEFAULT_ANONYMOUS,
+    DEFAULT_DATA,
+    DEFAULT_LOGIN,
+    DEFAULT_RATE,
+    MAX_RATE,
+    Config,
+    ConfigError,
+    check,
+    observing,
+    parse_networks,
+    prepare_folder,
+    rates,
+)
 from taskade_server.domain import identity
+from taskade_server.engine import check as checks
 from taskade_server.engine import edit, query
+from taskade_server.engine.model import REGISTRY, Resource
 from taskade_server.http import openapi
-from taskade_server.kit import time
+from taskade_server.http.connections import MAX_CONNECTIONS
+from taskade_server.kit import logs, time
 from taskade_server.kit.errors import Problem
+from taskade_server.store import backup, schema
 from taskade_server.store.database import StoreError, connect
-from taskade_server.store.schema import migrate as run_migrations
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,18 +73,45 @@ def database_options(command: Callable[P, R]) -> Callable[P, R]:
                         help="Folder of the SQLite database.")(command)  # fmt: skip
 
 
+def limit_options(command: Callable[P, R]) -> Callable[P, R]:
+    """What each key and each address may do, and where that is counted."""
+    rate = partial(click.option, metavar="off|N/minute", show_envvar=True)
+    options = (
+        rate("--rate-limit", default=DEFAULT_RATE, show_default=True, envvar="TASKADE_RATE_LIMIT",
+             help="Requests a minute for each API key."),
+        click.option("--rate-burst", type=click.IntRange(1, MAX_RATE), metavar="N", show_envvar=True,
+                     envvar="TASKADE_RATE_BURST", help="Requests a key may make at once; by default a minute's."),
+        rate("--max-rate-limit", metavar="N/minute", envvar="TASKADE_MAX_RATE_LIMIT",
+             help="The highest rate a key may be given of its own; by default the rate limit."),
+        rate("--anonymous-limit", envvar="TASKADE_ANONYMOUS_LIMIT",
+             help=f"Requests a minute without a key, for each address; by default {DEFAULT_ANONYMOUS}."),
+        rate("--login-limit", envvar="TASKADE_LOGIN_LIMIT",
+             help=f"Wrong keys a minute, for each address; by default {DEFAULT_LOGIN}."),
+        click.option("--valkey-url", metavar="URL", envvar="TASKADE_VALKEY_URL", show_envvar=True,
+                     help="Valkey or Redis, where several processes count together: valkey://host:6379/0."),
+        click.option("--trusted-proxies", default="", metavar="NETWORKS", envvar="TASKADE_TRUSTED_PROXIES",
+                     show_envvar=True, help="Proxies whose X-Forwarded-For is believed, for example 10.0.0.0/8."),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def configured(data: Path, database_url: str | None, **more: Any) -> Config:
     """The configuration of a command."""
     synchronous = os.environ.get("TASKADE_SQLITE_SYNCHRONOUS", "full").lower()
     return Config(data=data, database_url=database_url or None, synchronous=synchronous,
-                  public_url=(os.environ.get("TASKADE_PUBLIC_URL") or "").rstrip("/") or None, **more)  # fmt: skip
+                  public_url=(os.environ.get("TASKADE_PUBLIC_URL") or "").rstrip("/") or None,
+                  observing=observing(os.environ, sys.stderr.isatty()), **more)  # fmt: skip
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="taskade")
+@plain_errors
 def main() -> None:
     """The Taskade API server: workspaces, projects and tasks for programs."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    settings = observing(os.environ, sys.stderr.isatty())
+    logs.configure(settings.log_format, settings.log_level)
 
 
 @main.command()
@@ -82,34 +127,54 @@ def main() -> None:
               show_envvar=True,
               help="Port to listen on; 0 takes a free one.")  # fmt: skip
 @database_options
-@click.option("--rate-limit", default=DEFAULT_RATE, envvar="TASKADE_RATE_LIMIT", metavar="off|N/minute",
-              show_default=True,
-              show_envvar=True, help="Requests a minute for each API key.")  # fmt: skip
+@limit_options
 @click.option("--workers", default=1, type=int, envvar="TASKADE_WORKERS", show_default=True, show_envvar=True,
               help="Server processes (more than one needs PostgreSQL).")  # fmt: skip
+@click.option("--drain-seconds", default=0.0, type=click.FloatRange(0, 3600), envvar="TASKADE_DRAIN_SECONDS",
+              show_default=True, show_envvar=True,
+              help="How long to go on serving, not ready any more, once told to stop.")  # fmt: skip
+@click.option("--max-connections", default=MAX_CONNECTIONS, type=click.IntRange(1), envvar="TASKADE_MAX_CONNECTIONS",
+              show_default=True, show_envvar=True, help="Open connections of one process.")  # fmt: skip
+@click.option("--background/--no-background", default=True, envvar="TASKADE_BACKGROUND", show_default=True,
+              show_envvar=True,
+              help="Do background work in the server, or leave it to `taskade worker`.")  # fmt: skip
 @plain_errors
-def serve(host: str, port: int, data: Path, database_url: str | None, rate_limit: str, workers: int) -> None:
+def serve(
+    data: Path, database_url: str | None, rate_limit: str, max_rate_limit: str | None, anonymous_limit: str | None,
+    login_limit: str | None, valkey_url: str | None, trusted_proxies: str, **more: Any
+) -> None:  # fmt: skip
     """Serve the API. On an empty database, make an owner, a workspace and a key, and print a first request."""
+    limits = rates(rate_limit, max_rate_limit, anonymous_limit, login_limit)
     config = configured(
         data,
         database_url,
-        host=host,
-        port=app.free_port(host, port),
-        rate_limit=parse_rate(rate_limit),
-        workers=workers,
+        **limits,
+        valkey_url=valkey_url or None,
+        trusted_proxies=parse_networks(trusted_proxies),
+        **more,
     )
-    db, secret = app.open_database(config)
-    key = db.write_sync(lambda tx: app.first_start(tx, secret))
-    try:
-        app.serve(config, db, secret, lambda: _greet(config, key))
-    except OSError as error:
-        raise ConfigError(f"Cannot listen on {host}:{config.port}: {error.strerror}.") from error
+    sys.exit(app.serve(config, _greet))
+
+
+@main.command()
+@database_options
+@plain_errors
+def worker(data: Path, database_url: str | None) -> None:
+    """Do background work for the servers on the same database; start as many as you like."""
+    app.work(_existing(data, database_url))
 
 
 def _greet(config: Config, key: str | None) -> None:
     shown = f"[{config.host}]" if ":" in config.host else config.host
     url = f"http://{shown}:{config.port}"
     limit = "off" if config.rate_limit is None else f"{config.rate_limit} requests a minute for each key"
+    if config.counts_alone:
+        logging.getLogger("taskade").warning(
+            "Each of the %d processes counts rate limits for itself, so that a key gets up to %d times its rate."
+            " Give --valkey-url to count them together.",
+            config.workers,
+            config.workers,
+        )
     lines = [
         f"Taskade API server {__version__}",
         f"  listening   {url}",
@@ -239,18 +304,154 @@ def keys_revoke(key_id: str, data: Path, database_url: str | None) -> None:
     click.echo(f"Revoked {wanted}.", err=True)
 
 
-@main.command()
+@main.command("backup")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--without-secret", is_flag=True, help="Leave the installation's secret out; keep it elsewhere then.")
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @database_options
 @plain_errors
-def migrate(data: Path, database_url: str | None) -> None:
-    """Bring the database to this version's schema (serve does so by itself)."""
-    config = configured(data, database_url)
+def backup_command(file: Path, without_secret: bool, force: bool, data: Path, database_url: str | None) -> None:
+    """Write a verified backup to FILE, while servers go on."""
+    _back_up(_existing(data, database_url), file, force=force, with_secret=not without_secret)
+
+
+def _back_up(config: Config, file: Path, **options: bool) -> None:
+    began, given = monotonic(), os.environ.get("TASKADE_SECRET", "").encode() or None
+    contents = backup.save(config.target, file, secret_file=config.secret_file, given=given, damage=checks.damage,
+                           progress=_progress(), **options)  # fmt: skip
+    size = file.stat().st_size / (1 << 20)
+    click.echo(f"{file}: {size:,.1f} MiB, {contents.schema}, verified, in {monotonic() - began:.1f} s")
+    _describe(contents)
+    if contents.has_secret:
+        click.echo("  The installation's secret is in it: keep it where nobody else can read it.")
+    else:
+        kept = "TASKADE_SECRET" if given else "it was left out" if contents.secret else "there is none"
+        click.echo(f"  The installation's secret is not in it ({kept}): without it API keys do not work.")
+
+
+def _describe(contents: backup.Contents) -> None:
+    rows = contents.rows
+    click.echo(f"  {rows['workspaces']:,} workspaces, {rows['tasks']:,} tasks, {rows['events']:,} events")
+    positions = [f"{workspace_id}:{seq}" for workspace_id, seq in sorted(contents.heads.items())]
+    more = f" and {len(positions) - 5:,} more" if len(positions) > 5 else ""
+    click.echo(f"  log position {', '.join(positions[:5])}{more}")
+
+
+def _progress() -> Callable[[str, int, int], None]:
+    """Says on stderr how far a long command is, every few seconds."""
+    said = monotonic()
+
+    def tell(what: str, done: int, total: int) -> None:
+        nonlocal said
+        if monotonic() - said > 3:
+            said = monotonic()
+            click.echo(f"  {what}: {done:,} of {total:,}" if total else f"  {what}...", err=True)
+
+    return tell
+
+
+@main.command("restore")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Keep an SQLite database that is there aside, and take its place.")
+@database_options
+@plain_errors
+def restore_command(file: Path, force: bool, data: Path, database_url: str | None) -> None:
+    """Bring a backup back, into an empty folder or an empty PostgreSQL database, whichever it came from."""
+    config, began = configured(data, database_url), monotonic()
     check(config)
     if config.database_url is None:
         prepare_folder(config.data)
+    words = {item.table: partial(_words, item) for item in REGISTRY.values() if item.search}
+    contents = backup.restore(file, config.target, secret_file=config.secret_file, words=words, damage=checks.damage,
+                              force=force, progress=_progress())  # fmt: skip
+    click.echo(f"{config.place}: restored the backup of {contents.made_at}, verified, in {monotonic() - began:.1f} s")
+    _describe(contents)
+    given = os.environ.get("TASKADE_SECRET", "").encode()
+    if given and backup.fingerprint(given) != contents.secret:
+        click.echo("  TASKADE_SECRET is not the secret of this backup: its API keys will not work.")
+    elif not given and not contents.has_secret and not _knows_secret(config, contents):
+        click.echo("  The backup holds no secret: bring back its own before a server starts, or no API key will work.")
+
+
+def _words(resource: Resource, doc: str) -> str:
+    return resource.search_text(json.loads(doc))
+
+
+def _knows_secret(config: Config, contents: backup.Contents) -> bool:
+    path = config.secret_file
+    return config.database_url is None and path.exists() and backup.fingerprint(path.read_bytes()) == contents.secret
+
+
+@main.command("check")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@database_options
+@plain_errors
+def check_command(as_json: bool, data: Path, database_url: str | None) -> None:
+    """Look for damage, while servers go on; exit status 1 if there is any."""
+    config = _existing(data, database_url)
+    findings: list[checks.Finding] = []
+
+    def unit(tx: Any) -> None:
+        findings.clear()
+        for finding in checks.run(tx):
+            findings.append(finding)
+            if not as_json:
+                click.echo(f"{'FAULTY' if finding.faults else 'ok':<8}{finding.name:<12}{finding.looked_at}")
+                for fault in finding.faults:
+                    click.echo(f"          - {fault}")
+
+    with connect(config.target, patient=True) as db:
+        db.read_sync(unit, snapshot=True)
+    sound = not any(finding.faults for finding in findings)
+    if as_json:
+        click.echo(json.dumps({"database": config.place, "sound": sound, "checks": [asdict(one) for one in findings]}))
+    else:
+        click.echo(f"{config.place} is sound." if sound else f"{config.place} is not sound.")
+    sys.exit(0 if sound else 1)
+
+
+@main.command()
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--backup", "file", type=click.Path(path_type=Path), metavar="FILE",
+              help="Where to put the backup; by default beside an SQLite database.")  # fmt: skip
+@click.option("--no-backup", is_flag=True, help="Do without one, because there is another.")
+@database_options
+@plain_errors
+def upgrade(dry_run: bool, file: Path | None, no_backup: bool, data: Path, database_url: str | None) -> None:
+    """Bring the database to this version's schema, after a backup (serve does so by itself, without one)."""
+    config = configured(data, database_url)
+    check(config)
+    if config.database_url is None and not dry_run:
+        prepare_folder(config.data)
+    current, missing = _schema_of(config)
+    if not missing:
+        click.echo(f"The schema is up to date ({current}).")
+        return
+    click.echo(f"The schema is {current}, this program's is {missing[-1]}.")
+    if dry_run:
+        click.echo("\n".join(f"would apply {name}" for name in missing))
+        return
+    if current != "empty" and not no_backup:
+        if file is None and config.database_url is not None:
+            raise ConfigError("Make a backup first: give --backup FILE, or --no-backup if you have one of your own.")
+        stamp = time.format_ms(time.now_ms())[:19].replace("-", "").replace(":", "")
+        _back_up(config, file or config.data / f"before-{missing[-1]}-{stamp}Z.backup", force=False, with_secret=True)
+    with connect(config.target, patient=True) as db:
+        click.echo("\n".join(f"applied {name}" for name in schema.migrate(db)))
+        if faults := db.read_sync(checks.damage, snapshot=True):
+            raise ConfigError(f"The database is damaged: {faults[0]}. `taskade check` says more.")
+    click.echo("The database is sound.")
+
+
+def _schema_of(config: Config) -> tuple[str, list[str]]:
+    """The name of the database's schema, and of the migrations that it has yet to get."""
+    if config.database_url is None and not Path(config.target).exists():
+        return "empty", [str(step) for step in schema.shipped()]
     with connect(config.target) as db:
-        applied = run_migrations(db)
-    click.echo("\n".join(f"applied {name}" for name in applied) if applied else "The schema is up to date.")
+        missing = db.read_sync(schema.missing)
+    steps = schema.shipped()
+    done = len(steps) - len(missing)
+    return str(steps[done - 1]) if done else "empty", [str(step) for step in missing]
 
 
 @main.command("openapi")

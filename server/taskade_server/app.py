@@ -9,45 +9,49 @@ import logging
 import os
 import signal
 import socket
-import sys
-import threading
+import tempfile
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from pathlib import Path
+from typing import Final
 
 import uvloop
-from granian.constants import Interfaces
-from granian.http import HTTP1Settings
-from granian.server import Server as WorkerServer
-from granian.server.embed import Server as EmbeddedServer
 
-from taskade_server.config import TRASH_DAYS, Config, ConfigError, check, file_secret, parse_rate, prepare_folder
+from taskade_server import serving
+from taskade_server.config import REPLY_HOURS, TRASH_DAYS, Config, ConfigError, check, file_secret, prepare_folder
+from taskade_server.consumers.runner import Job, Lease, Runner
 from taskade_server.domain import identity, projects, tasks, workspaces
 from taskade_server.engine import edit, log
 from taskade_server.engine.access import Principal
 from taskade_server.engine.edit import Context
 from taskade_server.engine.log import Actor, Change
-from taskade_server.http import openapi, pages
-from taskade_server.http.limits import Limiter
+from taskade_server.http import connections, metrics, openapi, pages, traces
+from taskade_server.http.addresses import Proxies
+from taskade_server.http.guard import Guard
+from taskade_server.http.limits import Limits, Policy
+from taskade_server.http.observe import Observer
 from taskade_server.http.pipeline import Pipeline
+from taskade_server.http.routes import all_routes
 from taskade_server.http.wire import Receive, Scope, Send
 from taskade_server.kit import ids, time
 from taskade_server.store.database import Database, StoreError, Tx, connect
 from taskade_server.store.schema import migrate
 
 logger: Final = logging.getLogger("taskade")
+METRICS_FOLDER: Final = "_TASKADE_METRICS_FOLDER"
 OWNER_EMAIL: Final = "owner@localhost"
 FLUSH_SECONDS: Final = 30.0
-PURGE_SECONDS: Final = 3600.0
-HTTP1: Final = HTTP1Settings(header_read_timeout=15_000)
+CLEAN_SECONDS: Final = 3600.0
+CLOSE_SECONDS: Final = 10.0
 
 
-def open_database(config: Config) -> tuple[Database, bytes]:
+def open_database(config: Config, on_fatal: Callable[[BaseException], None] | None = None) -> tuple[Database, bytes]:
     """The opened and migrated database and the installation's secret. StoreError or ConfigError in one clear line."""
     check(config)
     if config.database_url is None:
         prepare_folder(config.data)
-    db = connect(config.target, synchronous=config.synchronous, on_fatal=_start_anew)
+    db = connect(config.target, synchronous=config.synchronous, on_fatal=on_fatal)
     db.open_sync()
     try:
         migrate(db)
@@ -68,20 +72,12 @@ def _secret(config: Config, db: Database) -> bytes:
     return bytes.fromhex(db.write_sync(lambda tx: log.setting(tx, "secret", os.urandom(32).hex())))
 
 
-def _start_anew(error: BaseException) -> None:
-    logger.critical("A commit failed (%s); starting anew to recover.", error)
-    # A moment for the waiting clients to get their 503.
-    timer = threading.Timer(0.3, os.execv, (sys.executable, [sys.executable, *sys.orig_argv[1:]]))
-    timer.daemon = True
-    timer.start()
-
-
 # ---- first start -----------------------------------------------------------------------------------------------------
 
 
 def first_start(tx: Tx, secret: bytes) -> str | None:
     """On an empty database: the owner, a workspace and a key. Returns the key's secret, None if there are users."""
-    if tx.one("SELECT 1 FROM users LIMIT 1"):
+    if _has_users(tx):
         return None
     user_id, workspace_id = ids.new("user"), ids.new("ws")
     context = Context(Principal(user_id, None, frozenset("*"), {}, workspace_id), Actor(user_id), secret)
@@ -92,6 +88,17 @@ def first_start(tx: Tx, secret: bytes) -> str | None:
     projects.add_builtin_templates(tx, context, workspace_id)
     key = edit.fields(identity.API_KEY, {"name": "First key"})
     return identity.new_key(tx, context, user_id, workspace_id, key)[1]
+
+
+def first_key(db: Database, secret: bytes) -> str | None:
+    """`first_start` if there has been none. It only looks at first, so that a server comes up on a full disk."""
+    if db.read_sync(_has_users):
+        return None
+    return db.write_sync(lambda tx: first_start(tx, secret))
+
+
+def _has_users(tx: Tx) -> bool:
+    return tx.one("SELECT 1 FROM users LIMIT 1") is not None
 
 
 def context_of(tx: Tx, secret: bytes, email: str | None) -> tuple[Context, str]:
@@ -114,32 +121,71 @@ def context_of(tx: Tx, secret: bytes, email: str | None) -> tuple[Context, str]:
 
 
 class Application:
-    """One server process: the pipeline on its database, and the housekeeping beside it."""
+    """One server process: the pipeline on its database, and what it does beside answering."""
 
-    def __init__(self, config: Config, db: Database, secret: bytes) -> None:
+    def __init__(self, config: Config, db: Database, secret: bytes, folder: Path | None = None) -> None:
         self.db = db
-        limiter = Limiter(config.rate_limit) if config.rate_limit is not None else None
+        self.traffic = serving.Traffic()
+        self.limits = limits_of(config)
+        self.observer = observer_of(config, folder)
         document = openapi.render()
-        self.pipeline = Pipeline(db, secret, limiter, config.public_url, pages.exact(db, document), pages.prefixes())
-        self._tasks: list[asyncio.Task[None]] = []
+        known = pages.exact(db, document, lambda: not self.traffic.ending)
+        known["/metrics"] = metrics.page(self.observer, db, config.observing.metrics_token)
+        self.pipeline = Pipeline(
+            db,
+            secret,
+            limits=self.limits,
+            pages=known,
+            page_prefixes=pages.prefixes(),
+            observer=self.observer,
+            public_url=config.public_url,
+            proxies=Proxies(config.trusted_proxies),
+        )
+        self.guard = Guard(self.pipeline)
+        self.connections = connections.capacity(config.max_connections)
+        self.trimmer = connections.Trimmer(config.port, self.connections, self.guard.clients)
+        self.observer.sources += [
+            metrics.of_stats(db.stats, "primary"),
+            metrics.of_stats(self.stats),
+            metrics.of_stats(self.guard.stats),
+            metrics.of_stats(self.trimmer.stats),
+            metrics.of_limits(self.limits.refused, self.limits.shared),
+        ]
+        self._runner = Runner(db, background_jobs(db)) if config.background else None
+        self._flushing: asyncio.Task[None] | None = None
+        self._trimming: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin housekeeping."""
-        self._tasks = [
-            asyncio.create_task(_repeat(FLUSH_SECONDS, self.flush_usage)),
-            asyncio.create_task(_repeat(PURGE_SECONDS, self.purge)),
-        ]
+        """Begin what is done beside answering."""
+        self.observer.start()
+        self._flushing = asyncio.create_task(_repeat(FLUSH_SECONDS, self.flush_usage))
+        self._trimming = asyncio.create_task(self.trimmer.run())
+        if self._runner is not None:
+            self._runner.start()
 
     async def stop(self) -> None:
-        """End housekeeping, write what is pending, close the database."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """End that, write what is pending, close the database."""
+        for task in (self._flushing, self._trimming):
+            if task is not None:
+                task.cancel()
+        if self._runner is not None:
+            await self._runner.stop()
         try:
             await self.flush_usage()
         except StoreError as error:
             logger.warning("The last use of keys was not noted: %s", error)
         await self.db.close()
+        await self.observer.stop()
+
+    def stats(self) -> dict[str, float]:
+        """What the pipeline has counted."""
+        cache = self.pipeline.cache
+        return {
+            "cache_hits_total": cache.hits,
+            "cache_misses_total": cache.misses,
+            "cache_bytes": cache.bytes,
+            "idempotent_replays_total": self.pipeline.replays,
+        }
 
     async def flush_usage(self) -> None:
         """Note when keys were last used."""
@@ -154,31 +200,66 @@ class Application:
 
         await self.db.write(unit)
 
-    async def purge(self) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI: requests go past the guard to the pipeline."""
+        if scope["type"] == "http":
+            await self.traffic.carry(self.guard, scope, receive, send)
+
+
+def limits_of(config: Config) -> Limits:
+    """The limits of this process, counted with the others' where there is a Valkey. ConfigError for its URL."""
+    url = config.valkey_url
+    if url is not None and config.database_url is None:
+        logger.info("SQLite has one process, which counts rate limits exactly by itself: Valkey is not used.")
+        url = None
+    keys = Policy("default", config.rate_limit, config.rate_burst, config.max_rate_limit)
+    try:
+        return Limits.of(keys, config.anonymous_limit, config.login_limit, url)
+    except ValueError as error:
+        raise ConfigError(f"--valkey-url cannot be understood: {error}") from error
+
+
+def background_jobs(db: Database) -> list[Job]:
+    """What is done for all processes together by one of them."""
+
+    async def empty_trash(lease: Lease) -> None:
         """Remove for good what has been in the trash for 30 days, a few hundred rows at a time."""
         before = time.now_ms() - TRASH_DAYS * time.DAY_MS
         for resource in (tasks.COMMENT, tasks.TASK, projects.PROJECT, projects.TEMPLATE):
-            removed = 500
-            while removed == 500:
-                removed = await self.db.write(
-                    partial(edit.purge, actor=Actor(None), resource=resource, before_ms=before)
-                )
+            await _until_done(
+                db, lease, partial(edit.purge, actor=Actor(None), resource=resource, before_ms=before, limit=500), 500
+            )
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI: requests go to the pipeline, the lifespan is ours."""
-        if scope["type"] == "http":
-            await self.pipeline(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
+    async def forget_replies(lease: Lease) -> None:
+        """Remove the answers that no repetition of a request can ask for any more."""
+        before = time.now_ms() - REPLY_HOURS * 3_600_000
+        await _until_done(db, lease, partial(log.forget_replies, before_ms=before, limit=1000), 1000)
 
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        while True:
-            message = await receive()
-            step = self.start if message["type"] == "lifespan.startup" else self.stop
-            await step()
-            await send({"type": f"{message['type']}.complete"})
-            if step == self.stop:
-                return
+    return [Job("trash", CLEAN_SECONDS, empty_trash), Job("replies", CLEAN_SECONDS, forget_replies)]
+
+
+async def _until_done(db: Database, lease: Lease, remove: Callable[[Tx], int], limit: int) -> None:
+    """Remove rows, `limit` in each unit of work, until there are no more."""
+
+    def unit(tx: Tx) -> int:
+        lease.hold(tx)
+        return remove(tx)
+
+    while await db.write(unit, heavy=True) >= limit:
+        pass
+
+
+def observer_of(config: Config, folder: Path | None) -> Observer:
+    """What notes each request, as configured. `folder` is where several processes share their numbers."""
+    wanted = config.observing
+    paths = {route.operation_id: f"/v1{route.path}" for route in all_routes()}
+    return Observer(
+        log_format=wanted.log_format,
+        log_level=wanted.log_level,
+        log_requests=wanted.log_requests,
+        spans=traces.Spans(wanted.otlp_endpoint, paths) if wanted.traces else None,
+        folder=metrics.Folder(folder) if folder is not None else None,
+    )
 
 
 async def _repeat(seconds: float, step: Callable[[], Awaitable[None]]) -> None:
@@ -190,63 +271,85 @@ async def _repeat(seconds: float, step: Callable[[], Awaitable[None]]) -> None:
             logger.exception("Housekeeping failed; it is tried again in %.0f s.", seconds)
 
 
-def serve(config: Config, db: Database, secret: bytes, ready: Callable[[], None]) -> None:
-    """Serve until SIGINT or SIGTERM."""
-    ready()
-    if config.workers > 1:
-        db.close_sync()
-        _serve_workers(config)
-    else:
-        uvloop.run(_serve_here(config, Application(config, db, secret)))
+def serve(config: Config, greet: Callable[[Config, str | None], None]) -> int:
+    """Serve until SIGINT or SIGTERM; the exit status. `greet` is told the first key, if one was made."""
+    check(config)
+    handed = serving.inherited()
+    listener = handed.listener or serving.listen(config.host, config.port)
+    config = replace(config, port=listener.getsockname()[1])
+    recovery = _Recovery()
+    db, secret = open_database(config, recovery)
+    if handed.line is None:
+        greet(config, first_key(db, secret))
+        if config.workers > 1:
+            db.close_sync()
+            return asyncio.run(_serve_workers(config, listener, common=handed.listener is not None))
+    ending = uvloop.run(_serve_here(config, db, secret, handed, listener, recovery))
+    if ending is serving.Ending.RELOAD:
+        serving.become_anew(listener)
+    return 0
 
 
-async def _serve_here(config: Config, application: Application) -> None:
-    server = EmbeddedServer(
-        application,
-        config.host,
-        config.port,
-        interface=Interfaces.ASGI,
-        http1_settings=HTTP1,
-        websockets=False,
-        log_enabled=False,
-        backlog=1024,
+class _Recovery:
+    """What happens when a commit fails: the process, if it is serving by now, gives way to a new one."""
+
+    process: serving.Process | None = None
+
+    def __call__(self, error: BaseException) -> None:
+        logger.critical("A commit failed (%s); starting anew to recover.", error)
+        if self.process is not None:
+            self.process.replace()
+
+
+async def _serve_workers(config: Config, listener: socket.socket, *, common: bool) -> int:
+    with tempfile.TemporaryDirectory(prefix="taskade-") as folder:
+        os.environ[METRICS_FOLDER] = folder
+        return await serving.Workers(listener, config.workers, config.drain_seconds, common=common).run()
+
+
+async def _serve_here(
+    config: Config,
+    db: Database,
+    secret: bytes,
+    handed: serving.Inherited,
+    listener: socket.socket,
+    recovery: _Recovery,
+) -> serving.Ending:
+    # A process of several leaves its numbers where the others find them.
+    folder = os.environ.get(METRICS_FOLDER) if handed.line is not None else None
+    application = Application(config, db, secret, Path(folder) if folder else None)
+    process = serving.Process(
+        application, application.traffic, handed, listener, config.drain_seconds, application.connections
     )
-    loop = asyncio.get_running_loop()
+    recovery.process = process
+    await application.start()
+    try:
+        ending = await process.serve()
+    finally:
+        stopping = asyncio.create_task(application.stop())
+        await asyncio.wait({stopping}, timeout=CLOSE_SECONDS)
+    if process.cut_off or not stopping.done():
+        serving.leave(ending, listener)
+    await stopping
+    return ending
+
+
+# ---- background work -------------------------------------------------------------------------------------------------
+
+
+def work(config: Config) -> None:
+    """Do background work until SIGINT or SIGTERM."""
+    db, _ = open_database(config)
+    uvloop.run(_work_here(db))
+
+
+async def _work_here(db: Database) -> None:
+    told = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, server.stop)
-    await server.serve()
-
-
-def _serve_workers(config: Config) -> None:
-    os.environ |= {
-        "TASKADE_DATABASE_URL": config.database_url or "",
-        "TASKADE_RATE_LIMIT": "off" if config.rate_limit is None else f"{config.rate_limit}/minute",
-    }
-    WorkerServer(
-        "taskade_server.app:worker", config.host, config.port, interface=Interfaces.ASGI, workers=config.workers,
-        factory=True,
-        http1_settings=HTTP1, websockets=False, log_enabled=False, respawn_failed_workers=True,
-    ).serve()  # fmt: skip
-
-
-def worker() -> Any:
-    """The application of one worker process, configured by the environment it inherits."""
-    config = Config(database_url=os.environ["TASKADE_DATABASE_URL"],
-                    rate_limit=parse_rate(os.environ["TASKADE_RATE_LIMIT"]),
-                    public_url=(os.environ.get("TASKADE_PUBLIC_URL") or "").rstrip("/") or None)  # fmt: skip
-    db, secret = open_database(config)
-    return Application(config, db, secret)
-
-
-def free_port(host: str, port: int) -> int:
-    """The port to listen on (a free one for 0). ConfigError when it is taken."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ConfigError(
-                f"{host}:{port} cannot be used: {error.strerror}. Choose another one with --port."
-            ) from error
-        return int(probe.getsockname()[1])
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    runner = Runner(db, background_jobs(db))
+    runner.start()
+    logger.info("Background work begins.")
+    await told.wait()
+    await runner.stop()
+    await db.close()

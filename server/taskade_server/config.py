@@ -3,15 +3,26 @@
 Why no configuration file: environment variables work the same in a shell, a systemd unit and a container.
 """
 
+import ipaddress
 import os
 import secrets
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
+
+from taskade_server.http import connections, observe, traces
+from taskade_server.kit import logs
 
 DEFAULT_DATA: Final = "taskade-data"
 DEFAULT_RATE: Final = "100/minute"
+DEFAULT_ANONYMOUS: Final = 60
+DEFAULT_LOGIN: Final = 20
+MAX_RATE: Final = 1_000_000_000
 TRASH_DAYS: Final = 30
+REPLY_HOURS: Final = 25  # the promise is 24
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class ConfigError(Exception):
@@ -19,8 +30,24 @@ class ConfigError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Observing:
+    """What is told of the server's work, and to whom. `otlp_endpoint` None: what the OTEL_ variables say."""
+
+    log_format: str = "json"
+    log_level: str = "info"
+    log_requests: str = "all"
+    metrics_token: str | None = None
+    traces: bool = False
+    otlp_endpoint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
-    """The settings of one server. `rate_limit` is requests a minute for each key, or None for no limit."""
+    """The settings of one server.
+
+    Limits are requests a minute, or None for no limit: `rate_limit` for each key, `anonymous_limit` and `login_limit`
+    for each address. `max_rate_limit` bounds what a key may be given instead of `rate_limit` (None: no more than that).
+    """
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -28,13 +55,34 @@ class Config:
     database_url: str | None = None
     rate_limit: int | None = 100
     workers: int = 1
+    drain_seconds: float = 0.0
+    max_connections: int = connections.MAX_CONNECTIONS
+    background: bool = True
     synchronous: str = "full"
     public_url: str | None = None
+    rate_burst: int | None = None
+    max_rate_limit: int | None = None
+    anonymous_limit: int | None = None
+    login_limit: int | None = None
+    valkey_url: str | None = None
+    trusted_proxies: tuple[Network, ...] = ()
+    observing: Observing = field(default_factory=Observing)
 
     @property
     def target(self) -> str | Path:
         """Where the database is: a PostgreSQL URL, or the SQLite file in the data folder."""
         return self.database_url or self.data / "taskade.db"
+
+    @property
+    def secret_file(self) -> Path:
+        """Where an installation with SQLite keeps its secret."""
+        return self.data / "secret.key"
+
+    @property
+    def counts_alone(self) -> bool:
+        """Whether there are several processes, and limits that they cannot count together."""
+        limits = (self.rate_limit, self.anonymous_limit, self.login_limit)
+        return self.workers > 1 and self.valkey_url is None and any(limit is not None for limit in limits)
 
     @property
     def place(self) -> str:
@@ -49,10 +97,63 @@ def parse_rate(text: str) -> int | None:
     """`off` or `N/minute` as requests a minute. ConfigError otherwise."""
     if text.strip().lower() == "off":
         return None
-    number, _, unit = text.partition("/")
-    if not number.strip().isdigit() or int(number) < 1 or unit.strip() not in ("minute", "min", "m"):
-        raise ConfigError(f'The rate limit is "off" or a number a minute such as 100/minute, not "{text}".')
+    number, _, unit = (part.strip() for part in text.partition("/"))
+    sound = number.isdecimal() and len(number) < 12 and 1 <= int(number) <= MAX_RATE
+    if not sound or unit not in ("minute", "min", "m"):
+        raise ConfigError(f'A rate limit is "off" or a number a minute such as 100/minute, not "{text}".')
     return int(number)
+
+
+def rates(
+    rate_limit: str, max_rate_limit: str | None, anonymous_limit: str | None, login_limit: str | None
+) -> dict[str, int | None]:
+    """The rates among the settings. What is not said of addresses is the default, or off if keys have no limit."""
+    keys = parse_rate(rate_limit)
+    most = None if max_rate_limit is None else parse_rate(max_rate_limit)
+    if max_rate_limit is not None and most is None:
+        raise ConfigError("--max-rate-limit is a number a minute such as 1000/minute.")
+    return {
+        "rate_limit": keys,
+        "max_rate_limit": most,
+        "anonymous_limit": parse_rate(anonymous_limit) if anonymous_limit else keys and DEFAULT_ANONYMOUS,
+        "login_limit": parse_rate(login_limit) if login_limit else keys and DEFAULT_LOGIN,
+    }
+
+
+def parse_networks(text: str) -> tuple[Network, ...]:
+    """Addresses and networks, separated by commas. ConfigError for anything else."""
+    try:
+        return tuple(ipaddress.ip_network(part.strip(), strict=False) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise ConfigError(
+            f"TASKADE_TRUSTED_PROXIES takes addresses and networks such as 10.0.0.0/8: {error}."
+        ) from error
+
+
+def observing(environment: Mapping[str, str], terminal: bool) -> Observing:
+    """How the environment wants the server to be observed; on a terminal the log is for people. ConfigError."""
+
+    def choice(name: str, choices: Iterable[str], default: str) -> str:
+        value = environment.get(name, "").strip().lower() or default
+        if value not in choices:
+            raise ConfigError(f'{name} is one of {", ".join(choices)}, not "{value}".')
+        return value
+
+    token = environment.get("TASKADE_METRICS_TOKEN", "")
+    if token and (len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token):
+        raise ConfigError("TASKADE_METRICS_TOKEN needs at least 16 characters, all of them ASCII and no spaces.")
+    endpoint = environment.get("TASKADE_OTLP_ENDPOINT", "")
+    if endpoint and (urlsplit(endpoint).scheme not in ("http", "https") or not urlsplit(endpoint).hostname):
+        raise ConfigError("TASKADE_OTLP_ENDPOINT is the address of a collector such as http://127.0.0.1:4318.")
+    wanted = bool(endpoint) or any(environment.get(name) for name in traces.STANDARD_ENDPOINTS)
+    return Observing(
+        log_format=choice("TASKADE_LOG_FORMAT", logs.FORMATS, "text" if terminal else "json"),
+        log_level=choice("TASKADE_LOG_LEVEL", logs.LEVELS, "info"),
+        log_requests=choice("TASKADE_LOG_REQUESTS", observe.CHOICES, "all"),
+        metrics_token=token or None,
+        traces=wanted and environment.get("OTEL_SDK_DISABLED", "").strip().lower() != "true",
+        otlp_endpoint=endpoint or None,
+    )
 
 
 def check(config: Config) -> None:
@@ -65,6 +166,11 @@ def check(config: Config) -> None:
         raise ConfigError("Several workers need PostgreSQL: give --database-url, or use one worker with SQLite.")
     if config.database_url is not None and not config.database_url.startswith(("postgresql://", "postgres://")):
         raise ConfigError("--database-url starts with postgresql://; for SQLite give --data DIR instead.")
+    if config.max_rate_limit is not None and config.max_rate_limit < (config.rate_limit or 1):
+        raise ConfigError("--max-rate-limit is at least the --rate-limit that every key has.")
+    schemes = ("valkey://", "valkeys://", "redis://", "rediss://", "unix://")
+    if config.valkey_url is not None and not config.valkey_url.startswith(schemes):
+        raise ConfigError("--valkey-url starts with valkey://, valkeys:// (TLS), redis://, rediss:// or unix://.")
 
 
 def prepare_folder(path: Path) -> None:

@@ -6,6 +6,7 @@ fails the test.
 
 from typing import Any, NamedTuple
 
+import httpx2
 import pytest
 from taskade_server.http.routes import Route, all_routes
 from taskade_server.kit import ids
@@ -114,6 +115,7 @@ MATRIX = {
     "api-keys.update": ONLY_ME,
     "api-keys.put": ONLY_ME,
     "api-keys.delete": "204 404 404 404 404 404 403",
+    "batch": EDITORS,
 }
 
 
@@ -178,7 +180,7 @@ def place(api, home, bystander, an_admin, a_member, a_guest, a_viewer):
 
     return {
         "workspaces": workspace, "projects": project, "tasks": task, "comments": comment, "templates": template,
-        "users": user, "api-keys": key,
+        "users": user, "api-keys": key, "batch": task,
     }  # fmt: skip
 
 
@@ -195,7 +197,7 @@ def body_for(route: Route, target: Target, bystander: str) -> Any:
         "api-keys": {"name": "New", "scopes": ["tasks:read"]},
     }
     return {
-        "create": creations[kind],
+        "create": creations.get(kind),
         "patch": {"body": "Changed"} if kind == "comments" else {"name": "Changed"},
         "query": {"filter": {"id": target.id}},
         "bulk_create": {"tasks": [creations["tasks"]]},
@@ -204,6 +206,7 @@ def body_for(route: Route, target: Target, bystander: str) -> Any:
         "member": {"user": bystander, "role": "admin" if kind == "workspaces" else "editor"},
         "member_role": {"role": "guest" if kind == "workspaces" else "commenter"},
         "move": {"parent_id": None},
+        "batch": {"operations": [{"method": "PATCH", "path": f"/tasks/{target.id}", "body": {"name": "Changed"}}]},
         "empty": {},
         "": None,
     }[route.body]
@@ -213,8 +216,33 @@ def test_every_operation_is_in_the_table():
     assert {route.operation_id for route in all_routes()} == set(MATRIX)
 
 
-@pytest.mark.parametrize("route", all_routes(), ids=lambda route: route.operation_id)
-def test_matrix(route, api, principals, place, bystander):
+def alone(client: httpx2.Client, method: str, path: str, body: Any) -> tuple[int, Any]:
+    """An operation's status and answer."""
+    response = client.request(method, f"/v1{path}", **({} if body is None else {"json": body}))
+    if response.status_code >= 400:
+        problem(response, response.status_code)
+        return response.status_code, None
+    return response.status_code, response.json() if response.content else None
+
+
+def batched(client: httpx2.Client, method: str, path: str, body: Any) -> tuple[int, Any]:
+    """The same of an operation that came in a batch."""
+    response = client.post("/v1/batch", json={"operations": [{"method": method, "path": path, "body": body}]})
+    if response.status_code >= 400:
+        inner = problem(response, response.status_code, "batch-failed")["operation"]["problem"]
+        assert inner["status"] == response.status_code
+        return response.status_code, None
+    (result,) = response.json()["results"]
+    return result["status"], result["body"]
+
+
+WAYS = [pytest.param(alone, route, id=route.operation_id) for route in all_routes()]
+WAYS += [pytest.param(batched, route, id=f"{route.operation_id} in a batch") for route in all_routes()
+         if route.batchable]  # fmt: skip
+
+
+@pytest.mark.parametrize("way, route", WAYS)
+def test_matrix(way, route, api, principals, place, bystander):
     kind = route.path.split("/")[1]
     expected = dict(zip(PRINCIPALS, MATRIX[route.operation_id].split(), strict=True))
     found = {}
@@ -224,14 +252,11 @@ def test_matrix(route, api, principals, place, bystander):
             assert api.delete(f"/v1/{kind}/{target.id}").status_code == 204
         wrong = "another wrong scope" if kind == "api-keys" else "wrong scope"
         client = principals[wrong if name == "wrong scope" else name]
-        path = "/v1" + route.path.replace("{id}", target.id).replace("{user}", bystander)
-        body = body_for(route, target, bystander)
-        params = {"id": target.id} if route.listing and "members" not in route.path else {}
-        response = client.request(route.method, path, params=params, **({} if body is None else {"json": body}))
-        if response.status_code >= 400:
-            problem(response, response.status_code)
-        seen = response.status_code < 400 and (response.json() if response.content else None)
-        found[name] = "-" if seen == [] else str(response.status_code)
+        path = route.path.replace("{id}", target.id).replace("{user}", bystander)
+        if route.listing and "members" not in route.path:
+            path += f"?id={target.id}"
+        status, answer = way(client, route.method, path, body_for(route, target, bystander))
+        found[name] = "-" if answer == [] else str(status)
     assert found == expected
 
 

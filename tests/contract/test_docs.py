@@ -164,7 +164,7 @@ def test_paths():
 def test_dependencies_have_a_reason():
     page = read(next((DOCS / "decisions").glob("0012-*.md")))
     lines = "\n".join(read(path) for path in (ROOT / "requirements").glob("*.in")).split("\n")
-    wanted = {re.split(r"[<>=!~\[]", line)[0] for line in lines if line and line[0] not in "#-"}
+    wanted = {re.split(r"[<>=!~\[ ;]", line)[0] for line in lines if line and line[0] not in "#-"}
     wanted |= set(json.loads(read(ROOT / "tests" / "story" / "node" / "package.json"))["dependencies"])
     assert missing(wanted, page) == []
 

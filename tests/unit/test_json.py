@@ -69,6 +69,8 @@ def test_any_bytes_are_read_or_refused(body):
         (b"\xef\xbb\xbf{}", "Not JSON|UTF-8"),
         (b'{"a": 1, "a": 1}', '"a" stands twice'),
         (b'[{"b": {"a": 1, "\\u0061": 2}}]', '"a" stands twice'),
+        (b'{"a" :1, "a":2}', '"a" stands twice'),
+        (b'{"a"\n:1, "a":"\\":"}', '"a" stands twice'),
         (b"NaN", "NaN is not"),
         (b'{"a": [Infinity]}', "Infinity is not"),
         (b"-Infinity", "-Infinity is not"),
@@ -91,6 +93,36 @@ def test_any_bytes_are_read_or_refused(body):
 def test_what_is_refused(body, reason):
     with pytest.raises(json.Faulty, match=reason):
         json.decode_strict(body)
+
+
+PIECES = st.sampled_from(
+    [b"1", b"-1e30", b"1e999", b"9223372036854775808", b"null", b'"a"', b'"\\":"', b'" :"', b'"\\u0000"', b'"\\ud800"']
+)
+MEMBERS = st.tuples(
+    st.sampled_from([b'"a"', b'"b"', b'"\\u0061"', b'"\\":"']), st.sampled_from([b":", b": ", b" :", b"\t:"])
+).map(b"".join)
+DOUBTFUL = st.recursive(
+    PIECES,
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda found: b"[" + b",".join(found) + b"]")
+        | st.lists(st.tuples(MEMBERS, inner).map(b"".join), max_size=3).map(
+            lambda found: b"{" + b", ".join(found) + b"}"
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@examples(500)
+@given(DOUBTFUL)
+def test_the_quick_parser_takes_nothing_that_the_slow_one_refuses(body):
+    outcomes = []
+    for read in (json.decode_strict, json._decode_doubtful):
+        try:
+            outcomes.append(repr(read(body)))
+        except json.Faulty as error:
+            outcomes.append(str(error))
+    assert outcomes[0] == outcomes[1]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from taskade_server.engine.access import Principal
 from taskade_server.engine.log import Actor, Change
 from taskade_server.engine.model import REGISTRY, Checker, Resource
 from taskade_server.kit import ids, json
-from taskade_server.kit.errors import Clash, Invalid, Issue, NotFound, PreconditionFailed
+from taskade_server.kit.errors import MAX_ISSUES, Clash, Invalid, Issue, NotFound, PreconditionFailed
 from taskade_server.store.database import Tx
 
 
@@ -84,6 +84,8 @@ def fail(issues: Sequence[Issue]) -> None:
     """Invalid with all the issues, if there are any."""
     if issues:
         count = f"{len(issues)} faults" if len(issues) > 1 else "one fault"
+        if len(issues) > MAX_ISSUES:
+            count = f"more than {MAX_ISSUES} faults"
         raise Invalid(f"The body has {count}; nothing was written.", errors=issues)
 
 

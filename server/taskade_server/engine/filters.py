@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from taskade_server.engine.model import CUSTOM_KEY, Field, Resource, side_value
 from taskade_server.kit import ids, json, text, time
-from taskade_server.kit.errors import InvalidQuery, Issue, did_you_mean
+from taskade_server.kit.errors import MAX_ISSUES, InvalidQuery, Issue, did_you_mean
 
 MAX_LEAVES: Final = 200
 MAX_DEPTH: Final = 5
@@ -183,6 +183,8 @@ class Parser:
         return parts[0] if len(parts) == 1 else And(tuple(parts))
 
     def _entry(self, name: str, value: Any, tokens: tuple[str, ...], depth: int) -> Node:
+        if len(self.issues) > MAX_ISSUES:
+            return EVERYTHING  # it is refused anyway
         if name in GROUPS:
             return self._group(name, value, tokens, depth)
         if name == "custom_fields" and name in self.resource.fields and isinstance(value, dict):
@@ -236,6 +238,8 @@ class Parser:
                 # `{$gte: undefined}` arrives like this; to take it for "all" would be dear in a bulk deletion.
                 self._fault(tokens, "wrong_type", f"Give {member.name} a value, or an operator such as $gte with one.")
             for name, operand in value.items():
+                if len(self.issues) > MAX_ISSUES:
+                    break
                 if name not in OPERATORS:
                     hint = did_you_mean(name, OPERATORS)
                     detail = f'There is no operator "{name[:40]}".{hint} Operators: {" ".join(OPERATORS)}.'

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, Final, Literal
 
 from taskade_server.kit import ids, json, text, time
-from taskade_server.kit.errors import Issue, did_you_mean
+from taskade_server.kit.errors import MAX_ISSUES, Issue, did_you_mean
 
 Kind = Literal[
     "id", "ref", "user", "text", "key", "enum", "bool", "integer", "number", "time", "day",
@@ -313,8 +313,9 @@ class Checker:
         self.issues: list[Issue] = []
 
     def fault(self, place: str, code: str, detail: str) -> None:
-        """Note a fault at a place below the checked document."""
-        self.issues.append(Issue(code, detail, pointer=self.pointer + place))
+        """Note a fault at a place below the checked document; those beyond the hundredth are not told."""
+        if len(self.issues) <= MAX_ISSUES:
+            self.issues.append(Issue(code, detail, pointer=self.pointer + place))
 
     def body(
         self,
@@ -353,6 +354,8 @@ class Checker:
 
     def unknown(self, place: str, key: str, allowed: Iterable[str], noun: str) -> None:
         """Note a member that does not exist, with the nearest one that does."""
+        if len(self.issues) > MAX_ISSUES:
+            return
         names = sorted(set(allowed))
         hint = did_you_mean(key, names)
         self.fault(place, "unknown_field", f'A {noun} has no member "{key[:80]}".{hint} Allowed: {", ".join(names)}.')

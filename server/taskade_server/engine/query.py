@@ -17,20 +17,22 @@ from taskade_server.engine.access import Principal, Visible
 from taskade_server.engine.filters import And, Leaf, Node, Not, Or
 from taskade_server.engine.model import CUSTOM_KEY, REGISTRY, Relation, Resource
 from taskade_server.kit import ids, json, signing, text, time
-from taskade_server.kit.errors import InvalidQuery, Issue, did_you_mean
+from taskade_server.kit.errors import MAX_ISSUES, InvalidQuery, Issue, did_you_mean
 from taskade_server.store.database import Tx
 
 DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1000
 MAX_SORT_KEYS: Final = 8
 MAX_INCLUDES: Final = 8
+MAX_NAMES: Final = 100
+MAX_SEARCH: Final = 1_000
 MAX_INCLUDED_ROWS: Final = 1000
 MAX_INCLUDED_TOTAL: Final = 20_000
 MAX_INCLUDED_TEXT: Final = 32 << 20
 _RANGES: Final = ("gt", "gte", "lt", "lte")
 RARE: Final = 1_500
 """Below this many candidate rows, reading them all and sorting beats walking an index."""
-COMMON: Final = 20_000
+COMMON: Final = 27_000
 """Below this many, gathering their numbers once beats probing the side table row by row while walking."""
 
 
@@ -170,6 +172,9 @@ class _Options:
         if not all(isinstance(entry, str) for entry in entries):
             self.fault(name, "wrong_type", f"{name} takes names, separated by commas or as a list.")
             return []
+        if sum(entry.count(",") + 1 for entry in entries) > MAX_NAMES:
+            self.fault(name, "too_many", f"{name} takes {MAX_NAMES} names at most.")
+            return []
         if self.typed:
             return [word for entry in entries for word in entry.split(",")]
         return [word.strip() for entry in entries for word in entry.split(",") if word.strip()]
@@ -247,7 +252,7 @@ def _read_options(resource: Resource, pairs: Sequence[tuple[str, str]], body: An
         )
     options = _Options(body.get("filter", {}), dict(body), typed=True)
     for name in body:
-        if name not in filters.RESERVED:
+        if name not in filters.RESERVED and len(options.issues) <= MAX_ISSUES:
             hint = did_you_mean(name, filters.RESERVED)
             options.fault(
                 name,
@@ -335,10 +340,12 @@ def _parse_sort(resource: Resource, options: _Options, names: list[str]) -> list
 
 def _parse_words(options: _Options) -> str:
     value = options.values.get("q", "")
-    if isinstance(value, str):
-        return value
-    options.fault("q", "wrong_type", "q takes one text.")
-    return ""
+    if not isinstance(value, str):
+        options.fault("q", "wrong_type", "q takes one text.")
+        return ""
+    if len(value) > MAX_SEARCH:
+        options.fault("q", "too_long", f"q may have {MAX_SEARCH:,} characters.")
+    return value[:MAX_SEARCH]
 
 
 def _implied_sort(where: Node) -> list[SortKey]:
@@ -610,6 +617,11 @@ def _plan(tx: Tx, query: Query, rule: Visible, parts: list[Node]) -> _Plan:
         return _Plan(f"{table} t", [], list(parts), ordered=False, scoped=True)
     scope = next((part for part in parts if _is_scope(part)), None)
     candidates = _candidates(query, parts, scope)
+    natural = None
+    if not query.sort and scope is None and len(rule.workspaces) == 1:
+        natural = next((part for part in candidates if part == "words" or _is_single(part)), None)
+    if natural is not None and len(candidates) == 1:
+        return _driven(query, rule, natural, ordered=True)  # right for few rows and for many: nothing to count
     if candidates and not (scope is not None and _count(tx, query, rule, scope, RARE) < RARE):
         counted = [(_count(tx, query, rule, candidate, RARE), index) for index, candidate in enumerate(candidates)]
         fewest, index = min(counted)
@@ -617,10 +629,8 @@ def _plan(tx: Tx, query: Query, rule: Visible, parts: list[Node]) -> _Plan:
             return _driven(query, rule, candidates[index], ordered=_in_order(query, candidates[index]))
     if scope is not None:
         return _Plan(f"{table} t", [], [scope], ordered=True, scoped=True)
-    if not query.sort and len(rule.workspaces) == 1:
-        natural = next((part for part in candidates if part == "words" or _is_single(part)), None)
-        if natural is not None:
-            return _driven(query, rule, natural, ordered=True)
+    if natural is not None:
+        return _driven(query, rule, natural, ordered=True)
     leading = query.sort[0].name if query.sort else ""
     whole.plain = [
         part
@@ -794,7 +804,7 @@ def _rows(tx: Tx, query: Query, rule: Visible) -> tuple[list[tuple[Any, ...]], i
     )
     wanted = query.limit + 1
     rows: list[tuple[Any, ...]] = []
-    for segment in _segments(keys, query.after):
+    for segment in _segments(keys, query.after, parts):
         part_rows = _segment_rows(tx, query, rule, plan, parts, [*keys, number], segment, wanted - len(rows))
         rows += part_rows
         if len(rows) >= wanted:
@@ -802,10 +812,15 @@ def _rows(tx: Tx, query: Query, rule: Visible) -> tuple[list[tuple[Any, ...]], i
     return rows, len(keys)
 
 
-def _segments(keys: list[SortKey], after: list[Any] | None) -> list[str]:
-    """A nullable leading key is read in two passes, values then nulls, so that each pass can follow an index."""
+def _segments(keys: list[SortKey], after: list[Any] | None, parts: list[Node]) -> list[str]:
+    """A nullable leading key is read in two passes, values then nulls, so that each pass can follow an index.
+
+    A condition on that key lets no null through; the second pass would look at all of them to find that out.
+    """
     if not keys or not keys[0].nullable:
         return ["all"]
+    if any(isinstance(part, Leaf) and part.side is None and part.member.name == keys[0].name for part in parts):
+        return ["value"]
     return ["null"] if after is not None and after[0] is None else ["value", "null"]
 
 

@@ -85,6 +85,9 @@ def handle(call: Call, tx: Tx) -> Reply:
     Invalid, with every fault of every operation, before anything runs; BatchFailed for the first one that fails.
     """
     call.no_parameters()
+    if call.if_match is not None or call.unless_match is not None:
+        detail = "If-Match names the version of one object; give each operation its own if_match."
+        raise Malformed(detail, errors=[Issue("not_allowed", detail, parameter="If-Match")])
     api: Api = call.batch
     operations = _operations(call.body, api)
     run = _Run()
@@ -162,7 +165,8 @@ def _operation(index: int, item: Any, known: set[str], api: Api, issues: list[Is
     try:
         target, _ = api.find(method.upper(), bare)
     except Problem as problem:
-        issues.append(Issue(problem.code.replace("-", "_"), problem.detail, pointer=f"{place}/path"))
+        code = "not_allowed" if isinstance(problem, Invalid) else problem.code.replace("-", "_")
+        issues.append(Issue(code, problem.detail, pointer=f"{place}/path"))
         return None
     if item.get("body") is not None and not target.body:
         issues.append(Issue("not_allowed", "This operation takes no body.", pointer=f"{place}/body"))
@@ -281,7 +285,9 @@ def _value(reference: str, run: _Run) -> Any:
 
 def _result(operation: _Operation, reply: Reply) -> str:
     named = f'"id":{json.encode(operation.name)},' if operation.name else ""
-    headers = {_SHOWN[name]: value.decode("latin-1") for name, value in reply.headers if name in _SHOWN}
+    # The validator of a list says how far the log is, and the batch has not moved it yet.
+    shown = [(name, value) for name, value in reply.headers if name in _SHOWN and not (name == b"etag" and reply.etag)]
+    headers = {_SHOWN[name]: value.decode("latin-1") for name, value in shown}
     return f'{{{named}"status":{reply.status},"headers":{json.encode(headers)},"body":{reply.body or "null"}}}'
 
 

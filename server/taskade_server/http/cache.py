@@ -6,6 +6,7 @@ is nothing to invalidate and nothing to wait for.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Final
 
 from taskade_server.http.wire import Reply
@@ -19,13 +20,14 @@ OVERHEAD: Final = 1000
 class Entry:
     """One answer. `stamp` is the state of the database in which it was last known to be right (0: unknown).
 
-    `question` is how the request that made it was spelled.
+    `question` is how the request that made it was spelled, `operation` the route's operation id.
     """
 
     reply: Reply
     stamp: int
     workspaces: list[str]
     question: Question
+    operation: str
 
 
 class ResponseCache:
@@ -38,41 +40,45 @@ class ResponseCache:
         self.misses = 0
         self._entries: dict[Key, Entry] = {}
         self._keys: dict[Question, Key] = {}
+        # Units run on several threads.
+        self._lock = Lock()
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def get(self, key: Key) -> Entry | None:
         """The entry, which becomes the youngest; whether it still holds is for the caller to find out."""
-        entry = self._entries.pop(key, None)
-        if entry is not None:
-            self._entries[key] = entry
-        return entry
+        with self._lock:
+            entry = self._entries.pop(key, None)
+            if entry is not None:
+                self._entries[key] = entry
+            return entry
 
     def recent(self, question: Question) -> Entry | None:
         """The entry for a request that was spelled the same."""
         key = self._keys.get(question)
         return None if key is None else self._entries.get(key)
 
-    def put(self, key: Key, question: Question, reply: Reply, stamp: int) -> None:
+    def put(self, key: Key, question: Question, operation: str, reply: Reply, stamp: int) -> None:
         """Keep an answer that has `heads`; the oldest entries make room for it."""
         size = _size(reply)
         if size > self.max_bytes // 8:
             return
-        self.drop(key)
         reply.packed = {}
-        self._entries[key] = Entry(reply, stamp, [name for name, _ in reply.heads], question)
-        self._keys[question] = key
-        self.bytes += size
-        while self.bytes > self.max_bytes:
-            self.drop(next(iter(self._entries)))
+        with self._lock:
+            self._drop(key)
+            self._entries[key] = Entry(reply, stamp, [name for name, _ in reply.heads], question, operation)
+            self._keys[question] = key
+            self.bytes += size
+            while self.bytes > self.max_bytes:
+                self._drop(next(iter(self._entries)))
 
-    def drop(self, key: Key) -> None:
-        """Forget an entry, if it is there."""
+    def _drop(self, key: Key) -> None:
         entry = self._entries.pop(key, None)
         if entry is not None:
             self.bytes -= _size(entry.reply)
-            self._keys.pop(entry.question, None)
+            if self._keys.get(entry.question) == key:
+                del self._keys[entry.question]
 
     @staticmethod
     def holds(entry: Entry, heads: Sequence[tuple[str, int]]) -> bool:

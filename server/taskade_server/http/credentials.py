@@ -9,6 +9,7 @@ from typing import Final
 
 from taskade_server.domain import identity
 from taskade_server.engine.access import Principal
+from taskade_server.http.limits import Limits
 from taskade_server.http.wire import Request
 from taskade_server.kit import time
 from taskade_server.kit.errors import Forbidden, Unauthenticated
@@ -37,6 +38,7 @@ class Credentials:
 
     db: Database
     secret: bytes
+    limits: Limits = field(default_factory=Limits)
     known: dict[bytes, Known] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     _seen: tuple[int, int] = (0, -1)
@@ -50,7 +52,7 @@ class Credentials:
         credential = request.headers.get(b"authorization", b"")
         known = self.known.get(credential)
         if known is None or known.epoch != epoch:
-            known = self._look_up(tx, credential, epoch)
+            known = self._look_up(tx, credential, epoch, request)
             if not tx.writable:
                 # What a write sees may yet be undone, together with the number of the state that it made.
                 self._keep(credential, known)
@@ -63,7 +65,7 @@ class Credentials:
 
     def refreshed(self, tx: Tx, request: Request) -> Principal:
         """The caller as this unit has made him: for what follows in a unit that changed rights."""
-        return self._checked(self._look_up(tx, request.headers.get(b"authorization", b""), -1), request)
+        return self._checked(self._look_up(tx, request.headers.get(b"authorization", b""), -1, request), request)
 
     def _checked(self, known: Known, request: Request) -> Principal:
         if known.expires_at is not None and known.expires_at <= time.now_ms():
@@ -71,6 +73,7 @@ class Credentials:
         if known.networks and not identity.ip_allowed(known.networks, request.client):
             raise Forbidden(f"This API key does not work from the address {request.client}.")
         if known.principal.key_id is not None:
+            request.key_id = known.principal.key_id
             self.used.add(known.principal.key_id)
         return known.principal
 
@@ -85,13 +88,17 @@ class Credentials:
             self._seen = (changed, epoch)
         return epoch
 
-    def _look_up(self, tx: Tx, credential: bytes, epoch: int) -> Known:
+    def _look_up(self, tx: Tx, credential: bytes, epoch: int, request: Request) -> Known:
+        """Ask the database; whoever guesses is soon not asked for any more."""
         scheme, _, token = credential.decode("latin-1").partition(" ")
         if scheme.lower() != "bearer" or not token:
+            request.limits = self.limits.anonymous(request.client)
             raise Unauthenticated("Send the header Authorization: Bearer <API key>.", headers=_challenge(""))
+        self.limits.login_check(request.client)
         try:
             return Known(epoch, *identity.authenticate(tx, self.secret, token.strip()))
         except Unauthenticated as error:
+            self.limits.login_failed(request.client)
             raise Unauthenticated(error.detail, headers=_challenge("invalid_token")) from error
 
     def _keep(self, credential: bytes, known: Known) -> None:

@@ -262,7 +262,7 @@ def _body_name(route: Route) -> str:
 def _responses(route: Route) -> Schema:
     found: dict[str, Schema] = {str(route.status): _success(route)}
     if route.writes and route.status == 200:
-        headers = _headers("Commit-Seq", "Idempotent-Replayed", "Preference-Applied", "Dry-Run")
+        headers = _headers(*([] if route.answer in ("list", "batch") else ["ETag"]), *_WRITTEN)
         found["204"] = {"description": "Done; the client preferred `return=minimal`.", "headers": headers}
     if route.method == "GET":
         headers = _headers("ETag" if route.answer == "one" else "ListETag")
@@ -276,7 +276,7 @@ def _responses(route: Route) -> Schema:
 
 def _success(route: Route) -> Schema:
     name = title(route.resource)
-    extra = ["Commit-Seq", "Idempotent-Replayed", "Preference-Applied", "Dry-Run"] if route.writes else []
+    extra = list(_WRITTEN) if route.writes else []
     if route.answer == "batch":
         media = {"schema": ref("BatchResults"), "example": _BATCH_RESULTS}
         return {"description": "The results in the order of the operations.", "headers": _headers(*extra),
@@ -605,12 +605,15 @@ def _task_schemas() -> Schema:
     }  # fmt: skip
 
 
+_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "QUERY")
+
+
 def _batch_schemas() -> Schema:
     operation = closed(
         {
             "id": {"type": ["string", "null"], "pattern": "^[A-Za-z_][A-Za-z0-9_-]{0,63}$", "examples": ["project"],
                    "description": "A name for references to the result."},
-            "method": {"type": "string", "enum": ["GET", "POST", "PUT", "PATCH", "DELETE", "QUERY"],
+            "method": {"type": "string", "enum": [*_METHODS, *map(str.lower, _METHODS)], "examples": ["POST"],
                        "description": "The method."},
             "path": {"type": "string", "pattern": "^/", "examples": ["/tasks"],
                      "description": "The path and parameters, below /v1 or with it; may hold references."},
@@ -771,6 +774,7 @@ _COMMON_PARAMETERS: Final[Schema] = {
 }  # fmt: skip
 
 _HEADER_NAMES: Final = {"ListETag": "ETag"}
+_WRITTEN: Final = ("Commit-Seq", "Idempotent-Replayed", "Preference-Applied", "Dry-Run")
 _EVERYWHERE: Final = (
     "X-Request-Id", "RateLimit-Policy", "RateLimit", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset",
 )  # fmt: skip

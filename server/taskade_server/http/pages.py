@@ -10,15 +10,15 @@ from typing import Final
 from taskade_server import __version__
 from taskade_server.http.wire import Reply, Request
 from taskade_server.kit import json
-from taskade_server.kit.errors import NotFound, Problem, did_you_mean, problem_classes
+from taskade_server.kit.errors import NotFound, Problem, Unavailable, did_you_mean, problem_classes
 from taskade_server.store.database import Database, StoreError
 
 Page = Callable[[Request], Awaitable[Reply]]
 PROBLEMS: Final[dict[str, type[Problem]]] = {cls.code: cls for cls in problem_classes()}
 
 
-def exact(db: Database, openapi: str) -> dict[str, Page]:
-    """The pages by path."""
+def exact(db: Database, openapi: str, stays: Callable[[], bool]) -> dict[str, Page]:
+    """The pages by path. `stays` says whether this process is not about to end."""
 
     async def welcome(request: Request) -> Reply:
         links = {
@@ -34,10 +34,12 @@ def exact(db: Database, openapi: str) -> dict[str, Page]:
         return Reply(200, '{"status":"ok"}')
 
     async def ready(request: Request) -> Reply:
+        if not stays():
+            raise Unavailable("This process is about to end.", headers={"retry-after": "1"})
         try:
             await db.read(lambda tx: tx.one("SELECT value FROM counters WHERE name = 'grants'"))
-        except StoreError:
-            return Reply(503, '{"status":"database unavailable"}', [(b"retry-after", b"1")])
+        except StoreError as error:
+            raise Unavailable("The database does not answer.", headers={"retry-after": "1"}) from error
         return Reply(200, '{"status":"ready"}')
 
     async def document(request: Request) -> Reply:

@@ -15,9 +15,11 @@ from urllib.parse import unquote
 from taskade_server.engine import log
 from taskade_server.engine.access import Principal
 from taskade_server.http import batch, once, resources, wire
+from taskade_server.http.addresses import DIRECT, Proxies
 from taskade_server.http.cache import Key, Question, ResponseCache
 from taskade_server.http.credentials import Credentials
-from taskade_server.http.limits import Limiter
+from taskade_server.http.limits import Limits
+from taskade_server.http.observe import Observer
 from taskade_server.http.once import Once
 from taskade_server.http.routes import Route, Table, all_routes
 from taskade_server.http.wire import Call, ClientGone, Receive, Reply, Request, Scope, Send
@@ -48,6 +50,7 @@ VISIBLE_SECONDS: Final = 5.0
 REPLICA_SECONDS: Final = 0.2
 HEAVY_BATCH: Final = 20
 CACHE_BYTES: Final = 32 << 20
+PROBES: Final = frozenset({"/health", "/ready", "/metrics"})
 _NOBODY: Final = Principal("", None, frozenset(), {}, None)
 """Stands in a call until the caller is known."""
 
@@ -63,20 +66,31 @@ class _DryRun(Exception):
 class Pipeline:
     """The ASGI application. `pages` answers paths outside /v1 by exact path, `page_prefixes` by their beginning."""
 
-    def __init__(self, db: Database, secret: bytes, limiter: Limiter | None, public_url: str | None, pages: dict[str,
-    Page],
-                 page_prefixes: dict[str, Page], *, cache: ResponseCache | None = None,
-                 replica: Database | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        db: Database,
+        secret: bytes,
+        *,
+        limits: Limits,
+        pages: dict[str, Page],
+        page_prefixes: dict[str, Page],
+        observer: Observer | None = None,
+        public_url: str | None = None,
+        proxies: Proxies = DIRECT,
+        replica: Database | None = None,
+    ) -> None:
         self.db = db
         self.secret = secret
-        self.limiter = limiter
-        self.public_url = public_url
+        self.limits = limits
         self.pages = pages
         self.page_prefixes = page_prefixes
-        self.cache = cache or ResponseCache(CACHE_BYTES)
+        self.observer = observer
+        self.public_url = public_url
+        self.proxies = proxies
         self.replica = replica
+        self.cache = ResponseCache(CACHE_BYTES)
         self.table = Table(all_routes())
-        self.credentials = Credentials(db, secret)
+        self.credentials = Credentials(db, secret, limits)
         self.replays = 0
         self._under_way: set[str] = set()
 
@@ -84,15 +98,26 @@ class Pipeline:
         """Answer one ASGI request."""
         if scope["type"] != "http":
             return
-        request = Request(scope)
+        request, status, sent = Request(scope, self.proxies), 499, 0
+        observer, began = self.observer, time.perf_counter()
+        if observer is not None:
+            observer.started()
         try:
-            reply = self._at_once(request) or await self._answer(request, receive)
+            reply = await self._reply(request, receive)
+            sent = await wire.send(request, reply, send)
+            status = reply.status
+        finally:
+            if observer is not None:
+                observer.finished(request, request.operation, status, time.perf_counter() - began, sent)
+
+    async def _reply(self, request: Request, receive: Receive) -> Reply:
+        try:
+            return self._at_once(request) or await self._answer(request, receive)
         except ClientGone:
             # Perhaps only its sending half is closed, and it still listens.
-            reply = problem_reply(request, Malformed("The body ended before it was complete; nothing was written."))
+            return problem_reply(request, Malformed("The body ended before it was complete; nothing was written."))
         except Exception as error:
-            reply = problem_reply(request, as_problem(error, request))
-        await wire.send(request, reply, send)
+            return problem_reply(request, as_problem(error, request))
 
     def _at_once(self, request: Request) -> Reply | None:
         """The answer to a list that is asked for again while nothing at all was committed: it takes no unit of work."""
@@ -102,10 +127,11 @@ class Pipeline:
         principal = self.credentials.known_principal(request)
         if principal is None or not wire.accepts_json(request.header(b"accept")):
             return None
-        self._charge(request, principal, 1)
+        request.operation = entry.operation
+        self._charge(request, principal)
         reply = self._hit(entry.reply, request.headers.get(b"if-none-match"))
         if reply.status == 304:
-            self._give_back(request, principal)
+            self._give_back(request)
         return reply
 
     def _question(self, request: Request) -> Question:
@@ -116,6 +142,7 @@ class Pipeline:
         route, parameters = self._route(request)
         if route is None:
             return await self._page(request)
+        request.operation = route.operation_id
         accept = request.headers.get(b"accept")
         if accept is not None and not wire.accepts_json(accept.decode("latin-1")):
             raise NotAcceptable
@@ -128,7 +155,7 @@ class Pipeline:
             return await self._write(route, request, call, receive)
         call.if_none_match = request.headers.get(b"if-none-match")
         if route.body:
-            call.body = wire.parse_body(request, await wire.read_body(request, receive, route.max_body))
+            call.body = await wire.read_json(request, receive, route.max_body)
         wanted = call.take("min_seq")
         if wanted is not None:
             return await self._read_from(wanted, route, request, call)
@@ -160,9 +187,14 @@ class Pipeline:
         return found
 
     async def _page(self, request: Request) -> Reply:
-        page = self.pages.get(request.path)
+        path = request.path
+        page = self.pages.get(path)
         if page is None:
-            page = next((found for start, found in self.page_prefixes.items() if request.path.startswith(start)), None)
+            path = next((start for start in self.page_prefixes if request.path.startswith(start)), "")
+            page = self.page_prefixes.get(path)
+        request.operation = path if page is not None else ""
+        if request.operation not in PROBES:
+            request.limits = self.limits.anonymous(request.client)
         if page is not None:
             if request.method == "OPTIONS":
                 raise _Preflight(["GET", "HEAD", "OPTIONS"])
@@ -179,20 +211,19 @@ class Pipeline:
         """Who calls, whether the key covers the route, and whether its budget does."""
         call.principal = self.credentials.principal(tx, request)
         call.epoch = request.epoch
-        if request.cost == 0:
-            self._charge(request, call.principal, 1)
+        if request.charge is None:
+            self._charge(request, call.principal, batch.MAX_OPERATIONS if route.body == "batch" else 1)
         resources.require(call, route.scope)
 
-    def _charge(self, request: Request, principal: Principal, cost: int) -> None:
-        if self.limiter is not None:
-            request.limits = self.limiter.take(principal.key_id or principal.user_id, cost, principal.rate)
-            request.cost += cost
+    def _charge(self, request: Request, principal: Principal, might_cost: int = 1) -> None:
+        caller = principal.key_id or principal.user_id
+        charge = request.charge = self.limits.charge(caller, 1, principal.rate, might_cost)
+        request.limits = charge.headers
 
-    def _give_back(self, request: Request, principal: Principal) -> None:
+    @staticmethod
+    def _give_back(request: Request) -> None:
         """A 304 or a replay costs nothing."""
-        if self.limiter is not None and request.cost:
-            self.limiter.give_back(principal.key_id or principal.user_id, request.cost, principal.rate)
-            request.cost = 0
+        request.limits = request.charge.give_back()
 
     # -- reading
 
@@ -200,7 +231,7 @@ class Pipeline:
         self._admit(route, request, call, tx)
         reply = self._cached(route, request, call, tx) if route.listing else route.handler(call, tx)
         if reply.status == 304:
-            self._give_back(request, call.principal)
+            self._give_back(request)
         return reply
 
     def _cached(self, route: Route, request: Request, call: Call, tx: Tx) -> Reply:
@@ -217,7 +248,7 @@ class Pipeline:
         self.cache.misses += 1
         reply = route.handler(call, tx)
         if reply.etag and reply.status == 200:
-            self.cache.put(key, self._question(request), reply, request.stamp)
+            self.cache.put(key, self._question(request), request.operation, reply, request.stamp)
         return reply
 
     def _hit(self, reply: Reply, if_none_match: bytes | None) -> Reply:
@@ -253,7 +284,7 @@ class Pipeline:
         return found
 
     async def _reaches(self, db: Database, positions: list[tuple[str, int]], seconds: float) -> bool:
-        until = time.monotonic() + seconds
+        until, pause = time.monotonic() + seconds, 0.005
         while True:
             try:
                 if await db.read(lambda tx: all(log.head(tx, name) >= seq for name, seq in positions)):
@@ -263,7 +294,8 @@ class Pipeline:
                     raise
             if time.monotonic() >= until:
                 return False
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 0.25)
 
     # -- writing
 
@@ -272,15 +304,15 @@ class Pipeline:
         dry_run = _flag(call.take("dry_run"))
         await self.db.read(partial(self._admit, route, request, call))
         json_patch = route.body == "patch" and route.method == "PATCH"
-        body = await wire.read_body(request, receive, route.max_body)
-        call.body = wire.parse_body(request, body, patch=json_patch)
+        call.body = await wire.read_json(request, receive, route.max_body, patch=json_patch)
         heavy = route.heavy
         if route.body == "batch":
             heavy = (cost := batch.cost(call.body)) > HEAVY_BATCH
-            if cost > 1:
-                # In one: a charge beyond the burst needs a full bucket.
-                self._give_back(request, call.principal)
-                self._charge(request, call.principal, cost)
+            request.limits = []  # a refusal brings its own
+            if self.limits.waits:
+                request.limits = await asyncio.to_thread(request.charge.raise_to, cost)
+            else:
+                request.limits = request.charge.raise_to(cost)
             refreshed = partial(self.credentials.refreshed, request=request)
             call.batch = batch.Api(self._operation, refreshed, self.public_url or request.base_url)
         attempt = once.attempt(key, request, call) if key and not dry_run else None
@@ -307,7 +339,7 @@ class Pipeline:
         resources.require(call, route.scope)
         known = None if attempt is None else once.recall(tx, attempt, call)
         if known is not None:
-            self._give_back(request, call.principal)
+            self._give_back(request)
             self.replays += 1
             return known
         reply = route.handler(call, tx)

@@ -15,6 +15,7 @@ import zstandard
 from taskade_server.engine.access import Principal
 from taskade_server.engine.edit import Context
 from taskade_server.engine.log import Actor
+from taskade_server.http.addresses import DIRECT, Proxies
 from taskade_server.kit import ids, json
 from taskade_server.kit.errors import InvalidQuery, Issue, Malformed, RequestTimeout, TooLarge, UnsupportedMediaType
 from taskade_server.store.database import Tx
@@ -26,6 +27,8 @@ Headers = list[tuple[bytes, bytes]]
 
 RECEIVE_SECONDS: Final = 15.0
 COMPRESS_FROM: Final = 16_384
+# Parsing so much takes a millisecond at worst, and so does compressing four times as much.
+OFF_LOOP_BYTES: Final = 32_768
 MAX_PARAMETERS: Final = 400
 JSON_TYPE: Final = b"application/json"
 PROBLEM_TYPE: Final = b"application/problem+json"
@@ -157,16 +160,23 @@ Handler = Callable[[Call, Tx], Reply]
 class Request:
     """The parts of an ASGI request that the pipeline needs. Headers are decoded when somebody asks for them."""
 
-    __slots__ = ("cost", "epoch", "headers", "limits", "method", "path", "request_id", "scope", "stamp")
+    __slots__ = (
+        "_client", "_proxies", "charge", "epoch", "headers", "key_id", "limits", "method", "operation", "path",
+        "request_id", "scope", "stamp",
+    )  # fmt: skip
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, proxies: Proxies = DIRECT) -> None:
         self.scope = scope
+        self._proxies = proxies
+        self._client: str | None = None
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.request_id = ids.new("req")
-        self.cost = 0
+        self.charge: Any = None
+        self.key_id: str | None = None
         self.limits: Headers = []
+        self.operation = ""
         self.epoch = 0
         self.stamp = 0
 
@@ -184,9 +194,11 @@ class Request:
 
     @property
     def client(self) -> str:
-        """The address the connection comes from."""
-        client = self.scope.get("client")
-        return client[0] if client else ""
+        """The address of the client, as far as the proxies in between can be trusted."""
+        if self._client is None:
+            peer = self.scope.get("client")
+            self._client = self._proxies.client(peer[0], self.scope["headers"]) if peer else ""
+        return self._client
 
     @property
     def base_url(self) -> str:
@@ -204,6 +216,14 @@ async def read_body(request: Request, receive: Receive, limit: int) -> bytes:
             return await _receive_all(receive, limit)
     except TimeoutError as error:
         raise RequestTimeout(f"The body did not arrive within {RECEIVE_SECONDS:.0f} seconds.") from error
+
+
+async def read_json(request: Request, receive: Receive, limit: int, *, patch: bool = False) -> Any:
+    """As `parse_body` of the whole body; a large one is parsed in a thread, so that the others need not wait for it."""
+    body = await read_body(request, receive, limit)
+    if len(body) > OFF_LOOP_BYTES:
+        return await asyncio.to_thread(parse_body, request, body, patch=patch)
+    return parse_body(request, body, patch=patch)
 
 
 async def _receive_all(receive: Receive, limit: int) -> bytes:
@@ -291,8 +311,8 @@ def versions(header: bytes | None) -> frozenset[str] | None:
     return frozenset(part.strip().removeprefix("W/").strip('"').partition("-")[0] for part in parts)
 
 
-async def send(request: Request, reply: Reply, respond: Send) -> None:
-    """Write a reply, compressed if it is large and the client can read that."""
+async def send(request: Request, reply: Reply, respond: Send) -> int:
+    """Write a reply, compressed if it is large and the client can read that; how many bytes its body had."""
     headers: Headers = [(b"x-request-id", request.request_id.encode()), *request.limits, *reply.headers]
     body = b""
     if reply.body is not None:
@@ -301,13 +321,17 @@ async def send(request: Request, reply: Reply, respond: Send) -> None:
         if len(reply.body) >= COMPRESS_FROM:
             encoding = _encoding(request.headers.get(b"accept-encoding", b""))
             headers += [(b"vary", b"accept-encoding"), *([(b"content-encoding", encoding)] if encoding else [])]
-        body = _pack(reply, encoding)
+        large = encoding and len(reply.body) > 4 * OFF_LOOP_BYTES
+        body = await asyncio.to_thread(_pack, reply, encoding) if large else _pack(reply, encoding)
     if reply.status not in (204, 304):
         headers.append((b"content-length", b"%d" % len(body)))
     if b"origin" in request.headers:
         headers += _CORS
     await respond({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await respond({"type": "http.response.body", "body": b"" if request.method == "HEAD" else body})
+    if request.method == "HEAD":
+        body = b""
+    await respond({"type": "http.response.body", "body": body})
+    return len(body)
 
 
 def _encoding(accepted: bytes) -> bytes:

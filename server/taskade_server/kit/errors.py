@@ -6,7 +6,11 @@ all read from these classes, so an error cannot exist without being documented. 
 
 import difflib
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
+
+# More than anybody will read, and each takes work to word: a body full of unknown names would keep a processor busy.
+MAX_ISSUES: Final = 100
+MAX_GUESSED: Final = 64
 
 
 class Issue:
@@ -53,7 +57,7 @@ class Problem(Exception):
         if status is not None:
             self.status = status
         self.detail = detail or self.title
-        self.errors = list(errors)
+        self.errors = list(errors)[:MAX_ISSUES]
         self.headers = headers or {}
         self.extra = extra or {}
 
@@ -298,5 +302,7 @@ def problem_classes() -> list[type[Problem]]:
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     """` Did you mean "x"?`, or nothing when no allowed word is near."""
+    if len(word) > MAX_GUESSED:
+        return ""
     near = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.6)
     return f' Did you mean "{near[0]}"?' if near else ""

@@ -14,15 +14,24 @@ from typing import Any, Final
 import msgspec
 
 MAX_DEPTH: Final = 32
+MAX_VALUES: Final = 100_000
+MAX_MEMBERS: Final = 1_000
+# A text, even one that is cut off: what begins like one must not be looked through again from its next quote.
+_TEXT: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 # What a number must look like to be beyond 64 bits.
 _LARGE: Final = re.compile(r"[0-9]{19}|[0-9][eE]\+?[0-9]{3}")
 _LIMIT: Final = 2**63
+_HALF: Final = re.compile("[\ud800-\udfff]")
 # With any of these in it, counting what looks like a key would not tell how many there are, or a text may hold NUL.
 _DOUBTFUL: Final = (b"\\u0000", b" :", b"\n:", b"\t:", b"\r:")
 _encoder = msgspec.json.Encoder()
 _canonical = msgspec.json.Encoder(order="deterministic")
 _decoder = msgspec.json.Decoder()
 _raw_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+# Where a value stands: the place of what holds it, and its key or index there.
+_Place = tuple["_Place", str | int] | None
 
 
 class _DoubtError(Exception):
@@ -74,12 +83,30 @@ def decode_members(text: str) -> dict[str, msgspec.Raw]:
 def decode_strict(body: bytes) -> Any:
     """Read JSON from outside.
 
-    Faulty: bad UTF-8, syntax, duplicate keys, NaN, numbers over 64 bits, depth over 32, NUL, lone surrogates.
+    Faulty: bad UTF-8, syntax, duplicate keys, NaN, numbers over 64 bits, depth over 32, NUL, lone surrogates, and
+    more than 100,000 values, or 1,000 members of one object: a few megabytes of brackets are a gigabyte of lists.
     """
+    if len(body) > 2 * MAX_VALUES and _has_too_many(body):
+        raise Faulty(f"There are more than {MAX_VALUES:,} values.")
     try:
         return _decode_plain(body)
     except (_DoubtError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _decode_doubtful(body)
+
+
+def _has_too_many(body: bytes) -> bool:
+    """Whether a text holds more values than are allowed: each but the first is behind a comma, or first in a list."""
+    if _marks(body) < MAX_VALUES:
+        return False
+    # Far more texts than that many values and their keys could have are not even looked for.
+    if body.count(b'"') - body.count(b'\\"') > 4 * MAX_VALUES:
+        return True
+    return _marks(_TEXT.sub(b"", body)) >= MAX_VALUES
+
+
+def _marks(body: bytes) -> int:
+    opened = body.count(b"[") + body.count(b"{") - body.count(b"[]") - body.count(b"{}")
+    return body.count(b",") + opened
 
 
 def _decode_plain(body: bytes) -> Any:
@@ -102,6 +129,8 @@ def _count_keys(node: dict[str, Any] | list[Any], depth: int) -> int:
     if depth == 0:
         raise _DoubtError
     count = len(node) if type(node) is dict else 0
+    if count > MAX_MEMBERS:
+        raise _DoubtError
     items: Iterable[Any] = node.values() if type(node) is dict else node
     for item in items:
         kind = type(item)
@@ -139,21 +168,31 @@ def check_tree(value: Any, *, deep: bool = True, escapes: bool = True, large: bo
     """Refuse depth over 32, and texts and numbers no database can hold; the flags say which of these can occur."""
     if not deep and not escapes and not large:
         return
-    pending: list[tuple[Any, str, int]] = [(value, "", 1)]
+    pending: list[tuple[Any, _Place, int]] = [(value, None, 1)]
     while pending:
         node, place, depth = pending.pop()
-        if isinstance(node, dict | list) and depth > MAX_DEPTH:
-            raise Faulty(f"Nested deeper than {MAX_DEPTH} levels.", place)
-        if isinstance(node, dict):
+        kind = type(node)
+        if kind is dict:
             for key, item in node.items():
                 _check_text(key, place)
-                pending.append((item, f"{place}/{escape_pointer(key)}", depth + 1))
-        elif isinstance(node, list):
-            pending.extend((item, f"{place}/{index}", depth + 1) for index, item in enumerate(node))
-        elif isinstance(node, str):
+                pending.append((item, (place, key), depth + 1))
+        elif kind is list:
+            pending.extend((item, (place, index), depth + 1) for index, item in enumerate(node))
+        elif kind is str:
             _check_text(node, place)
-        elif isinstance(node, int | float) and not _fits(node):
-            raise Faulty("A number is out of range: 64 bits are the limit.", place)
+        elif (kind is int or kind is float) and not _fits(node):
+            raise Faulty("A number is out of range: 64 bits are the limit.", _pointer(place))
+        if depth > MAX_DEPTH and (kind is dict or kind is list):
+            raise Faulty(f"Nested deeper than {MAX_DEPTH} levels.", _pointer(place))
+
+
+def _pointer(place: _Place) -> str:
+    """A place as a JSON Pointer."""
+    tokens = []
+    while place is not None:
+        place, token = place
+        tokens.append(f"/{escape_pointer(token) if isinstance(token, str) else token}")
+    return "".join(reversed(tokens))
 
 
 def _fits(number: float) -> bool:
@@ -165,15 +204,17 @@ def escape_pointer(key: str) -> str:
     return key.replace("~", "~0").replace("/", "~1")
 
 
-def _check_text(text: str, place: str) -> None:
+def _check_text(text: str, place: _Place) -> None:
     if "\x00" in text:
-        raise Faulty("A text must not contain the NUL character (U+0000).", place)
-    if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
-        raise Faulty("A text contains half of a surrogate pair, which is not a character.", place)
+        raise Faulty("A text must not contain the NUL character (U+0000).", _pointer(place))
+    if not text.isascii() and _HALF.search(text):
+        raise Faulty("A text contains half of a surrogate pair, which is not a character.", _pointer(place))
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
+    if len(pairs) > MAX_MEMBERS:
+        raise Faulty(f"An object has more than {MAX_MEMBERS:,} members.")
     if len(result) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]

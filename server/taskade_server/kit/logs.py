@@ -8,9 +8,11 @@ import atexit
 import logging
 import os
 import re
+import select
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Final
 
@@ -101,16 +103,20 @@ class Sink:
         """Write what is waiting."""
         with self._writing:
             count = len(self._lines)
-            data = memoryview(b"\n".join([*self._lines[:count], b""]))
+            data = b"\n".join([*self._lines[:count], b""])
             del self._lines[:count]
-            while data:
-                try:
-                    data = data[os.write(self._descriptor, data) :]
-                except BlockingIOError:
-                    time.sleep(0.01)
-                except OSError:  # nobody reads any more, and there is no other place to say so
-                    self.dropped += count
-                    return
+            try:
+                for piece in _pieces(data):
+                    self._write(piece)
+            except OSError:  # nobody reads any more, and there is no other place to say so
+                self.dropped += count
+
+    def _write(self, data: bytes) -> None:
+        while data:
+            try:
+                data = data[os.write(self._descriptor, data) :]
+            except BlockingIOError:
+                time.sleep(0.01)
 
     def close(self) -> None:
         """Write what is waiting, as long as the reader takes it, and end the thread."""
@@ -134,6 +140,17 @@ class Sink:
             self._hurry.clear()
             self._awake = False
             self.flush()
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    """Whole lines, as many as a pipe takes in one piece: processes that share it cannot tear each other's apart."""
+    start = 0
+    while start < len(data):
+        end = start + select.PIPE_BUF
+        if end < len(data):
+            end = (data.rfind(b"\n", start, end) + 1) or (data.find(b"\n", end) + 1)
+        yield data[start:end]
+        start = end
 
 
 SINK: Final = Sink()

@@ -26,7 +26,7 @@ from taskade_server.store.interface import (
     Unavailable,
 )
 from taskade_server.store.postgresql import PostgresDatabase
-from taskade_server.store.sqlite import SqliteDatabase
+from taskade_server.store.sqlite import THREAD_TICKS, UNLIMITED_TICKS, SqliteDatabase
 
 __all__ = [
     "BadQuery",
@@ -46,6 +46,7 @@ __all__ = [
     "Tx",
     "Unavailable",
     "connect",
+    "is_postgresql",
 ]
 
 
@@ -55,12 +56,19 @@ def connect(
     synchronous: str = "full",
     on_fatal: Callable[[BaseException], None] | None = None,
     pool_size: int = 8,
+    patient: bool = False,
 ) -> Database:
     """The database at a `postgresql://` URL, or in the SQLite file at a path; it is not opened yet.
 
     `on_fatal` is called when the database had to stop for good: the process should end, and recover by
-    starting anew.
+    starting anew. `patient` is for commands that look at all there is: their queries may take as long as they take.
     """
-    if str(target).startswith(("postgresql://", "postgres://")):
-        return PostgresDatabase(str(target), pool_size=pool_size)
-    return SqliteDatabase(Path(target), synchronous=synchronous, on_fatal=on_fatal)
+    if is_postgresql(target):
+        return PostgresDatabase(str(target), pool_size=pool_size, patient=patient)
+    ticks = UNLIMITED_TICKS if patient else THREAD_TICKS
+    return SqliteDatabase(Path(target), synchronous=synchronous, on_fatal=on_fatal, thread_ticks=ticks)
+
+
+def is_postgresql(target: str | Path) -> bool:
+    """Whether it is a URL of a PostgreSQL database, and not the path of a file."""
+    return str(target).startswith(("postgresql://", "postgres://"))

@@ -240,6 +240,10 @@ class Database(ABC):
         Ask before reading what is to be remembered under it, on the event loop: elsewhere the answer is 0.
         """
 
+    @abstractmethod
+    def stats(self) -> dict[str, float]:
+        """Counts since the start (`..._total`) and present values, by name. Cheap, and at no moment an error."""
+
     def __enter__(self) -> Self:
         self.open_sync()
         return self

@@ -2,13 +2,15 @@
 
 Why synchronous in threads: the layers above are synchronous so that one code serves both databases, and this
 way it reaches about four fifths of what an asynchronous driver does. Deadlocks and lost connections are
-retried here, so that nobody above has to know of them.
+retried here, so that nobody above has to know of them; and whatever the server or the network does, who waits is
+answered within a bounded time.
 """
 
 import asyncio
 import itertools
 import random
 import re
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -19,6 +21,7 @@ from typing import TypeVar
 import psycopg
 from psycopg.abc import Buffer
 from psycopg.adapt import AdaptersMap, Dumper, Loader, PyFormat
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.types.numeric import Int4Dumper, IntDumper
 from psycopg.types.string import StrDumper
@@ -45,8 +48,23 @@ T = TypeVar("T")
 
 OLDEST_SERVER = 14
 CONNECT_SECONDS = 5
+# For so long a failed attempt to connect answers for all others, which would each have to wait for their own.
+DOWN_SECONDS = 0.5
 QUEUE_LIMIT = 10_000
+# What has waited longer is refused unrun: its client has most likely given up, and those behind it can be served.
+QUEUE_SECONDS = 10.0
+# Beyond this nobody waits for a server that has stopped to answer, such as one whose machine hangs. Longer than the
+# server's own limits, which end a unit in an orderly way.
+UNIT_SECONDS = 45.0
 ATTEMPTS = 8
+# A machine that is gone does not say so: without these a connection to it would look alive for hours.
+NETWORK = {
+    "connect_timeout": CONNECT_SECONDS,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
 PREPARE_AFTER = 2
 PREPARED_STATEMENTS = 500
 SESSION = """
@@ -56,6 +74,8 @@ SESSION = """
     SET idle_in_transaction_session_timeout = '60s';
     SET client_min_messages = 'warning'
 """
+# For commands that read or write all there is.
+PATIENT = "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0"
 
 
 class _IntDumper(IntDumper):
@@ -115,6 +135,7 @@ _BY_STATE: dict[str, tuple[type[StoreError], str]] = {
     "55P03": (Overloaded, "The rows are locked by another change."),
     "57014": (QueryTooExpensive, "The query takes too long; ask for less at a time."),
     "53100": (StorageFull, "The disk of the PostgreSQL server is full."),
+    "25P03": (Unavailable, "The PostgreSQL server has ended a unit of work that stood still."),
     "25006": (Unavailable, "The PostgreSQL server only allows reading: is it a standby?"),
     "XX001": (Corrupt, "The PostgreSQL server reports damaged data."),
     "XX002": (Corrupt, "The PostgreSQL server reports a damaged index."),
@@ -154,6 +175,11 @@ def _conflict(error: psycopg.Error, message: str) -> Conflict:
     columns = tuple(column.strip() for column in detail[1].split(",")) if detail else ()
     table, constraint = error.diag.table_name or "", error.diag.constraint_name or ""
     return Conflict(message, table=table, columns=columns, constraint=constraint)
+
+
+def _network_defaults(url: str) -> str:
+    """The URL with the settings of `NETWORK` that it does not make itself."""
+    return make_conninfo(url, **{name: value for name, value in NETWORK.items() if name not in conninfo_to_dict(url)})
 
 
 class _Session:
@@ -257,7 +283,13 @@ class PostgresTx(Tx):
             raise self._spoil(error) from error
 
     def _lost(self) -> bool:
-        return self._session.closed or isinstance(self.failed, _ContentionError)
+        return self.disconnected or isinstance(self.failed, _ContentionError)
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether the session is of no more use: it ended, or its server is going down or became a standby."""
+        # A server that goes down says so before it closes the connection, so that it may look open for a moment.
+        return self._session.closed or type(self.failed) is Unavailable
 
     def _spoil(self, error: psycopg.Error | UnicodeError) -> StoreError:
         self.failed = translate(error)
@@ -269,40 +301,54 @@ class PostgresDatabase(Database):
 
     dialect = "postgresql"
 
-    def __init__(self, url: str, *, pool_size: int = 8) -> None:
+    def __init__(self, url: str, *, pool_size: int = 8, required: bool = True, patient: bool = False) -> None:
         self._url = url
+        self._patient = patient
+        self._required = required
         self._half = max(1, pool_size // 2)
         self._readers: ThreadPoolExecutor | None = None
         self._writers: ThreadPoolExecutor | None = None
         self._idle: deque[_Session] = deque()
         self._waiting = 0
+        self._busy: set[_Session] = set()
+        self._connects = self._retries = 0
+        self._counting = threading.Lock()
+        self._down: tuple[float, str] = (0.0, "")
 
     # -- opening and closing
 
     def open_sync(self) -> None:
-        session = self._connect()
-        if session.connection.info.server_version < OLDEST_SERVER * 10_000:
-            session.connection.close()
-            raise Unavailable(f"PostgreSQL {OLDEST_SERVER} or newer is needed.")
-        self._idle.append(session)
+        try:
+            session = self._connect()
+            if session.connection.info.server_version < OLDEST_SERVER * 10_000:
+                session.connection.close()
+                raise Unavailable(f"PostgreSQL {OLDEST_SERVER} or newer is needed.")
+            self._idle.append(session)
+        except Unavailable:
+            if self._required:
+                raise
         # Apart, so that changes which wait for each other's locks cannot keep everybody from reading.
         self._readers = ThreadPoolExecutor(self._half, "postgresql-read")
         self._writers = ThreadPoolExecutor(self._half, "postgresql-write")
 
     def _connect(self) -> _Session:
+        until, why = self._down
+        if time.monotonic() < until:
+            raise Unavailable(why)
         try:
-            connection = psycopg.connect(
-                self._url,
-                autocommit=True,
-                connect_timeout=CONNECT_SECONDS,
-                context=ADAPTERS,
-                client_encoding="utf8",
-            )
+            url = _network_defaults(self._url)
+            connection = psycopg.connect(url, autocommit=True, context=ADAPTERS, client_encoding="utf8")
             connection.prepare_threshold = PREPARE_AFTER
             connection.prepared_max = PREPARED_STATEMENTS
             connection.execute(SESSION)
+            if self._patient:
+                connection.execute(PATIENT)
         except psycopg.Error as error:
-            raise Unavailable(f"The PostgreSQL server cannot be used: {' '.join(str(error).split())}") from error
+            why = f"The PostgreSQL server cannot be used: {' '.join(str(error).split())}"
+            self._down = (time.monotonic() + DOWN_SECONDS, why)
+            raise Unavailable(why) from error
+        with self._counting:
+            self._connects += 1
         return _Session(connection)
 
     def close_sync(self) -> None:
@@ -326,10 +372,11 @@ class PostgresDatabase(Database):
     # -- units of work
 
     async def read(self, fn: Callable[[Tx], T], *, snapshot: bool = False, heavy: bool = False) -> T:
-        return await self._in_thread(self._readers, partial(self._run, fn, writable=False, snapshot=snapshot))
+        job = partial(self._run, fn, writable=False, snapshot=snapshot)
+        return await self._in_thread(self._readers, job, Unavailable)
 
     async def write(self, fn: Callable[[Tx], T], *, heavy: bool = False) -> T:
-        return await self._in_thread(self._writers, partial(self._run, fn, writable=True))
+        return await self._in_thread(self._writers, partial(self._run, fn, writable=True), OutcomeUnknown)
 
     def read_sync(self, fn: Callable[[Tx], T], *, snapshot: bool = False) -> T:
         self._check_open()
@@ -346,15 +393,43 @@ class PostgresDatabase(Database):
     def changed(self) -> int:
         return 0
 
-    async def _in_thread(self, threads: ThreadPoolExecutor | None, job: Callable[[], T]) -> T:
+    def stats(self) -> dict[str, float]:
+        return {
+            "postgresql_pool_size": 2 * self._half,
+            "postgresql_pool_in_use": len(self._busy),
+            "postgresql_waiting": self._waiting,
+            "postgresql_connects_total": self._connects,
+            "postgresql_retries_total": self._retries,
+        }
+
+    async def _in_thread(
+        self, threads: ThreadPoolExecutor | None, job: Callable[[], T], unfinished: type[StoreError]
+    ) -> T:
+        """Run a job in one of the threads; `unfinished` is what is raised when it has begun and does not end."""
         if threads is None:
             raise Unavailable("The database is not open.")
         if self._waiting >= QUEUE_LIMIT:
             raise Overloaded("Too many requests are waiting for the database.")
+        begun = False
+
+        def in_turn() -> T:
+            nonlocal begun
+            begun = True
+            return job()
+
         self._waiting += 1
+        answer = asyncio.get_running_loop().run_in_executor(threads, in_turn)
         try:
-            return await asyncio.get_running_loop().run_in_executor(threads, job)
+            await asyncio.wait({answer}, timeout=QUEUE_SECONDS)
+            if begun and not answer.done():
+                await asyncio.wait({answer}, timeout=UNIT_SECONDS - QUEUE_SECONDS)
+            if answer.done():
+                return answer.result()
+            if begun:
+                raise unfinished("The PostgreSQL server does not answer.")
+            raise Overloaded("The database is busy with what came before.")
         finally:
+            answer.cancel()
             self._waiting -= 1
 
     def _run(self, fn: Callable[[Tx], T], *, writable: bool, snapshot: bool = False) -> T:
@@ -362,6 +437,7 @@ class PostgresDatabase(Database):
         reconnected = False
         for attempt in itertools.count(1):
             session = self._borrow()
+            self._busy.add(session)
             tx = PostgresTx(session, writable=writable)
             try:
                 tx.begin(snapshot)
@@ -370,7 +446,8 @@ class PostgresDatabase(Database):
                     tx.commit()
                 return result
             except BaseException as error:
-                if session.closed:
+                if tx.disconnected:
+                    session.connection.close()
                     self._drop_idle()  # most likely they are as dead
                     if tx.committing:
                         raise OutcomeUnknown("The connection was lost while this was being committed.") from error
@@ -382,8 +459,11 @@ class PostgresDatabase(Database):
             finally:
                 tx.end()
                 session.roll_back()
+                self._busy.discard(session)
                 if not session.closed:
                     self._idle.append(session)
+            with self._counting:
+                self._retries += 1
             time.sleep(random.uniform(0, 0.002 * 2**attempt))
         raise AssertionError("itertools.count does not end")
 

@@ -99,8 +99,10 @@ def migrate(db: Database, migrations: Sequence[Migration] | None = None) -> list
     """
     known = shipped() if migrations is None else migrations
     applied = []
-    while (name := db.write_sync(lambda tx: _step(tx, known))) is not None:
-        applied.append(name)
+    # It only looks at first: a server has to come up when the disk is too full for any write.
+    while db.read_sync(lambda tx: missing(tx, known)):
+        if (name := db.write_sync(lambda tx: _step(tx, known))) is not None:
+            applied.append(name)
     return applied
 
 
@@ -117,11 +119,36 @@ def _step(tx: Tx, known: Sequence[Migration]) -> str | None:
         return None
     step = known[len(history)]
     tx.script(render(step.text, tx.dialect))
+    _note(tx, step)
+    return str(step)
+
+
+def _note(tx: Tx, step: Migration) -> None:
     tx.run(
         "INSERT INTO schema_migrations (version, name, applied_at, checksum) VALUES (?, ?, ?, ?)",
         (step.version, step.name, time.time_ns() // 1_000_000, step.checksum),
     )
-    return str(step)
+
+
+def past(tx: Tx) -> list[tuple[int, str, str]]:
+    """Version, name and checksum of what was applied to this database, oldest first; empty if it has no tables yet."""
+    exists = (
+        "SELECT name FROM sqlite_schema WHERE name = 'schema_migrations'"
+        if tx.dialect == "sqlite"
+        else "SELECT 1 WHERE to_regclass('schema_migrations') IS NOT NULL"
+    )
+    if tx.one(exists) is None:
+        return []
+    rows = tx.all("SELECT version, name, checksum FROM schema_migrations ORDER BY version")
+    return [(version, name, checksum) for version, name, checksum in rows]
+
+
+def missing(tx: Tx, migrations: Sequence[Migration] | None = None) -> list[Migration]:
+    """The migrations that this database has yet to get. NewerDatabase or ChangedMigration as in `check`."""
+    known = shipped() if migrations is None else migrations
+    applied = past(tx)
+    check(applied, known)
+    return list(known[len(applied) :])
 
 
 def check(history: Sequence[tuple[int, str, str]], known: Sequence[Migration]) -> None:

@@ -37,6 +37,7 @@ from taskade_server.store.interface import (
     Tx,
     Unavailable,
 )
+from taskade_server.store.turns import Turns
 
 T = TypeVar("T")
 
@@ -46,6 +47,9 @@ OLDEST_SQLITE = (3, 51, 3)
 GROUP_UNITS = 256
 GROUP_SECONDS = 0.01
 QUEUE_LIMIT = 10_000
+HEAVY_LIMIT = 100
+# What has waited longer is refused unrun: its client has most likely given up, and those behind it can be served.
+QUEUE_SECONDS = 10.0
 BUSY_SECONDS = 10.0
 # A commit that fails for want of space leaves its outcome open, so writing stops before that point. Asking how
 # much is left costs 50 us.
@@ -55,12 +59,17 @@ SPACE_CHECK_SECONDS = 0.05
 CHECKPOINT_PAGES = 4000
 
 READER_THREADS = 4
-READ_QUEUE_LIMIT = 1000
-# Budgets of reads, in steps of SQLite's virtual machine: about 1 ms on the loop, some 10 s in a thread. A
-# tick is a call into Python, which in a thread has to wait for the loop's turn to end; so it ticks seldom
-# there.
+READ_QUEUE_LIMIT = 200
+READ_QUEUE_SECONDS = 5.0
+# Budgets of reads, in steps of SQLite's virtual machine: about 1 ms on the loop. In a thread it is time that counts,
+# since a step may be as long as the text it looks through. A tick is a call into Python, which in a thread has to wait
+# for the loop's turn to end; so it ticks seldom there.
 INLINE_TICK, INLINE_TICKS = 5_000, 10
 THREAD_TICK, THREAD_TICKS = 1_000_000, 500
+THREAD_SECONDS = 5.0
+UNLIMITED_TICKS = 2**62
+# What a unit that writes may spend on a single query: on the loop some 20 ms, then it moves to a thread, too.
+WRITER_TICK, WRITER_TICKS = 100_000, 5
 
 STATEMENT_CACHE = 500
 WRITER_PRAGMAS = "PRAGMA cache_size = -32000; PRAGMA journal_size_limit = 67108864"
@@ -68,7 +77,8 @@ WRITER_PRAGMAS = "PRAGMA cache_size = -32000; PRAGMA journal_size_limit = 671088
 # reader threads, as the writer, may spill to temporary files: no statement can exhaust memory.
 READER_PRAGMAS = "PRAGMA query_only = ON"
 INLINE_PRAGMAS = f"{READER_PRAGMAS}; PRAGMA cache_size = -64000; PRAGMA temp_store = MEMORY"
-THREAD_PRAGMAS = f"{READER_PRAGMAS}; PRAGMA cache_size = -8000"
+# With a third of this, long queries among a million rows take twice the time: they look up scattered rows.
+THREAD_PRAGMAS = f"{READER_PRAGMAS}; PRAGMA cache_size = -24000"
 
 _UNIQUE = {apsw.SQLITE_CONSTRAINT_UNIQUE, apsw.SQLITE_CONSTRAINT_PRIMARYKEY, apsw.SQLITE_CONSTRAINT_ROWID}
 
@@ -118,13 +128,14 @@ class SqliteTx(Tx):
 
     dialect = "sqlite"
 
-    __slots__ = ("_connection", "_execute", "cause")
+    __slots__ = ("_connection", "_execute", "cause", "wrote")
 
     def __init__(self, connection: apsw.Connection, *, writable: bool) -> None:
         super().__init__(writable=writable)
         self._connection = connection
         self._execute = connection.execute
         self.cause: Exception | None = None
+        self.wrote = False
 
     def all(self, sql: str, params: Params = ()) -> list[Row]:
         try:
@@ -134,6 +145,7 @@ class SqliteTx(Tx):
 
     def run(self, sql: str, params: Params = ()) -> int:
         self._check_writable()
+        self.wrote = True
         try:
             self._execute(sql, params)
             return self._connection.changes()
@@ -143,6 +155,7 @@ class SqliteTx(Tx):
     def many(self, sql: str, rows: Sequence[Params]) -> None:
         self._check_writable()
         self._check_usable()
+        self.wrote = True
         try:
             self._connection.executemany(sql, rows)
         except (apsw.Error, OverflowError, UnicodeError) as error:
@@ -151,7 +164,9 @@ class SqliteTx(Tx):
     def script(self, sql: str) -> None:
         self._check_writable()
         self._check_usable()
-        self.all(sql)  # a statement that returns rows holds up those behind it until they are fetched
+        self.wrote = True
+        # A statement that returns rows holds up those behind it until they are fetched.
+        SqliteTx.all(self, sql)
 
     def end(self) -> None:
         self.failed = OVER
@@ -187,20 +202,54 @@ class _SpentError(Exception):
     """An inline read has used up its budget, or met a lock: it has to move to a thread."""
 
 
-class _Reader:
-    """A connection that only reads, with a step budget for each unit."""
+class _Meter:
+    """Interrupts the statements of a connection once they have used up their budget."""
 
-    def __init__(self, connection: apsw.Connection, tick: int, ticks: int) -> None:
-        self.connection = connection
-        self._budget = self._ticks = ticks
+    __slots__ = ("_ticks", "_until")
+
+    def __init__(self, connection: apsw.Connection, tick: int) -> None:
+        self._ticks = UNLIMITED_TICKS
+        self._until = float("inf")
         connection.set_progress_handler(self._tick, tick)
+
+    def allow(self, ticks: int = UNLIMITED_TICKS, seconds: float = float("inf")) -> None:
+        """The budget from here on."""
+        self._ticks = ticks
+        self._until = time.monotonic() + seconds if seconds != float("inf") else seconds
 
     def _tick(self) -> bool:
         self._ticks -= 1
-        return self._ticks < 0
+        return self._ticks < 0 or time.monotonic() > self._until
+
+
+class _WriterTx(SqliteTx):
+    """A unit that writes. Its queries have a budget, each its own; what it writes has none."""
+
+    __slots__ = ("_budget", "_meter")
+
+    def __init__(self, connection: apsw.Connection, meter: _Meter, budget: tuple[int, float]) -> None:
+        super().__init__(connection, writable=True)
+        self._meter = meter
+        self._budget = budget
+
+    def all(self, sql: str, params: Params = ()) -> list[Row]:
+        self._meter.allow(*self._budget)
+        try:
+            return super().all(sql, params)
+        finally:
+            self._meter.allow()
+
+
+class _Reader:
+    """A connection that only reads, with a budget for each unit."""
+
+    def __init__(self, connection: apsw.Connection, tick: int, ticks: int, seconds: float) -> None:
+        self.connection = connection
+        self._meter = _Meter(connection, tick)
+        self._budget = ticks, seconds
 
     def run(self, fn: Callable[[Tx], T], snapshot: bool) -> T:
-        self._ticks = self._budget
+        self._meter.allow(*self._budget)
         tx = SqliteTx(self.connection, writable=False)
         try:
             if snapshot:
@@ -213,31 +262,45 @@ class _Reader:
         finally:
             tx.end()
             if snapshot and self.connection.in_transaction:
-                self._ticks = self._budget
+                self._meter.allow()
                 self.connection.execute("ROLLBACK")
 
     def data_version(self) -> int:
-        self._ticks = self._budget
+        self._meter.allow()
         version: int = self.connection.execute("PRAGMA data_version").fetchall()[0][0]  # type: ignore[assignment]
         return version
 
 
 class _Unit(Generic[T]):
-    """A unit of work that waits, or ran. `final`: not to be run again with its group."""
+    """A unit of work that waits, or ran.
 
-    __slots__ = ("error", "final", "fn", "future", "heavy", "result")
+    `final`: not to be run again with its group. `moves`: to be run again as a heavy one.
+    """
 
-    def __init__(self, fn: Callable[[Tx], T], future: "asyncio.Future[T] | None", heavy: bool) -> None:
+    __slots__ = ("budget", "error", "final", "fn", "future", "heavy", "late", "moves", "result")
+
+    def __init__(
+        self, fn: Callable[[Tx], T], future: "asyncio.Future[T] | None", heavy: bool, budget: tuple[int, float]
+    ) -> None:
         self.fn = fn
         self.future = future
         self.heavy = heavy
-        self.final = False
+        self.budget = budget
+        self.late = time.monotonic() + QUEUE_SECONDS
+        self.final = self.moves = False
         self.result: T | None = None
         self.error: BaseException | None = None
 
     def fail(self, error: BaseException) -> None:
         self.error = error
         self.result = None
+        self.moves = False
+
+    def move(self, budget: tuple[int, float]) -> None:
+        """Begin anew as a heavy one."""
+        self.heavy, self.budget = True, budget
+        self.error = None
+        self.final = self.moves = False
 
     def settle(self) -> None:
         """Tell the one who waits."""
@@ -250,7 +313,7 @@ class _Unit(Generic[T]):
 
 
 class _ReplayError(Exception):
-    """Nothing of the group was committed: run its units again, without those that are final."""
+    """Nothing of the group was kept: run its units again (`args`: carefully or not), without those that are final."""
 
 
 class _FatalError(Exception):
@@ -262,17 +325,23 @@ class _Writer:
 
     def __init__(self, connection: apsw.Connection, path: Path) -> None:
         self.connection = connection
+        self.meter = _Meter(connection, WRITER_TICK)
         self.lock = threading.Lock()
         self._path = path
         self._wal_pages = 0
         self._checkpoint_at = CHECKPOINT_PAGES
         self._space_check = 0.0
         self._space_left = True
+        self.checkpoints = self.checkpoints_incomplete = 0
         connection.set_wal_hook(self._count_pages)
 
     def _count_pages(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
         self._wal_pages = pages
         return apsw.SQLITE_OK
+
+    @property
+    def wal_pages(self) -> int:
+        return self._wal_pages
 
     @property
     def checkpoint_due(self) -> bool:
@@ -286,18 +355,16 @@ class _Writer:
                 unit.fail(StorageFull("The disk is nearly full: free some space to write again."))
             return len(units)
         self.connection.set_busy_timeout(int(wait * 1000))
-        deadline = now + GROUP_SECONDS
-        merge = True
+        careful = False
         while True:
             try:
                 self.connection.execute("BEGIN IMMEDIATE")
             except apsw.IOError as error:
                 raise _FatalError from error
             try:
-                return self._run_group(units, deadline, merge)
+                return self._run_group(units, time.monotonic() + GROUP_SECONDS, careful)
             except _ReplayError as replay:
-                (ran, merge) = replay.args
-                units, deadline = units[:ran], float("inf")
+                (careful,) = replay.args
                 if self.connection.in_transaction:
                     self.connection.execute("ROLLBACK")
 
@@ -307,7 +374,12 @@ class _Writer:
             self._space_left = shutil.disk_usage(self._path.parent).free >= RESERVED_BYTES
         return self._space_left
 
-    def _run_group(self, units: list[_Unit[Any]], deadline: float, merge: bool) -> int:
+    def _run_group(self, units: list[_Unit[Any]], deadline: float, careful: bool) -> int:
+        """Run units until the time is up; how many.
+
+        The first run is not careful: it cannot undo a single unit, which spares a quarter of the cost of a small one.
+        It need not, as long as each succeeds or fails before it wrote anything; else the group is run again carefully.
+        """
         deferred: list[tuple[str, Sequence[Params]]] = []
         ran = 0
         for unit in units:
@@ -316,9 +388,10 @@ class _Writer:
             ran += 1
             if unit.final or (unit.future is not None and unit.future.cancelled()):
                 continue
-            deferred += self._run_unit(unit, merge)
-            if unit.final:
-                raise _ReplayError(ran, merge)
+            if careful:
+                self._run_carefully(unit)
+            else:
+                deferred += self._run_quickly(unit, alone=len(units) == 1)
         try:
             for sql, rows in deferred:
                 self.connection.executemany(sql, rows)
@@ -326,33 +399,53 @@ class _Writer:
             raise _FatalError from error
         except Exception as error:
             # Run again with each unit writing its own, to find out whose rows they are.
-            raise _ReplayError(ran, False) from error
+            raise _ReplayError(True) from error
         return ran
 
-    def _run_unit(self, unit: _Unit[Any], merge: bool) -> list[tuple[str, Sequence[Params]]]:
-        """Run one unit in its savepoint; what it deferred."""
-        connection = self.connection
+    def _run_quickly(self, unit: _Unit[Any], *, alone: bool) -> list[tuple[str, Sequence[Params]]]:
+        """Run one unit; what it deferred, to be written with that of the others."""
+        tx = _WriterTx(self.connection, self.meter, unit.budget)
+        changes = self.connection.total_changes()
         unit.error = None
-        tx = SqliteTx(connection, writable=True)
-        connection.execute("SAVEPOINT unit")
         try:
             unit.result = tx.perform(unit.fn)
-            if not merge:
-                for sql, rows in tx.deferred:
-                    tx.many(sql, rows)
-            connection.execute("RELEASE unit")
+            return tx.deferred
         except BaseException as error:
-            if isinstance(error, apsw.IOError) or isinstance(tx.cause, apsw.IOError):
-                raise _FatalError from error
-            unit.fail(translate(error) if isinstance(error, apsw.Error) else error)
-            if connection.in_transaction:
-                connection.execute("ROLLBACK TO unit; RELEASE unit")
-            else:
-                unit.final = True
+            self._note(unit, tx, error, _ReplayError(False))
+            if tx.wrote or self.connection.total_changes() != changes:
+                if not alone:
+                    raise _ReplayError(True) from error
+                self.connection.execute("ROLLBACK")
             return []
         finally:
             tx.end()
-        return tx.deferred if merge else []
+
+    def _run_carefully(self, unit: _Unit[Any]) -> None:
+        """Run one unit, with what it deferred, in a savepoint."""
+        tx = _WriterTx(self.connection, self.meter, unit.budget)
+        unit.error = None
+        self.connection.execute("SAVEPOINT unit")
+        try:
+            unit.result = tx.perform(unit.fn)
+            for sql, rows in tx.deferred:
+                tx.many(sql, rows)
+            self.connection.execute("RELEASE unit")
+        except BaseException as error:
+            self._note(unit, tx, error, _ReplayError(True))
+            self.connection.execute("ROLLBACK TO unit; RELEASE unit")
+        finally:
+            tx.end()
+
+    def _note(self, unit: _Unit[Any], tx: SqliteTx, error: BaseException, replay: _ReplayError) -> None:
+        """Keep a unit's failure. Replay the group without it if SQLite has rolled everything back by itself."""
+        if isinstance(error, apsw.IOError) or isinstance(tx.cause, apsw.IOError):
+            raise _FatalError from error
+        unit.fail(translate(error) if isinstance(error, apsw.Error) else error)
+        # With others it would have to be short.
+        unit.final = unit.moves = not unit.heavy and isinstance(tx.cause, apsw.InterruptError)
+        if not self.connection.in_transaction:
+            unit.final = True
+            raise replay from error
 
     def commit(self) -> None:
         if not self.connection.in_transaction:
@@ -380,6 +473,8 @@ class _Writer:
             pass  # nothing is lost: the log is kept
         except apsw.Error as error:
             raise _FatalError from error
+        self.checkpoints += 1
+        self.checkpoints_incomplete += not complete
         # A long read may hold it up: trying again at each commit would only slow them down.
         self._checkpoint_at = CHECKPOINT_PAGES if complete else self._wal_pages + CHECKPOINT_PAGES
         self._wal_pages = 0
@@ -404,15 +499,23 @@ class SqliteDatabase(Database):
         self._path = path
         self._synchronous = synchronous
         self._vfs = vfs
-        self._thread_ticks = thread_ticks
+        seconds = float("inf") if thread_ticks == UNLIMITED_TICKS else THREAD_SECONDS
+        self._thread_budget = thread_ticks, seconds
+        self._heavy_budget = UNLIMITED_TICKS, seconds
+        self._light_budget = WRITER_TICKS, float("inf")
         self._on_fatal = on_fatal
         self._stopped: StoreError | None = Unavailable("The database is not open.")
         self._writer: _Writer | None = None
         self._inline: _Reader | None = None
         self._idle_readers: deque[_Reader] = deque()
-        self._readers_waiting = 0
+        self._turns = Turns(READER_THREADS, waiting=READ_QUEUE_LIMIT, seconds=READ_QUEUE_SECONDS)
+        self._reads_moved = 0
+        self._commits = self._units = 0
+        self._commit_seconds = 0.0
         self._loop_thread = 0
-        self._queue: deque[_Unit[Any]] = deque()
+        # Short units do not wait for all the heavy ones that came before, only for one group of them.
+        self._queues: tuple[deque[_Unit[Any]], deque[_Unit[Any]]] = (deque(), deque())
+        self._was_heavy = False
         self._draining = False
         self._drained: asyncio.Future[None] | None = None
         self._fatal: BaseException | None = None
@@ -432,7 +535,7 @@ class SqliteDatabase(Database):
             raise Unavailable(f"{self._path} cannot be opened: {error.strerror}.") from error
         try:
             self._writer = _Writer(self._connect(WRITER_PRAGMAS), self._path)
-            self._inline = _Reader(self._connect(INLINE_PRAGMAS), INLINE_TICK, INLINE_TICKS)
+            self._inline = _Reader(self._connect(INLINE_PRAGMAS), INLINE_TICK, INLINE_TICKS, float("inf"))
         except apsw.Error as error:
             raise translate(error, self._path) from error
         self._committer = ThreadPoolExecutor(1, "sqlite-commit")
@@ -485,15 +588,10 @@ class SqliteDatabase(Database):
             try:
                 return self._inline.run(fn, snapshot)
             except _SpentError:
-                pass
-        if self._readers_waiting >= READ_QUEUE_LIMIT:
-            raise Overloaded("Too many long queries are waiting.")
-        self._readers_waiting += 1
-        try:
+                self._reads_moved += 1
+        async with self._turns.turn():
             job = partial(self.read_sync, fn, snapshot=snapshot)
             return await asyncio.get_running_loop().run_in_executor(self._threads, job)
-        finally:
-            self._readers_waiting -= 1
 
     def read_sync(self, fn: Callable[[Tx], T], *, snapshot: bool = False) -> T:
         if self._stopped:
@@ -513,7 +611,7 @@ class SqliteDatabase(Database):
         except IndexError:
             pass
         try:
-            reader = _Reader(self._connect(THREAD_PRAGMAS), THREAD_TICK, self._thread_ticks)
+            reader = _Reader(self._connect(THREAD_PRAGMAS), THREAD_TICK, *self._thread_budget)
         except apsw.Error as error:
             raise translate(error, self._path) from error
         reader.connection.set_busy_timeout(int(BUSY_SECONDS * 1000))
@@ -525,6 +623,20 @@ class SqliteDatabase(Database):
         # A unit that moved to a thread may ask too, but the inline connection is the loop's.
         return self._inline.data_version() if threading.get_ident() == self._loop_thread else 0
 
+    def stats(self) -> dict[str, float]:
+        writer = self._writer
+        return {
+            "sqlite_writer_queue": sum(map(len, self._queues)),
+            "sqlite_commits_total": self._commits,
+            "sqlite_commit_seconds_total": self._commit_seconds,
+            "sqlite_units_total": self._units,
+            "sqlite_wal_pages": writer.wal_pages if writer else 0,
+            "sqlite_checkpoints_total": writer.checkpoints if writer else 0,
+            "sqlite_checkpoints_incomplete_total": writer.checkpoints_incomplete if writer else 0,
+            "sqlite_long_reads": self._turns.running + self._turns.waiting,
+            "sqlite_reads_moved_total": self._reads_moved,
+        }
+
     def _refusal(self) -> StoreError:
         # A fresh one each time: an exception that is raised twice drags its tracebacks along.
         return type(self._stopped)(*self._stopped.args) if self._stopped else Unavailable("The database is not open.")
@@ -534,11 +646,12 @@ class SqliteDatabase(Database):
     async def write(self, fn: Callable[[Tx], T], *, heavy: bool = False) -> T:
         if self._stopped:
             raise self._refusal()
-        if len(self._queue) >= QUEUE_LIMIT:
+        queue = self._queues[heavy]
+        if len(queue) >= (HEAVY_LIMIT if heavy else QUEUE_LIMIT):
             raise Overloaded("Too many changes are waiting to be written.")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._queue.append(_Unit(fn, future, heavy))
+        queue.append(_Unit(fn, future, heavy, self._heavy_budget if heavy else self._light_budget))
         if not self._draining:
             self._draining = True
             loop.call_soon(self._drain, loop)
@@ -547,7 +660,7 @@ class SqliteDatabase(Database):
     def write_sync(self, fn: Callable[[Tx], T]) -> T:
         if self._stopped or self._writer is None:
             raise self._refusal()
-        writer, unit = self._writer, _Unit(fn, None, True)
+        writer, unit = self._writer, _Unit(fn, None, True, (UNLIMITED_TICKS, float("inf")))
         with writer.lock:
             self._run_and_commit(writer, [unit])
             self._checkpoint(writer)
@@ -578,7 +691,7 @@ class SqliteDatabase(Database):
         except Exception as error:
             self._stop(writer, units, error)
             ran = len(units)
-        self._queue.extendleft(reversed(units[ran:]))
+        self._put_back(units[ran:])
         if self._synchronous == "normal" and not writer.checkpoint_due:
             # Without an fsync a commit is cheaper than the way to the thread and back.
             self._commit(writer, units[:ran])
@@ -590,11 +703,24 @@ class SqliteDatabase(Database):
 
     def _take(self) -> list[_Unit[Any]]:
         """The next group: units of one kind, so that short ones do not wait for the commit of a heavy one."""
-        queue: deque[_Unit[Any]] = self._queue
+        light, heavy = self._queues
+        self._was_heavy = bool(heavy) and not (light and self._was_heavy)
+        queue = self._queues[self._was_heavy]
         units: list[_Unit[Any]] = []
-        while queue and len(units) < GROUP_UNITS and (not units or queue[0].heavy == units[0].heavy):
-            units.append(queue.popleft())
-        return units
+        now = time.monotonic()
+        while queue and len(units) < GROUP_UNITS:
+            unit = queue.popleft()
+            if now > unit.late:
+                unit.fail(Overloaded("The database is busy with what came before."))
+                unit.settle()
+            else:
+                units.append(unit)
+        return units or (self._take() if light or heavy else [])
+
+    def _put_back(self, units: Sequence[_Unit[Any]]) -> None:
+        """What a group did not get to is first in the next of its kind."""
+        if units:
+            self._queues[units[0].heavy].extendleft(reversed(units))
 
     def _group_on_thread(self, writer: _Writer, units: list[_Unit[Any]], loop: asyncio.AbstractEventLoop) -> None:
         with writer.lock:
@@ -613,16 +739,21 @@ class SqliteDatabase(Database):
         loop.call_soon_threadsafe(self._drain, loop)
 
     def _settle(self, units: list[_Unit[Any]], left: Sequence[_Unit[Any]] = ()) -> None:
-        """Answer those who wait, on the loop; what a group did not get to is first in the next."""
-        self._queue.extendleft(reversed(left))
+        """Answer those who wait, on the loop."""
+        self._put_back(left)
         for unit in units:
-            unit.settle()
+            if unit.moves:
+                unit.move(self._heavy_budget)
+                self._queues[True].append(unit)
+            else:
+                unit.settle()
 
     def _refuse_queue(self) -> None:
-        for unit in self._queue:
-            unit.fail(self._refusal())
-            unit.settle()
-        self._queue.clear()
+        for queue in self._queues:
+            for unit in queue:
+                unit.fail(self._refusal())
+                unit.settle()
+            queue.clear()
         self._report_fatal()
 
     # -- on any thread, holding the writer's lock
@@ -642,10 +773,14 @@ class SqliteDatabase(Database):
 
     def _commit(self, writer: _Writer, units: list[_Unit[Any]]) -> None:
         if self._fatal is None:
+            began = time.perf_counter()
             try:
                 writer.commit()
             except _FatalError as error:
                 self._stop(writer, units, error)
+            self._commits += 1
+            self._units += len(units)
+            self._commit_seconds += time.perf_counter() - began
 
     def _checkpoint(self, writer: _Writer) -> None:
         if self._fatal is None and writer.checkpoint_due:

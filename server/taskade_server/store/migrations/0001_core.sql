@@ -260,7 +260,7 @@ WITHOUT ROWID
 CREATE INDEX task_values_by_row ON task_values (n, field, number);
 CREATE INDEX task_values_by_number ON task_values (workspace_id, field, number, n) WHERE number IS NOT NULL;
 
-CREATE INDEX tasks_by_workspace_id ON tasks (workspace_id, n) WHERE deleted_at IS NULL;
+CREATE INDEX tasks_by_workspace_id ON tasks (workspace_id, n, status, assignee, priority) WHERE deleted_at IS NULL;
 CREATE INDEX tasks_by_workspace_id_created_at ON tasks (workspace_id, created_at, n) WHERE deleted_at IS NULL;
 CREATE INDEX tasks_by_workspace_id_updated_at ON tasks (workspace_id, updated_at, n) WHERE deleted_at IS NULL;
 CREATE INDEX tasks_by_workspace_id_due_date ON tasks (workspace_id, due_date, n, priority, status) WHERE deleted_at IS NULL;

@@ -1,0 +1,1 @@
+"""What happens after the commit, beside the requests: work in the background, under leases."""

@@ -1,0 +1,187 @@
+"""Background work: named jobs, each done by one process at a time, again and again, until it is told to stop.
+
+Why leases instead of a leader: any process may end at any moment, so that nothing but the work itself is handed over,
+and processes that only have some of the jobs get along with those that have all.
+"""
+
+import asyncio
+import logging
+import os
+import random
+import socket
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from taskade_server.store import leases
+from taskade_server.store.database import Database, StoreError, Tx, Unavailable
+from taskade_server.store.leases import LeaseLost
+
+logger: Final = logging.getLogger("taskade")
+
+LEASE_SECONDS: Final = 30.0
+# A job that comes again sooner than this keeps its lease in between.
+KEEP_SECONDS: Final = 60.0
+FIRST_RETRY_SECONDS: Final = 1.0
+LAST_RETRY_SECONDS: Final = 300.0
+STOP_SECONDS: Final = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A piece of work that is done again `every` so many seconds after it was done, by whoever holds its lease.
+
+    Each unit of work begins with `lease.hold(tx)`, so that none is committed by somebody who has lost the lease.
+    """
+
+    name: str
+    every: float
+    run: Callable[["Lease"], Awaitable[object]]
+
+
+@dataclass(slots=True)
+class Lease:
+    """The right to do one job. It lasts as long as it is renewed."""
+
+    name: str
+    holder: str
+    seconds: float
+    _until: float = 0.0
+
+    def hold(self, tx: Tx) -> None:
+        """Make sure of the lease until the end of this unit; LeaseLost if somebody else has it."""
+        leases.hold(tx, self.name, self.holder)
+
+    @property
+    def held(self) -> bool:
+        """Whether it certainly is held, for work whose effects are outside the database: ask before each."""
+        return time.monotonic() < self._until
+
+    async def take(self, db: Database) -> float:
+        """Try to get it; how many seconds to wait before it is worth another try, 0 if it is ours."""
+        asked = time.monotonic()
+        wait = await db.write(lambda tx: leases.take(tx, self.name, self.holder, int(self.seconds * 1000)))
+        if wait == 0:
+            self._until = asked + self.seconds
+        return wait / 1000
+
+    async def keep(self, db: Database) -> None:
+        """Renew it again and again; returns when it is lost."""
+        renew = partial(leases.renew, name=self.name, holder=self.holder, ms=int(self.seconds * 1000))
+        while self.held:
+            await asyncio.sleep(min(self.seconds / 3, self._until - time.monotonic()))
+            asked = time.monotonic()
+            try:
+                async with asyncio.timeout(self._until - asked):
+                    if not await db.write(renew):
+                        return
+                self._until = asked + self.seconds
+            except (StoreError, TimeoutError) as error:
+                logger.warning("The lease on %s could not be renewed: %s", self.name, error)
+
+    async def give_back(self, db: Database, after: float) -> None:
+        """Let others have it, in `after` seconds. When the database is away it ends by itself."""
+        self._until = 0.0
+        with suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS):
+                await db.write(partial(leases.give_back, name=self.name, holder=self.holder, ms=int(after * 1000)))
+
+
+class Runner:
+    """Does jobs, as far as nobody else is doing them, between `start` and `stop`."""
+
+    def __init__(self, db: Database, jobs: Sequence[Job], lease_seconds: float = LEASE_SECONDS) -> None:
+        self._db = db
+        self._jobs = jobs
+        self._lease_seconds = lease_seconds
+        self._holder = f"{socket.gethostname()}/{os.getpid()}/{os.urandom(4).hex()}"
+        self._woken = {job.name: asyncio.Event() for job in jobs}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin, in tasks of the running event loop."""
+        self._tasks = [asyncio.create_task(self._tend(job)) for job in self._jobs]
+
+    async def stop(self) -> None:
+        """Break off what is under way and give the leases back."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    def wake(self, name: str) -> None:
+        """There is something to do for a job: not to wait until it is due, if its lease is ours."""
+        self._woken[name].set()
+
+    async def _tend(self, job: Job) -> None:
+        """One job for ever: get the lease, do the work while it is ours, and again."""
+        failures = 0
+        while True:
+            lease = Lease(job.name, self._holder, self._lease_seconds)
+            try:
+                wait = await lease.take(self._db)
+            except StoreError as error:
+                failures += 1
+                wait = _retry_seconds(failures)
+                logger.warning("The lease on %s could not be had (%s); again in %.0f s.", job.name, error, wait)
+            else:
+                if not wait:
+                    failures = await self._work(job, lease, failures)
+                    continue
+            await self._sleep(job, min(wait, max(job.every, self._lease_seconds)) * random.uniform(1.0, 1.1))
+
+    async def _work(self, job: Job, lease: Lease, failures: int) -> int:
+        """Do a job while its lease is ours: once, or, if it comes again soon, many times. The failures in a row."""
+        after = 0.0
+        keeping = asyncio.create_task(lease.keep(self._db))
+        try:
+            while True:
+                failures = 0 if await self._run(job, lease, keeping) else failures + 1
+                after = job.every if not failures else _retry_seconds(failures)
+                if not lease.held or keeping.done() or failures or job.every > KEEP_SECONDS:
+                    return failures
+                await self._sleep(job, job.every)
+                after = 0.0
+        except asyncio.CancelledError:
+            after = 0.0
+            raise
+        finally:
+            keeping.cancel()
+            await lease.give_back(self._db, after)
+
+    async def _run(self, job: Job, lease: Lease, keeping: asyncio.Task[None]) -> bool:
+        """Do a job once, or as far as the lease lasts; whether it succeeded."""
+        self._woken[job.name].clear()
+        running = asyncio.ensure_future(job.run(lease))
+        try:
+            await asyncio.wait({running, keeping}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            running.cancel()
+            await asyncio.wait({running})
+            raise
+        running.cancel()
+        try:
+            await running
+        except asyncio.CancelledError:
+            logger.warning("%s was broken off: the lease on it was lost.", job.name)
+        except (Unavailable, LeaseLost) as error:
+            logger.warning("%s failed: %s", job.name, error)
+        except Exception:
+            logger.exception("%s failed.", job.name)
+        else:
+            return True
+        return False
+
+    async def _sleep(self, job: Job, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._woken[job.name].wait()
+                self._woken[job.name].clear()
+
+
+def _retry_seconds(failures: int) -> float:
+    """Twice as long after each failure, and never the same for two processes."""
+    return min(FIRST_RETRY_SECONDS * 2.0 ** min(failures - 1, 20), LAST_RETRY_SECONDS) * random.uniform(0.75, 1.25)

@@ -1,0 +1,139 @@
+"""Connections before there is a request on them: how many there may be, what an idle one costs, and who has too many.
+
+Why the process closes sockets by their descriptor: the HTTP server has no limit for each address and no time limit for
+a client that does not read, and at the limit of open files it spins. The kernel knows every connection, whatever state
+the server above it believes it to be in.
+"""
+
+import asyncio
+import logging
+import os
+import resource
+import socket
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Set
+from contextlib import suppress
+from typing import Final
+
+from granian.constants import HTTPModes
+from granian.http import HTTP1Settings
+
+from taskade_server.http.addresses import subscriber
+
+logger: Final = logging.getLogger("taskade")
+
+MAX_CONNECTIONS: Final = 4096
+# Files that are no connections: the database, its log and threads, PostgreSQL, Valkey, log and metrics files.
+RESERVED_FILES: Final = 128
+HEAD_BYTES: Final = 64 << 10
+HEAD_SECONDS: Final = 15
+# A client that does not read, or is gone without a word, keeps its connection for so long.
+STALLED_SECONDS: Final = 30
+# HTTP/2 without TLS is of use to nobody, and a connection that might become one has no time limit.
+MODE: Final = HTTPModes.http1
+HTTP1: Final = HTTP1Settings(header_read_timeout=HEAD_SECONDS * 1000, max_buffer_size=HEAD_BYTES)
+
+TRIM_SECONDS: Final = 1.0
+# So full the process may be before those who have the most lose what they do not use, and so full it is afterwards.
+TRIM_FROM: Final = 0.75
+TRIM_TO: Final = 0.5
+
+
+def raise_file_limit() -> int:
+    """Let this process open as many files as it may at all; how many that are."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = hard if hard != resource.RLIM_INFINITY else max(soft, 1 << 16)
+    if most > soft:
+        with suppress(OSError, ValueError):  # macOS says more than it allows
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            return most
+    return soft
+
+
+def capacity(wanted: int = MAX_CONNECTIONS) -> int:
+    """How many connections this process can have at once: those wanted, as far as the limit of open files allows."""
+    return max(1, min(wanted, raise_file_limit() - RESERVED_FILES))
+
+
+def harden(listener: socket.socket) -> None:
+    """What connections inherit from the socket that accepts them: an end, when the client takes nothing any more."""
+    if listener.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_SECONDS * 1000)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, STALLED_SECONDS)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, STALLED_SECONDS // 3)
+
+
+# ---- who has too many ------------------------------------------------------------------------------------------------
+
+
+class Trimmer:
+    """Closes idle connections of those who have the most, when the process is nearly full.
+
+    `busy` tells the (host, port) of the clients whose requests are under way.
+    """
+
+    def __init__(self, port: int, most: int, busy: Callable[[], Set[tuple[str, str]]]) -> None:
+        self._port = port
+        self._most = most
+        self._busy = busy
+        self.trimmed = 0
+
+    def stats(self) -> dict[str, float]:
+        """For the metrics."""
+        return {"connections_max": self._most, "connections_trimmed_total": self.trimmed}
+
+    async def run(self) -> None:
+        """Look each second, until cancelled."""
+        while True:
+            await asyncio.sleep(TRIM_SECONDS)
+            # To list the descriptors is cheap; only a process that is nearly full looks at each of them.
+            if len(os.listdir("/dev/fd")) > self._most * TRIM_FROM:
+                await asyncio.to_thread(self.trim)
+
+    def trim(self) -> None:
+        """Close what is too much; everybody may keep an equal share."""
+        by_client: dict[str, list[tuple[socket.socket, bool]]] = defaultdict(list)
+        busy = self._busy()
+        for connection, host, port in _connections(self._port):
+            by_client[subscriber(host)].append((connection, (host, port) in busy))
+        excess = sum(map(len, by_client.values())) - int(self._most * TRIM_TO)
+        share = int(self._most * TRIM_TO) // max(1, len(by_client))
+        for client, found in sorted(by_client.items(), key=lambda item: -len(item[1])):
+            idle = [connection for connection, is_busy in found if not is_busy]
+            surplus = idle[: max(0, min(excess, len(found) - share))]
+            for connection in surplus:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+            if surplus:
+                logger.warning("%d idle connections of %s were closed: it has too many.", len(surplus), client)
+            excess -= len(surplus)
+            self.trimmed += len(surplus)
+        for found in by_client.values():
+            for connection, _ in found:
+                connection.close()
+
+
+def _connections(port: int) -> Iterator[tuple[socket.socket, str, str]]:
+    """This process's connections on a port, as duplicates that the caller closes, with the other ends' addresses."""
+    for name in os.listdir("/dev/fd"):
+        try:
+            # A duplicate: the descriptor itself may be closed, and become something else, at any moment.
+            number = os.dup(int(name))
+        except OSError:
+            continue
+        try:
+            connection = socket.socket(fileno=number)
+        except OSError:
+            os.close(number)  # of a file
+            continue
+        try:
+            if connection.family in (socket.AF_INET, socket.AF_INET6) and connection.getsockname()[1] == port:
+                host, place = connection.getpeername()[:2]
+                yield connection, host, str(place)
+                continue
+        except OSError:
+            pass  # it listens, or has been closed
+        connection.close()

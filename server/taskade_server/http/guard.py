@@ -1,0 +1,197 @@
+"""The doorman: bounds what all requests of a process together hold in memory, and how long an answer may take to leave.
+
+Why before the pipeline, and not in it: a bound that each handler has to remember is missing from the next one. Here it
+costs a request without a body well under a microsecond, and whatever reads a body or answers at length is counted.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+from taskade_server.http.pipeline import problem_reply
+from taskade_server.http.wire import Receive, Request, Scope, Send
+from taskade_server.http.wire import send as send_reply
+from taskade_server.kit.errors import Malformed, Problem, Unavailable
+from taskade_server.store.turns import CALLER
+
+Message = MutableMapping[str, Any]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+HELD_BYTES: Final = 64 << 20
+# One caller never has all of it, so that the others can be answered.
+CALLER_SHARE: Final = 2
+# Each piece of a body costs a turn of the event loop, however small it is.
+FREE_PIECES: Final = 1000
+PIECE_BYTES: Final = 64
+# A larger answer goes out piece by piece as the client takes it; a smaller one is handed over whole.
+WHOLE_BYTES: Final = 64 << 10
+DRAIN_SECONDS: Final = 30.0
+DRAIN_BYTES_A_SECOND: Final = 64 << 10
+# Headers of which there can be but one: two parsers that choose differently are how requests are smuggled.
+_SINGLE: Final = frozenset(
+    {b"host", b"authorization", b"content-length", b"content-type", b"content-encoding", b"transfer-encoding",
+     b"idempotency-key"}
+)  # fmt: skip
+_RETRY: Final = {"retry-after": "1"}
+
+
+class Guard:
+    """An ASGI application before another. A caller is a credential or, without one, an address."""
+
+    def __init__(
+        self,
+        application: Application,
+        *,
+        held_bytes: int = HELD_BYTES,
+        drain_seconds: float = DRAIN_SECONDS,
+    ) -> None:
+        self._application = application
+        self._held_bytes = held_bytes
+        self._drain_seconds = drain_seconds
+        self._callers: dict[bytes, int] = {}
+        self._under_way: set[_Exchange] = set()
+        self.bytes_held = 0
+        self.refused = 0
+        self.cut = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or refuse it."""
+        headers = dict(scope["headers"])
+        client = scope.get("client")
+        caller = headers.get(b"authorization") or (client[0].encode() if client else b"")
+        CALLER.set(caller)
+        exchange = _Exchange(self, scope, caller, receive, send)
+        self._under_way.add(exchange)
+        try:
+            if self._callers or len(headers) != len(scope["headers"]):
+                exchange.admit()
+            await self._application(scope, exchange.receive, exchange.send)
+        except _RefusedError as refused:
+            request = Request(scope)
+            await send_reply(request, problem_reply(request, refused.problem), send)
+        finally:
+            self._under_way.discard(exchange)
+            if exchange.held:
+                self.release(exchange.caller, exchange.held)
+
+    def clients(self) -> set[tuple[str, str]]:
+        """The (host, port) of the clients whose requests are under way."""
+        found = (exchange.scope.get("client") for exchange in list(self._under_way))
+        return {(str(client[0]), str(client[1])) for client in found if client}
+
+    def full_for(self, caller: bytes) -> bool:
+        """Whether this caller, or all together, hold so much that nothing further should be begun."""
+        return self.bytes_held >= self._held_bytes or self._callers.get(caller, 0) >= self._held_bytes // CALLER_SHARE
+
+    def hold(self, caller: bytes, number: int, *, force: bool = False) -> None:
+        """Count bytes that a request of this caller keeps in memory. Unavailable if that would be too many."""
+        mine = self._callers.get(caller, 0) + number
+        if not force and (self.bytes_held + number > self._held_bytes or mine > self._held_bytes // CALLER_SHARE):
+            self.refused += 1
+            raise _no_room()
+        self._callers[caller] = mine
+        self.bytes_held += number
+
+    def release(self, caller: bytes, number: int) -> None:
+        """They are gone."""
+        left = self._callers[caller] - number
+        if left:
+            self._callers[caller] = left
+        else:
+            del self._callers[caller]
+        self.bytes_held -= number
+
+    def drain_limit(self, number: int) -> float:
+        """How many seconds a client may take to read so many bytes."""
+        return self._drain_seconds + number / DRAIN_BYTES_A_SECOND
+
+    def stats(self) -> dict[str, float]:
+        """For the metrics."""
+        return {
+            "guard_held_bytes": self.bytes_held,
+            "guard_refused_total": self.refused,
+            "guard_cut_off_total": self.cut,
+        }
+
+
+def _no_room() -> Unavailable:
+    return Unavailable("The server holds as many large requests and answers as it has room for.", headers=_RETRY)
+
+
+def _repeated(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """The name of a header that may stand once and stands more often; empty if there is none."""
+    seen: set[bytes] = set()
+    for name, _ in headers:
+        if name in _SINGLE:
+            if name in seen:
+                return name
+            seen.add(name)
+    return b""
+
+
+class _RefusedError(Exception):
+    """The request is not even passed on."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__()
+        self.problem = problem
+
+
+class _Exchange:
+    """One request and its answer, on their way through."""
+
+    __slots__ = ("_guard", "_pieces", "_receive", "_send", "_size", "caller", "held", "scope")
+
+    def __init__(self, guard: Guard, scope: Scope, caller: bytes, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.caller = caller
+        self._guard = guard
+        self._receive = receive
+        self._send = send
+        self._pieces = self._size = self.held = 0
+
+    def admit(self) -> None:
+        """_RefusedError if the request is ambiguous, or if there is no room for an answer."""
+        twice = _repeated(self.scope["headers"])
+        if twice:
+            raise _RefusedError(Malformed(f"The header {twice.decode('latin-1')} stands more than once."))
+        if self._guard.full_for(self.caller):
+            self._guard.refused += 1
+            raise _RefusedError(_no_room())
+
+    async def receive(self) -> Message:
+        """A piece of the body. Unavailable or Malformed if the server does not want it."""
+        message = await self._receive()
+        body = message.get("body")
+        if body:
+            self._pieces += 1
+            self._size += len(body)
+            if self._pieces > FREE_PIECES + self._size // PIECE_BYTES:
+                raise Malformed("The body comes in too many small pieces; send larger ones.")
+            self._guard.hold(self.caller, len(body))
+            self.held += len(body)
+        return message
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """A part of the answer."""
+        body = message.get("body")
+        if body is None or len(body) <= WHOLE_BYTES:
+            return self._send(message)
+        return self._send_slowly(message)
+
+    async def _send_slowly(self, message: Message) -> None:
+        """Pass a large part on as fast as the client takes it, and give it up when that takes too long."""
+        body, more = message["body"], message.get("more_body", False)
+        # It exists already: to count it keeps the next ones away.
+        self._guard.hold(self.caller, len(body), force=True)
+        self.held += len(body)
+        try:
+            async with asyncio.timeout(self._guard.drain_limit(len(body))):
+                for place in range(0, len(body), WHOLE_BYTES):
+                    piece = body[place : place + WHOLE_BYTES]
+                    await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+                if not more:
+                    await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        except TimeoutError:
+            # An answer that is shorter than it said ends the connection.
+            self._guard.cut += 1

@@ -1,0 +1,225 @@
+"""What is noted of each request once it is answered: numbers for the metrics, a log line, a span.
+
+Why plain lists and an encoder instead of the libraries' own counters and loggers: reading a task costs some twenty
+microseconds in all, and this is added to every one of them.
+"""
+
+import asyncio
+import re
+import time
+from bisect import bisect_left
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Final
+from urllib.parse import unquote
+
+import msgspec
+
+from taskade_server.http import metrics, traces
+from taskade_server.http.metrics import Folder, Numbers, Source
+from taskade_server.http.wire import Request
+from taskade_server.kit import logs
+from taskade_server.kit.logs import Sink, encode_json, printable, redact, stamp
+
+CHOICES: Final = ("all", "errors", "off")
+PUBLISH_SECONDS: Final = 1.0
+MAX_PATH: Final = 1024
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY"})
+# Asked every few seconds by machines: worth a line or a span only when they fail.
+_PROBES: Final = frozenset({"/health", "/ready", "/metrics"})
+_FROM_STATUS: Final = {"all": 0, "errors": 400, "off": 1000}
+_LEVEL_FROM_STATUS: Final = {"debug": 0, "info": 0, "warning": 400, "error": 500, "critical": 1000}
+_SECRET_NAME: Final = re.compile(r"token|secret|passw|pwd|key|code|signature|auth|credential|session|jwt", re.I)
+
+
+class Line(msgspec.Struct, omit_defaults=True, gc=False):
+    """One request in the log."""
+
+    time: str
+    level: str
+    message: str
+    request_id: str
+    method: str
+    path: str
+    route: str
+    status: int
+    ms: float
+    bytes: int
+    client: str = ""
+    key_id: str | None = None
+    trace_id: str = ""
+
+
+class Observer:
+    """Notes every exchange of one process. All of it runs on the event loop.
+
+    `sources` have further numbers, and are asked at each scrape.
+    """
+
+    def __init__(
+        self,
+        *,
+        log_format: str = "json",
+        log_level: str = "info",
+        log_requests: str = "all",
+        sources: Iterable[Source] = (),
+        spans: traces.Spans | None = None,
+        folder: Folder | None = None,
+        sink: Sink = logs.SINK,
+    ) -> None:
+        self.in_flight = 0
+        self.sources = [*sources, *([metrics.of_stats(spans.stats)] if spans is not None else [])]
+        self.folder = folder
+        self._spans = spans
+        self._sink = sink
+        self._log_from = max(_FROM_STATUS[log_requests], _LEVEL_FROM_STATUS[log_level])
+        self._line = _json_line if log_format == "json" else _text_line
+        # By route, method and status: how many, and the route's durations, which end in their sum and the bytes sent.
+        self._counts: dict[tuple[str, str, int], tuple[list[int], list[float]]] = {}
+        self._routes: dict[str, list[float]] = {}
+        self._publisher: asyncio.Task[None] | None = None
+
+    # -- once per exchange
+
+    def started(self) -> None:
+        """An exchange begins; `finished` ends it."""
+        self.in_flight += 1
+
+    def finished(self, request: Request, operation: str, status: int, seconds: float, sent: int) -> None:
+        """An exchange has ended: its answer is sent, or its client gone. `operation` is "" where there is none."""
+        self.in_flight -= 1
+        found = self._counts.get((operation, request.method, status))
+        if found is None:
+            found = self._series(operation, request.method, status)
+        count, durations = found
+        count[0] += 1
+        durations[bisect_left(metrics.BOUNDS, seconds)] += 1
+        durations[-2] += seconds
+        durations[-1] += sent
+        spans = self._spans
+        if (spans is None and status < self._log_from) or (status < 400 and operation in _PROBES):
+            return
+        path = shown_path(request)
+        parent = traces.parent_of(request)
+        if status >= self._log_from:
+            trace_id = parent.trace_id if parent else traces.own_trace_id(request) if spans is not None else ""
+            line = self._line(request, operation, path, status, seconds, sent, trace_id)
+            self._sink.put(line, at_once=status >= 500)
+        if spans is not None:
+            spans.record(request, operation, path, status, seconds, parent)
+
+    def _series(self, operation: str, method: str, status: int) -> tuple[list[int], list[float]]:
+        # The method is the client's own word: whatever it makes up counts as one.
+        key = (operation, method if method in _METHODS else "other", status)
+        if key not in self._counts:
+            durations = self._routes.setdefault(operation, [0.0] * (len(metrics.BOUNDS) + 3))
+            self._counts[key] = ([0], durations)
+        return self._counts[key]
+
+    # -- beside the requests
+
+    def numbers(self) -> Numbers:
+        """All numbers of this process at this moment."""
+        numbers: Numbers = {
+            ("taskade_http_requests_in_flight",): [self.in_flight],
+            ("taskade_log_lines_dropped_total",): [self._sink.dropped],
+            ("taskade_processes",): [1],
+            **metrics.of_process(),
+        }
+        for (operation, method, status), (count, _) in self._counts.items():
+            numbers["taskade_http_requests_total", operation or "none", method, str(status)] = [count[0]]
+        for operation, durations in self._routes.items():
+            route = operation or "none"
+            numbers["taskade_http_request_duration_seconds", route] = durations[:-1]
+            numbers["taskade_http_response_bytes_total", route] = durations[-1:]
+        for source in self.sources:
+            numbers |= source()
+        return numbers
+
+    def start(self) -> None:
+        """Begin to write the log from a thread, and to share numbers with the other processes of this server."""
+        self._sink.start()
+        if self.folder is not None and self._publisher is None:
+            self._publisher = asyncio.create_task(self._publish(self.folder))
+
+    async def _publish(self, folder: Folder) -> None:
+        while True:
+            folder.publish(self.numbers())
+            await asyncio.sleep(PUBLISH_SECONDS)
+
+    async def stop(self) -> None:
+        """Hand over what is left: the last numbers, spans and lines."""
+        if self._publisher is not None:
+            self._publisher.cancel()
+        if self.folder is not None:
+            self.folder.publish(self.numbers())
+            self.folder.close()
+        loop = asyncio.get_running_loop()
+        if self._spans is not None:
+            await loop.run_in_executor(None, self._spans.close)
+        await loop.run_in_executor(None, self._sink.close)
+
+
+# ---- the lines -------------------------------------------------------------------------------------------------------
+
+
+def level_of(status: int) -> str:
+    """A server's fault is an error, a client's a warning."""
+    return "info" if status < 400 else "warning" if status < 500 else "error"
+
+
+def _json_line(
+    request: Request, operation: str, path: str, status: int, seconds: float, sent: int, trace_id: str
+) -> bytes:
+    return encode_json(
+        Line(
+            stamp(time.time()),
+            "info" if status < 400 else level_of(status),
+            "request",
+            request.request_id,
+            request.method,
+            path,
+            operation,
+            status,
+            int(seconds * 1_000_000) / 1000,
+            sent,
+            request.client,
+            request.key_id,
+            trace_id,
+        )
+    )
+
+
+def _text_line(
+    request: Request, operation: str, path: str, status: int, seconds: float, sent: int, trace_id: str
+) -> bytes:
+    return (
+        f"{stamp(time.time())} {level_of(status):<8} {status} {request.method} {printable(path)}"
+        f" {seconds * 1000:.1f} ms {sent} bytes {request.client} {request.key_id or '-'} {request.request_id}"
+        f"{f' trace_id={trace_id}' if trace_id else ''}"
+    ).encode("utf-8", "replace")
+
+
+def shown_path(request: Request) -> str:
+    """Path and query as they may be read by others: without what looks like a secret, and not without end."""
+    path = request.path
+    if request.scope["query_string"]:
+        path = f"{path}?{_shown_query(request.query_string)}"
+    if "tsk_" in path:
+        path = redact(path)
+    return path if len(path) <= MAX_PATH else f"{path[:MAX_PATH]}..."
+
+
+def _shown_query(query: str) -> str:
+    """The query string with the values of parameters that are named like secrets, or hold one, taken out."""
+    parts = query.split("&")
+    for index, part in enumerate(parts):
+        name, equals, value = part.partition("=")
+        if _is_secret(name) or "tsk_" in value or ("%" in value and "tsk_" in unquote(value)):
+            parts[index] = f"{name}{equals}***"
+    return "&".join(parts)
+
+
+@lru_cache(4096)
+def _is_secret(name: str) -> bool:
+    return _SECRET_NAME.search(unquote(name)) is not None

@@ -1,0 +1,237 @@
+"""Part `exhaustion`: a disk that is full, no file descriptors left, a reader that never lets go.
+
+Why nobody restarts the server here: what is short comes back by itself, and so must the server.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from taskade_server.selftest.checker import Checker, heads
+from taskade_server.selftest.client import Answer, HttpClient
+from taskade_server.selftest.crew import Crew
+from taskade_server.selftest.host import FILE
+from taskade_server.selftest.installation import prepare
+from taskade_server.selftest.parts import Orders, Report, folder
+from taskade_server.selftest.process import Server
+from taskade_server.store.database import connect
+
+SECONDS: Final = 30.0
+# The server stops writing when 16 MiB are left.
+DISK_MIB: Final = 28
+DESCRIPTORS: Final = 64
+CONNECTIONS: Final = 100
+READS: Final = ("/v1/tasks?limit=50", "/v1/tasks?sort=-name&limit=100&count=true", "/v1/tasks?q=w0&limit=20", "/v1/projects")
+
+
+def run(orders: Orders) -> Report:
+    """One after the other."""
+    report = Report("exhaustion")
+    for trial in (_full_disk, _no_descriptors, _held_reader):
+        trial(orders, report)
+    return report
+
+
+class Scene:
+    """A server short of something, its writers, and a reader. `wrong` collects what must not happen."""
+
+    def __init__(self, server: Server, crew: Crew, title: str) -> None:
+        self.server = server
+        self.crew = crew
+        self.wrong: list[str] = []
+        self._title = title
+        self._reader = HttpClient(server.port, server.key)
+
+    def until(self, what: str, reached: Callable[[], bool], seconds: float = SECONDS) -> bool:
+        """Wait; to wait in vain is wrong."""
+        limit = time.monotonic() + seconds
+        while not reached():
+            if time.monotonic() > limit or not self.server.alive:
+                self.wrong.append(f"{self._title}: {what}: not within {seconds:.0f} s: {self.server.said()[-1500:]}")
+                return False
+            time.sleep(0.02)
+        return True
+
+    def ask(self, path: str) -> Answer:
+        """One read, whatever becomes of it."""
+        return self._reader.ask("GET", path)
+
+    def writes_again(self) -> bool:
+        """Wait until writes are acknowledged again."""
+        before = self.crew.acknowledged
+        return self.until("writes are acknowledged again", lambda: self.crew.acknowledged > before + 8)
+
+    def read(self, rounds: int = 5) -> int:
+        """Reads, all of which have to succeed; how many."""
+        for path in READS * rounds:
+            answer = self._reader.ask("GET", path)
+            if answer.status != 200:
+                self.wrong.append(f"{self._title}: GET {path} was answered {answer.status} {answer.body[:200]!r}")
+        return len(READS) * rounds
+
+
+@contextmanager
+def _scene(title: str, report: Report, server: Server, checker: Checker, orders: Orders) -> Iterator[Scene]:
+    """A running server and its crew; at the end what the crew was promised is compared."""
+    crew = Crew(server, checker, orders.seed)
+    scene = Scene(server, crew, title)
+    try:
+        server.start()
+        crew.start()
+        scene.until("writes are acknowledged", lambda: crew.acknowledged > 20)
+        yield scene
+    finally:
+        crew.stop()
+        server.kill()
+    report.faults += scene.wrong + crew.close()
+    orders.say(title)
+
+
+# ---- a full disk -----------------------------------------------------------------------------------------------------
+
+
+def _private_mount() -> Sequence[str] | None:
+    """The beginning of a command that runs another one where it may mount a disk that nobody else sees."""
+    for command in (["unshare", "--mount"], ["unshare", "--user", "--map-root-user", "--mount"]):
+        probe = [*command, "sh", "-c", "mount -t tmpfs -o size=1m none /mnt"]
+        if shutil.which("unshare") and subprocess.run(probe, capture_output=True, check=False).returncode == 0:
+            return command
+    return None
+
+
+def _full_disk(orders: Orders, report: Report) -> None:
+    """Write until writes are refused, fill the rest, start anew on the full disk, then make room."""
+    mount = _private_mount()
+    if mount is None:
+        report.notes.append("full disk: left out, since this user may not mount a small one (Linux with unshare).")
+        return
+    with folder("full") as place:
+        key = prepare(place, say=orders.say)
+        (place / "data").rename(place / "fresh")
+        (place / "data").mkdir()
+        script = f'mount -t tmpfs -o size={DISK_MIB}m none "$0/data" && cp -a "$0/fresh/." "$0/data/" && exec "$@"'
+        server = Server(place, key, wrap=[*mount, "sh", "-c", script, str(place)])
+        with connect(place / "fresh" / FILE) as db:
+            checker = Checker(place / "copy" / FILE, db.read_sync(heads))
+        with _scene("full disk", report, server, checker, orders) as scene:
+            report.figures |= _fill(scene)
+            scene.crew.stop()
+            _copy_out(server, place / "copy")
+
+
+def _fill(scene: Scene) -> dict[str, int | float | str]:
+    crew, server = scene.crew, scene.server
+    refused = crew.tally.counts["refused"]
+    scene.until("writes are refused", lambda: crew.tally.counts["refused"] > refused + 8)
+    reads = scene.read()
+    ballast = _seen_from_outside(server) / "ballast"
+    with ballast.open("wb") as file, suppress(OSError):
+        while True:
+            file.write(bytes(1 << 16))
+            file.flush()
+    reads += scene.read()
+    # It replaces itself, as after a failed commit: that it has to write nothing for that is what is tried here.
+    os.kill(server.pid, signal.SIGHUP)
+    scene.until("it replaces itself on a full disk", lambda: server.incarnations > 1)
+    scene.until("it answers on a full disk", lambda: scene.ask("/v1/projects").status == 200)
+    reads += scene.read()
+    refused = crew.tally.counts["refused"]
+    ballast.unlink()
+    return {"full disk: reads while it was full": reads, "full disk: writes refused": refused}
+
+
+def _seen_from_outside(server: Server) -> Path:
+    """The data folder as the server sees it."""
+    return Path(f"/proc/{server.pid}/root{server.data}")
+
+
+def _copy_out(server: Server, target: Path) -> None:
+    """Copy the database out of the server's own disk, while nothing happens to it."""
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        target.mkdir()
+        for name in (FILE, f"{FILE}-wal"):
+            shutil.copy(_seen_from_outside(server) / name, target / name)
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
+# ---- no descriptors --------------------------------------------------------------------------------------------------
+
+
+def _no_descriptors(orders: Orders, report: Report) -> None:
+    """Many idle connections to a server that may open few files; whoever is in goes on, and the others come later."""
+    with folder("files") as place:
+        key = prepare(place, say=orders.say)
+        server = Server(place, key, wrap=["sh", "-c", f'ulimit -n {DESCRIPTORS} && exec "$@"', "sh"])
+        checker = Checker(server.data / FILE)
+        checker.begin()
+        with _scene("no file descriptors", report, server, checker, orders) as scene, ExitStack() as stack:
+            idle = [stack.enter_context(_connection(server.port)) for _ in range(CONNECTIONS)]
+            scene.crew.wait(3.0 if orders.long else 1.0)
+            for connection in idle:
+                connection.close()
+            scene.writes_again()
+            scene.read(1)
+            scene.crew.stop()
+            scene.crew.reckon(whole=True)
+        report.figures["no file descriptors: idle connections"] = CONNECTIONS
+
+
+@contextmanager
+def _connection(port: int) -> Iterator[socket.socket]:
+    with socket.socket() as connection:
+        connection.setblocking(False)
+        connection.connect_ex(("127.0.0.1", port))
+        yield connection
+
+
+# ---- a reader that never ends ----------------------------------------------------------------------------------------
+
+
+def _held_reader(orders: Orders, report: Report) -> None:
+    """A read transaction that stays open keeps the log from beginning anew; nothing else, and only so long."""
+    seconds = 60.0 if orders.long else 2.0
+    with folder("held") as place:
+        key = prepare(place, say=orders.say)
+        server = Server(place, key, sabotaged=True)  # for its frequent checkpoints
+        checker = Checker(server.data / FILE)
+        checker.begin()
+        with _scene("a held reader", report, server, checker, orders) as scene:
+            wal = server.data / f"{FILE}-wal"
+            with closing(apsw.Connection(str(server.data / FILE))) as reader:
+                reader.execute("BEGIN")
+                reader.execute("SELECT count(*) FROM tasks").fetchall()
+                before = _generation(wal)
+                until = time.monotonic() + seconds
+                while time.monotonic() < until:
+                    scene.read(1)
+                    scene.crew.wait(0.2)
+                scene.writes_again()
+                size = wal.stat().st_size
+                # At most once: the reader needs nothing of a log that had been moved completely when it began.
+                if _generation(wal) - before > 1:
+                    scene.wrong.append("a held reader: the log began anew under it")
+                before = _generation(wal)
+            scene.until("the log begins anew", lambda: _generation(wal) > before)
+            scene.crew.stop()
+            refused = scene.crew.tally.counts["refused"]
+            if refused:
+                scene.wrong.append(f"a held reader: {refused} writes were refused")
+            scene.crew.reckon(whole=True)
+        report.figures |= {"held reader: seconds": seconds, "held reader: log grew to (MiB)": round(size / (1 << 20), 1)}
+
+
+def _generation(wal: Path) -> int:
+    """How often the log has begun anew: a number in its header."""
+    with wal.open("rb") as file:
+        return int.from_bytes(file.read(16)[12:], "big")

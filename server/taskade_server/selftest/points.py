@@ -1,0 +1,163 @@
+"""Part `points`: a server that dies at a named place, each of which has been the grave of somebody's data.
+
+Why places and not only moments: the window between a commit and its answer is open for microseconds, so that random
+kills hit it by chance only.
+"""
+
+import itertools
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from taskade_server.selftest.checker import Checker
+from taskade_server.selftest.crew import Crew
+from taskade_server.selftest.host import FILE
+from taskade_server.selftest.installation import prepare
+from taskade_server.selftest.parts import Orders, Report, folder
+from taskade_server.selftest.process import Server, ServerFailed
+from taskade_server.store.schema import migrate, shipped
+from taskade_server.store.sqlite import SqliteDatabase
+
+SECONDS: Final = 20.0
+# A place is: a statement, or an operation on the database's file or its log. The number is the most that is skipped.
+PLACES: Final[Mapping[str, tuple[str, int]]] = {
+    "before the group of units": ("before begin immediate", 10),
+    "before a unit's savepoint": ("before savepoint unit", 10),
+    "behind a row, before its event": ("before insert events", 10),
+    "behind the event": ("after insert events", 20),
+    "between the effect and its idempotency key": ("before insert replies", 10),
+    "behind the idempotency key": ("after insert replies", 10),
+    "before the end of a unit": ("before release unit", 10),
+    "behind the end of a unit": ("after release unit", 10),
+    "amid the rows of the full-text index": ("after insert tasks_fts", 20),
+    "before the commit": ("before commit", 10),
+    "amid a write to the log": ("amid write wal", 300),
+    "before the log is synced": ("before sync wal", 10),
+    "behind the sync of the log": ("after sync wal", 10),
+    "behind the commit, before the answer": ("after commit", 10),
+    "before the log begins anew": ("before begin wal", 1),
+    "in a checkpoint, before the first page": ("before write database", 1),
+    "in a checkpoint, amid a page": ("amid write database", 60),
+    "in a checkpoint, before its sync": ("before sync database", 2),
+    "in a checkpoint, behind its sync": ("after sync database", 2),
+}
+FIRST_PLACES: Final[Mapping[str, tuple[str, int]]] = {
+    "amid the tables of a migration": ("before create table", 20),
+    "amid the indexes of a migration": ("after create index", 30),
+    "before a migration is noted": ("before insert schema_migrations", 1),
+    "behind the note of a migration": ("after insert schema_migrations", 2),
+    "before the commit of a migration": ("before commit", 2),
+    "amid the log of a migration": ("amid write wal", 200),
+    "behind the commit of a migration": ("after commit", 2),
+    "in the first start, before its key": ("before insert api_keys", 1),
+    "in the first start, behind its key": ("after insert api_keys", 1),
+}
+UPGRADE_PLACES: Final = ("before create table", "before insert schema_migrations", "amid write wal", "before commit")
+
+
+def run(orders: Orders) -> Report:
+    """Kill at each place; of a few rounds the first are those around the commit."""
+    report = Report("points")
+    random = orders.random("points")
+    rounds = orders.count(8, 12 * len(PLACES))
+    first = orders.count(3, 3 * len(FIRST_PLACES))
+    with folder("points") as place:
+        crew = _while_working(place, orders, rounds, random)
+        report.faults += crew.close()
+    with folder("starts") as place:
+        starts, faults = _while_starting(place, orders, first, random)
+        report.faults += faults
+    report.figures = {
+        "kills while working": rounds,
+        "places": min(rounds, len(PLACES)),
+        "kills in a first start or an upgrade": starts,
+        "writes acknowledged": crew.acknowledged,
+        "acknowledged writes lost": crew.lost,
+        "bulks and batches torn": crew.torn,
+        "left open by a kill": crew.tally.counts["found there"] + crew.tally.counts["found absent"],
+        "of them stored": crew.tally.counts["found there"],
+    }
+    return report
+
+
+def _in_turn(places: Mapping[str, tuple[str, int]], random: Random) -> Iterator[tuple[str, dict[str, object]]]:
+    """All places in a random order, over and over, each time with another number of visits to let pass."""
+    while True:
+        for title in random.sample([*places], len(places)):
+            at, most = places[title]
+            yield title, {"at": at, "nth": random.randint(1, most)}
+
+
+def _while_working(place: Path, orders: Orders, rounds: int, random: Random) -> Crew:
+    key = prepare(place, say=orders.say)
+    server = Server(place, key, sabotaged=True)
+    checker = Checker(server.data / FILE)
+    checker.begin()
+    crew = Crew(server, checker, orders.seed)
+    try:
+        server.start()
+        for number, (title, trap) in enumerate(itertools.islice(_in_turn(PLACES, random), rounds), start=1):
+            server.trap(trap)
+            crew.start()
+            code = server.wait_for_end(SECONDS)
+            crew.stop()
+            if code is None:
+                crew.faults.append(f"the place was never reached: {title}")
+            server.kill()
+            server.start()
+            crew.reckon(whole=number % 10 == 0)
+            orders.say(f"{number} of {rounds} places: {title}")
+        server.stop()
+    finally:
+        server.kill()
+    return crew
+
+
+def _while_starting(place: Path, orders: Orders, rounds: int, random: Random) -> tuple[int, list[str]]:
+    """Kill it in its first start, and (if there is an older schema) in an upgrade."""
+    plan: list[tuple[str, dict[str, object], int]] = [
+        (title, trap, 0) for title, trap in itertools.islice(_in_turn(FIRST_PLACES, random), rounds)
+    ]
+    for version in range(1, len(shipped())):
+        at = random.sample(UPGRADE_PLACES, len(UPGRADE_PLACES) if orders.long else 1)
+        plan += [(f"in the upgrade from {version}: {name}", {"at": name}, version) for name in at]
+    faults: list[str] = []
+    for number, (title, trap, version) in enumerate(plan):
+        orders.say(f"{number + 1} of {len(plan)} starts: {title}")
+        faults += [f"{title}: {fault}" for fault in _killed_start(place / str(number), trap, version)]
+    return len(plan), faults
+
+
+def _killed_start(place: Path, trap: Mapping[str, object], version: int) -> list[str]:
+    data = place / "data"
+    data.mkdir(parents=True)
+    if version:
+        with SqliteDatabase(data / FILE) as db:
+            migrate(db, shipped()[:version])
+    server = Server(place, "", sabotaged=True)
+    try:
+        server.launch(trap)
+        if server.wait_for_end(SECONDS) is None:
+            return ["the place was never reached"]
+        server.launch()
+        server.answers_at = "/health"
+        server.wait_for_answer()
+        # The first key may have been made but never shown; so an operator makes another.
+        server.key = _new_key(data)
+        server.answers_at = "/v1/projects"
+        server.wait_for_answer()
+        faults = Checker(data / FILE).look(whole=True)
+        server.stop()
+    except (ServerFailed, subprocess.CalledProcessError) as error:
+        return [f"it does not start again: {error}"]
+    finally:
+        server.kill()
+    return faults
+
+
+def _new_key(data: Path) -> str:
+    command = [sys.executable, "-m", "taskade_server", "keys", "create", "--name", "selftest", "--data", str(data)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()

@@ -1,0 +1,93 @@
+"""Whose turn it is to run a long query: everybody's who asks, one after another.
+
+Why by caller: in a queue in the order of arrival, one caller with twenty long queries makes everybody else wait for all
+of them. So callers take turns, none ever has every place, and who has waited too long is told to come again.
+"""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Hashable
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import Final
+
+from taskade_server.store.interface import Overloaded
+
+CALLER: Final[ContextVar[Hashable]] = ContextVar("caller", default=None)
+"""On whose behalf the present task asks; whoever takes requests sets it."""
+
+
+class Turns:
+    """So many `places` for all; at most `waiting` wait, each for at most so many `seconds`."""
+
+    def __init__(self, places: int, *, waiting: int, seconds: float) -> None:
+        self._free = places
+        self._share = max(1, places - 1)
+        self._limit = waiting
+        self._seconds = seconds
+        self._running: Counter[Hashable] = Counter()
+        # In the order of whose turn is next.
+        self._queues: dict[Hashable, deque[asyncio.Future[None]]] = {}
+        self.waiting = 0
+
+    @property
+    def running(self) -> int:
+        """How many places are taken."""
+        return self._running.total()
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """A place for the present caller. Overloaded if none gets free in time."""
+        caller = CALLER.get()
+        if self._free and self._running[caller] < self._share:
+            self._begin(caller)
+        else:
+            await self._wait(caller)
+        try:
+            yield
+        finally:
+            self._end(caller)
+
+    def _begin(self, caller: Hashable) -> None:
+        self._free -= 1
+        self._running[caller] += 1
+
+    async def _wait(self, caller: Hashable) -> None:
+        if self.waiting >= self._limit:
+            raise Overloaded("Too many long queries are waiting.")
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queues.setdefault(caller, deque()).append(place)
+        self.waiting += 1
+        try:
+            await asyncio.wait({place}, timeout=self._seconds)
+            if not place.done():
+                raise Overloaded("The database is busy with long queries.")
+        except BaseException:
+            if place.done():
+                self._end(caller)
+            else:
+                self._leave(caller, place)
+            raise
+        finally:
+            self.waiting -= 1
+
+    def _leave(self, caller: Hashable, place: asyncio.Future[None]) -> None:
+        queue = self._queues[caller]
+        queue.remove(place)
+        if not queue:
+            del self._queues[caller]
+
+    def _end(self, caller: Hashable) -> None:
+        """Hand the place to the first whose turn it is and who does not have his share yet."""
+        self._free += 1
+        self._running[caller] -= 1
+        if not self._running[caller]:
+            del self._running[caller]
+        for following, queue in self._queues.items():
+            if self._running[following] < self._share:
+                queue.popleft().set_result(None)
+                self._begin(following)
+                del self._queues[following]
+                if queue:
+                    self._queues[following] = queue  # at the end: the others come first now
+                return

@@ -1,0 +1,153 @@
+"""PostgreSQL goes away, comes back, hangs and blocks under load: 503 with Retry-After, never a 500, never a hang.
+
+Why a PostgreSQL of its own for each test: the one that all tests share has to stay up.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import psycopg
+import pytest
+from taskade_server.store import postgresql
+from taskade_server.store.database import OutcomeUnknown, Overloaded, Unavailable
+from taskade_server.store.postgresql import PostgresDatabase, PostgresTx
+
+from tests.support.load import Client, Load
+from tests.support.postgres import PostgreSQL
+from tests.support.server import Server
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds the processes by /proc")
+
+
+@pytest.fixture
+def url(own_postgres: PostgreSQL) -> str:
+    return own_postgres.create_database()
+
+
+@pytest.fixture
+def server(url: str, tmp_path: Path) -> Iterator[Server]:
+    started = Server(tmp_path / "data", url).start()
+    yield started
+    started.stop()
+
+
+def names(server: Server) -> set[str]:
+    with server.client() as client:
+        found: set[str] = set()
+        page = "/v1/tasks?limit=1000&fields=name"
+        while page:
+            answer = client.get(page)
+            found |= {task["name"] for task in answer.json()}
+            page = answer.links["next"]["url"] if "next" in answer.links else ""
+        return found
+
+
+def check(load: Load, server: Server) -> None:
+    """Whatever happened: only the allowed answers, no acknowledged write lost, the log and the tables agree."""
+    assert load.ledger.faults == []
+    assert load.ledger.broken == []
+    assert set(load.ledger.statuses) <= {200, 201, 503}
+    assert set(load.ledger.written) <= names(server)
+    assert "Traceback" not in server.said()
+
+
+OUTAGES: dict[str, Callable[[PostgreSQL], None]] = {
+    "stopped": lambda own: own.shut_down("fast"),
+    "stopped at once": lambda own: own.shut_down("immediate"),
+    "killed": lambda own: own.kill(),
+}
+
+
+@pytest.mark.parametrize("outage", OUTAGES.values(), ids=OUTAGES)
+def test_a_restart_under_load(outage, own_postgres, server):
+    with Load(server.url, server.key, allowed=(503,)) as load:
+        for _ in range(2):
+            load.wait_for(30)
+            outage(own_postgres)
+            refused = load.ledger.statuses[503]
+            while load.ledger.statuses[503] < refused + 20:
+                time.sleep(0.02)
+            own_postgres.start_again()
+        load.wait_for(30)
+    check(load, server)
+
+
+def test_ready_says_whether_the_database_is_there(own_postgres, server):
+    with server.client() as client:
+        assert client.get("/ready").status_code == 200
+        own_postgres.shut_down()
+        answer = client.get("/ready")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert client.get("/health").status_code == 200
+        own_postgres.start_again()
+        until = time.monotonic() + 30
+        while client.get("/ready").status_code != 200:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+
+
+def test_every_connection_cut_from_outside(own_postgres, server, url):
+    """As an administrator, a proxy or a firewall may: what had not been committed is done again by itself."""
+    with Load(server.url, server.key, allowed=(503,)) as load, psycopg.connect(url, autocommit=True) as other:
+        for _ in range(10):
+            load.wait_for(10)
+            other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+        load.wait_for(10)
+    check(load, server)
+
+
+def test_a_database_that_hangs(own_postgres, url, monkeypatch):
+    """Who waits is answered: that nothing was done if it had not begun, otherwise that nobody knows."""
+    monkeypatch.setattr(postgresql, "QUEUE_SECONDS", 1.0)
+    monkeypatch.setattr(postgresql, "UNIT_SECONDS", 2.0)
+
+    async def outcomes(db: PostgresDatabase) -> list[type]:
+        one = partial(PostgresTx.all, sql="SELECT 1")
+        units = [db.read(one) for _ in range(9)] + [db.write(one) for _ in range(9)]
+        return [type(outcome) for outcome in await asyncio.gather(*units, return_exceptions=True)]
+
+    async def scene() -> None:
+        db = PostgresDatabase(url)
+        await db.open()
+        assert set(await outcomes(db)) == {list}
+        own_postgres.suspend()
+        kinds = await outcomes(db)
+        assert Counter(kinds[:9]) == {Unavailable: 4, Overloaded: 5}
+        assert Counter(kinds[9:]) == {OutcomeUnknown: 4, Overloaded: 5}
+        own_postgres.resume()
+        while set(await outcomes(db)) != {list}:
+            await asyncio.sleep(0.05)
+        await db.close()
+
+    async def bounded() -> None:
+        async with asyncio.timeout(60):
+            await scene()
+
+    asyncio.run(bounded())
+
+
+def test_blocked_writers_leave_readers_alone(server, url):
+    """A lock that somebody else holds makes changes wait, and at last fail; reading goes on meanwhile."""
+
+    def write() -> tuple[int, bool]:
+        with Client(server.url, server.key) as client:
+            status, headers, _ = client.ask("POST", "/v1/tasks", {"name": "blocked"})
+        return status, "retry-after" in headers
+
+    assert write()[0] == 201
+    with psycopg.connect(url) as locker, ThreadPoolExecutor(12) as askers, Client(server.url, server.key) as reader:
+        locker.execute("SELECT 1 FROM log_heads FOR UPDATE")
+        blocked = [askers.submit(write) for _ in range(12)]
+        reads = 0
+        while not all(each.done() for each in blocked):
+            assert reader.ask("GET", "/v1/tasks")[0] == 200
+            reads += 1
+        assert {each.result() for each in blocked} == {(503, True)}
+        assert reads > 10
+        locker.rollback()
+        assert write()[0] == 201

@@ -1,0 +1,245 @@
+"""Background jobs: one process at a time does each, and whatever fails is tried again."""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+
+import pytest
+from taskade_server.consumers import runner
+from taskade_server.consumers.runner import Job, Lease, Runner
+from taskade_server.store import leases
+from taskade_server.store.database import Database, Unavailable
+
+LEASE = 0.5  # seconds
+
+
+@pytest.fixture
+def name() -> str:
+    return f"job-{uuid.uuid4().hex}"
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "FIRST_RETRY_SECONDS", 0.02)
+
+
+def play(scene: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(60):
+            await scene()
+
+    asyncio.run(bounded())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.01)
+
+
+def run_of(db: Database, name: str) -> dict[str, object]:
+    row = db.read_sync(lambda tx: tx.one("SELECT holder, until FROM leases WHERE name = ?", (name,)))
+    return {"holder": row[0], "until": row[1]} if row else {}
+
+
+def test_two_runners_never_do_a_job_at_once(db, name):
+    inside: list[int] = []
+    most = runs = 0
+
+    async def work(lease: Lease) -> None:
+        nonlocal most, runs
+        inside.append(1)
+        most, runs = max(most, len(inside)), runs + 1
+        await asyncio.sleep(0.01)
+        inside.pop()
+
+    async def scene() -> None:
+        both = [Runner(db, [Job(name, 0.0, work)], LEASE) for _ in range(2)]
+        for one in both:
+            one.start()
+        await until(lambda: runs >= 20)
+        for one in both:
+            await one.stop()
+
+    play(scene)
+    assert most == 1
+
+
+def test_a_seldom_job_is_done_once_for_all(db, name):
+    done: list[str] = []
+
+    async def work(lease: Lease) -> None:
+        done.append(lease.holder)
+
+    async def scene() -> None:
+        many = [Runner(db, [Job(name, 3600, work)], LEASE) for _ in range(3)]
+        for one in many:
+            one.start()
+        await until(lambda: bool(done) and run_of(db, name)["holder"] == "")
+        await asyncio.sleep(3 * LEASE)
+        for one in many:
+            await one.stop()
+        again = Runner(db, [Job(name, 3600, work)], LEASE)  # nor does a restart do it again
+        again.start()
+        await asyncio.sleep(LEASE)
+        await again.stop()
+
+    play(scene)
+    assert len(done) == 1
+
+
+def test_a_stopped_runner_leaves_the_job_to_others_at_once(db, name):
+    begun: list[str] = []
+
+    async def work(lease: Lease) -> None:
+        begun.append(lease.holder)
+        await asyncio.sleep(3600)
+
+    async def scene() -> None:
+        first, second = (Runner(db, [Job(name, 3600, work)], 30.0) for _ in range(2))
+        first.start()
+        await until(lambda: len(begun) == 1)
+        await first.stop()
+        second.start()
+        await until(lambda: len(begun) == 2)
+        await second.stop()
+
+    play(scene)
+    assert begun[0] != begun[1]
+
+
+def test_what_takes_longer_than_a_lease_is_not_begun_by_others(db, name):
+    begun: list[str] = []
+    done: list[str] = []
+
+    async def work(lease: Lease) -> None:
+        begun.append(lease.holder)
+        await asyncio.sleep(4 * LEASE)
+        await db.write(lease.hold)
+        assert lease.held
+        done.append(lease.holder)
+
+    async def scene() -> None:
+        both = [Runner(db, [Job(name, 3600, work)], LEASE) for _ in range(2)]
+        for one in both:
+            one.start()
+        await until(lambda: bool(done))
+        for one in both:
+            await one.stop()
+
+    play(scene)
+    assert begun == done
+
+
+def test_who_loses_the_lease_is_broken_off(db, name):
+    begun: list[Lease] = []
+    ended: list[bool] = []
+
+    async def work(lease: Lease) -> None:
+        begun.append(lease)
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.append(lease.held)
+
+    def rob(tx):
+        tx.run("UPDATE leases SET holder = 'somebody' WHERE name = ?", (name,))
+
+    async def scene() -> None:
+        one = Runner(db, [Job(name, 3600, work)], LEASE)
+        one.start()
+        await until(lambda: bool(begun))
+        await db.write(rob)
+        await until(lambda: bool(ended))
+        await one.stop()
+
+    play(scene)
+    assert len(begun) == 1
+    assert run_of(db, name)["holder"] == "somebody"
+
+
+def test_a_job_that_fails_is_tried_again_ever_more_slowly(db, name, caplog):
+    failures = [RuntimeError("a fault"), Unavailable("the database is away"), RuntimeError("a fault")]
+    done = False
+
+    async def work(lease: Lease) -> None:
+        nonlocal done
+        if failures:
+            raise failures.pop()
+        done = True
+
+    async def scene() -> None:
+        one = Runner(db, [Job(name, 3600, work)], LEASE)
+        one.start()
+        await until(lambda: done)
+        await one.stop()
+
+    play(scene)
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING", "ERROR"]
+    assert runner._retry_seconds(1) < runner._retry_seconds(4) < runner._retry_seconds(100) <= 375
+
+
+def test_a_frequent_job_keeps_its_lease_and_can_be_woken(db, name):
+    runs: list[str] = []
+
+    async def work(lease: Lease) -> None:
+        runs.append(lease.holder)
+
+    async def scene() -> None:
+        one = Runner(db, [Job(name, 50, work)], LEASE)
+        one.start()
+        await until(lambda: len(runs) == 1)
+        await asyncio.sleep(2 * LEASE)
+        assert run_of(db, name)["holder"] == runs[0]
+        one.wake(name)
+        await until(lambda: len(runs) == 2)
+        await one.stop()
+
+    play(scene)
+    assert run_of(db, name)["holder"] == ""
+
+
+def test_a_wake_while_it_runs_is_not_lost(db, name):
+    runs = 0
+    runners: list[Runner] = []
+
+    async def work(lease: Lease) -> None:
+        nonlocal runs
+        runs += 1
+        if runs == 1:
+            runners[0].wake(name)
+
+    async def scene() -> None:
+        runners.append(Runner(db, [Job(name, 50, work)], LEASE))
+        runners[0].start()
+        await until(lambda: runs == 2)
+        await runners[0].stop()
+
+    play(scene)
+
+
+def test_without_a_database_it_waits_for_one(db, name, monkeypatch):
+    done = False
+    away = True
+    take = leases.take
+
+    def taken(tx, *details):
+        if away:
+            raise Unavailable("away")
+        return take(tx, *details)
+
+    async def work(lease: Lease) -> None:
+        nonlocal done
+        done = True
+
+    async def scene() -> None:
+        nonlocal away
+        monkeypatch.setattr(leases, "take", taken)
+        one = Runner(db, [Job(name, 3600, work)], LEASE)
+        one.start()
+        await asyncio.sleep(0.2)
+        assert not done
+        away = False
+        await until(lambda: done)
+        await one.stop()
+
+    play(scene)
