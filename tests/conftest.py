@@ -62,13 +62,32 @@ def postgres(pytestconfig: pytest.Config) -> PostgreSQL:
     return shared
 
 
-@pytest.fixture
-def own_postgres(pytestconfig: pytest.Config) -> Iterator[PostgreSQL]:
-    """A PostgreSQL for this test alone, which it may shut down, kill, suspend and start again."""
+@pytest.fixture(scope="module")
+def _own_postgres(pytestconfig: pytest.Config) -> Iterator[PostgreSQL]:
     server = PostgreSQL.of_its_own(pytestconfig.stash[RUN_FOLDER])
     yield server
-    server.resume()
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def _own_replica(_own_postgres: PostgreSQL) -> Iterator[PostgreSQL]:
+    replica = _own_postgres.replicate()
+    yield replica
+    replica.stop()
+
+
+@pytest.fixture
+def own_postgres(_own_postgres: PostgreSQL) -> Iterator[PostgreSQL]:
+    """A PostgreSQL for one test at a time, which it may shut down, kill, suspend and start again."""
+    yield _own_postgres
+    _own_postgres.ensure_running()
+
+
+@pytest.fixture
+def own_replica(own_postgres: PostgreSQL, _own_replica: PostgreSQL) -> Iterator[PostgreSQL]:
+    """A streaming replica of it."""
+    yield _own_replica
+    _own_replica.ensure_running()
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])

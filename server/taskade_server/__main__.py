@@ -130,6 +130,8 @@ def main() -> None:
 @limit_options
 @click.option("--workers", default=1, type=int, envvar="TASKADE_WORKERS", show_default=True, show_envvar=True,
               help="Server processes (more than one needs PostgreSQL).")  # fmt: skip
+@click.option("--replica-url", envvar="TASKADE_REPLICA_URL", metavar="URL", show_envvar=True,
+              help="A streaming replica of the PostgreSQL, for reads that say with min_seq what they must see.")  # fmt: skip
 @click.option("--drain-seconds", default=0.0, type=click.FloatRange(0, 3600), envvar="TASKADE_DRAIN_SECONDS",
               show_default=True, show_envvar=True,
               help="How long to go on serving, not ready any more, once told to stop.")  # fmt: skip
@@ -331,7 +333,7 @@ def _back_up(config: Config, file: Path, **options: bool) -> None:
 
 def _describe(contents: backup.Contents) -> None:
     rows = contents.rows
-    click.echo(f"  {rows['workspaces']:,} workspaces, {rows['tasks']:,} tasks, {rows['events']:,} events")
+    click.echo("  " + ", ".join(f"{name} {rows[name]:,}" for name in ("workspaces", "projects", "tasks", "events")))
     positions = [f"{workspace_id}:{seq}" for workspace_id, seq in sorted(contents.heads.items())]
     more = f" and {len(positions) - 5:,} more" if len(positions) > 5 else ""
     click.echo(f"  log position {', '.join(positions[:5])}{more}")

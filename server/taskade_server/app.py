@@ -125,6 +125,7 @@ class Application:
 
     def __init__(self, config: Config, db: Database, secret: bytes, folder: Path | None = None) -> None:
         self.db = db
+        self.replica = connect(config.replica_url, required=False) if config.replica_url else None
         self.traffic = serving.Traffic()
         self.limits = limits_of(config)
         self.observer = observer_of(config, folder)
@@ -140,6 +141,7 @@ class Application:
             observer=self.observer,
             public_url=config.public_url,
             proxies=Proxies(config.trusted_proxies),
+            replica=self.replica,
         )
         self.guard = Guard(self.pipeline)
         self.connections = connections.capacity(config.max_connections)
@@ -151,12 +153,16 @@ class Application:
             metrics.of_stats(self.trimmer.stats),
             metrics.of_limits(self.limits.refused, self.limits.shared),
         ]
+        if self.replica is not None:
+            self.observer.sources.append(metrics.of_stats(self.replica.stats, "replica"))
         self._runner = Runner(db, background_jobs(db)) if config.background else None
         self._flushing: asyncio.Task[None] | None = None
         self._trimming: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin what is done beside answering."""
+        if self.replica is not None:
+            await self.replica.open()
         self.observer.start()
         self._flushing = asyncio.create_task(_repeat(FLUSH_SECONDS, self.flush_usage))
         self._trimming = asyncio.create_task(self.trimmer.run())
@@ -174,6 +180,8 @@ class Application:
             await self.flush_usage()
         except StoreError as error:
             logger.warning("The last use of keys was not noted: %s", error)
+        if self.replica is not None:
+            await self.replica.close()
         await self.db.close()
         await self.observer.stop()
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from taskade_server.http import connections, observe, traces
 from taskade_server.kit import logs
+from taskade_server.store.database import is_postgresql
 
 DEFAULT_DATA: Final = "taskade-data"
 DEFAULT_RATE: Final = "100/minute"
@@ -53,6 +54,7 @@ class Config:
     port: int = 8000
     data: Path = Path(DEFAULT_DATA)
     database_url: str | None = None
+    replica_url: str | None = None
     rate_limit: int | None = 100
     workers: int = 1
     drain_seconds: float = 0.0
@@ -166,6 +168,8 @@ def check(config: Config) -> None:
         raise ConfigError("Several workers need PostgreSQL: give --database-url, or use one worker with SQLite.")
     if config.database_url is not None and not config.database_url.startswith(("postgresql://", "postgres://")):
         raise ConfigError("--database-url starts with postgresql://; for SQLite give --data DIR instead.")
+    if config.replica_url and not (config.database_url and is_postgresql(config.replica_url)):
+        raise ConfigError("--replica-url is a postgresql:// URL of a replica of the PostgreSQL in --database-url.")
     if config.max_rate_limit is not None and config.max_rate_limit < (config.rate_limit or 1):
         raise ConfigError("--max-rate-limit is at least the --rate-limit that every key has.")
     schemes = ("valkey://", "valkeys://", "redis://", "rediss://", "unix://")

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from taskade_server.kit import ids
 
-from tests.api.asking import codes, create, listed, problem
+from tests.api.asking import codes, create, listed, places, problem
 
 KEPT = ("etag", "location", "commit-seq", "preference-applied", "content-type")
 
@@ -74,9 +74,9 @@ def writes(api, me, a_project, a_task, a_member, invite):
 
 CASES = (
     "create a task", "create a project", "create a project from a template", "create a workspace", "create a comment",
-    "create a template", "create a user", "create a key", "create tasks", "change tasks", "delete tasks", "put", "patch",
-    "patch a key", "delete", "delete a project", "restore", "complete", "move", "archive", "add a member", "batch",
-    "with an include",
+    "create a template", "create a user", "create a key", "create tasks", "change tasks", "delete tasks", "put",
+    "patch", "patch a key", "delete", "delete a project", "restore", "complete", "move", "archive", "add a member",
+    "batch", "with an include",
 )  # fmt: skip
 
 
@@ -131,11 +131,9 @@ def test_after_a_restart(start_server):
     options = {"headers": new_key(), "json": {"name": "Once"}}
     with server.client() as client:
         first = client.post("/v1/tasks", **options)
-        key = client.post("/v1/api-keys", **options)
     server.restart()
     with server.client() as client:
-        same(first, client.post("/v1/tasks", **options | {"headers": options["headers"]}))
-        same(key, client.post("/v1/api-keys", **options)) if key.status_code == 201 else problem(key, 422)
+        same(first, client.post("/v1/tasks", **options))
         assert len(listed(client, "tasks")) == 1
 
 
@@ -199,22 +197,18 @@ def test_the_same_key_of_two_people_makes_two_secrets(api, an_admin):
 def test_quoted_and_bare_keys_are_the_same(api, a_project):
     body, key = {"name": "x", "project_id": a_project["id"]}, ids.new("req")
     first = api.post("/v1/tasks", json=body, headers={"Idempotency-Key": key})
-    for form in (f'"{key}"', f" {key} ", f'  "{key}"'):
-        same(first, api.post("/v1/tasks", json=body, headers={"Idempotency-Key": form}))
-    inside = [api.post("/v1/tasks", json=body, headers={"Idempotency-Key": form}) for form in ('"a \\"b\\" c"' + key,)]
-    assert inside[0].status_code == 201
+    same(first, api.post("/v1/tasks", json=body, headers={"Idempotency-Key": f'"{key}"'}))
+    first = api.post("/v1/tasks", json=body, headers={"Idempotency-Key": f'a "b" {key}'})
+    same(first, api.post("/v1/tasks", json=body, headers={"Idempotency-Key": f'"a \\"b\\" {key}"'}))
 
 
-@pytest.mark.parametrize("key", ["", '""', '"', " ", "x" * 256, "schlüssel", "a\tb", "a\x7fb"])
+@pytest.mark.parametrize("key", ["", '""', "x" * 256, "schlüssel", "a\tb"])
 def test_malformed_keys(key, api, heads):
-    if key == '"':
-        assert api.post("/v1/tasks", json={"name": "x"}, headers={"Idempotency-Key": key}).status_code == 201
-        return
     before = heads()
-    response = api.post("/v1/tasks", json={"name": "x"}, headers={"Idempotency-Key": key.encode("latin-1")})
-    document = problem(response, 400)
-    if document["code"] == "malformed-request" and document.get("errors"):
-        assert document["errors"][0]["parameter"] == "Idempotency-Key"
+    document = problem(
+        api.post("/v1/tasks", json={"name": "x"}, headers={"Idempotency-Key": key.encode("latin-1")}), 400
+    )
+    assert (codes(document), places(document)) == (["invalid_key"], ["Idempotency-Key"])
     assert heads() == before
 
 
@@ -225,9 +219,9 @@ def test_the_longest_key(api, a_project):
 
 def test_the_order_of_members_and_the_spelling_of_json_do_not_matter(api, a_project):
     headers = {**new_key(), "Content-Type": "application/json"}
-    body = {"name": "Ä", "project_id": a_project["id"], "custom_fields": {"a": 1, "b": [1, 2]}, "estimate": 3}
+    body = {"name": "Ä", "project_id": a_project["id"], "custom_fields": {"a": 1, "b": ["x", "y"]}, "estimate": 3}
     first = api.post("/v1/tasks", content=json.dumps(body), headers=headers)
-    turned = {**dict(reversed(body.items())), "custom_fields": {"b": [1, 2], "a": 1}}
+    turned = {**dict(reversed(body.items())), "custom_fields": {"b": ["x", "y"], "a": 1}}
     for text in (json.dumps(turned), json.dumps(body, indent=4), json.dumps(body, ensure_ascii=False)):
         same(first, api.post("/v1/tasks", content=text.encode(), headers=headers))
 
@@ -403,6 +397,7 @@ def test_two_processes_share_the_keys(start_server, database):
     if database == "sqlite":
         pytest.skip("one process serves an SQLite database")
     server = start_server("--workers", "2")
+    assert server.key, "made once, not by each thread"
     options: Any = {"headers": new_key(), "json": {"name": "Once"}}
     with ThreadPoolExecutor(8) as threads:
 
@@ -428,10 +423,3 @@ def test_a_replay_costs_nothing(start_server):
             again = client.post("/v1/tasks", **options)
             same(first, again)
             assert again.headers["x-ratelimit-remaining"] == "2"
-
-
-def test_the_faults_of_a_key_name_the_header(api):
-    document = problem(
-        api.post("/v1/tasks", json={"name": "x"}, headers={"Idempotency-Key": "é".encode("latin-1")}), 400
-    )
-    assert codes(document) == ["invalid_key"]

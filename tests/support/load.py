@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+DISTANCE_SECONDS = 0.03
+
 
 @dataclass
 class Ledger:
@@ -21,22 +23,29 @@ class Ledger:
     written: dict[str, str] = field(default_factory=dict)  # task ids by the name they were given
     statuses: Counter[int] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
-    broken: list[str] = field(default_factory=list)  # connections that ended without an answer
+    broken: Counter[str] = field(default_factory=Counter)  # connections that ended without an answer
 
 
 class Client:
-    """One connection, made anew only when the server has said that it would close it, or did."""
+    """One connection, made anew only when the server has said that it would close it, or did.
+
+    Without `keep_alive` there is one for each request, and a moment between the two, as there is on a long way.
+    """
 
     def __init__(self, url: str, key: str, *, keep_alive: bool = True) -> None:
         parts = urlsplit(url)
         self._connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=120)
         self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        self._keep_alive = keep_alive
         if not keep_alive:
             self._headers["Connection"] = "close"
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
         """The status, headers (names in lower case) and body of an answer. OSError or HTTPException without one."""
         try:
+            if not self._keep_alive:
+                self._connection.connect()
+                time.sleep(DISTANCE_SECONDS)
             sent = None if body is None else json.dumps(body).encode()
             self._connection.request(method, path, sent, {**self._headers, **headers})
             answer = self._connection.getresponse()
@@ -55,9 +64,20 @@ class Client:
 class Load:
     """Threads that write a task and read it back, over and over, until the end of the `with` block."""
 
-    def __init__(self, url: str, key: str, *, clients: int = 4, fresh: int = 2, allowed: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        *,
+        clients: int = 4,
+        fresh: int = 2,
+        allowed: tuple[int, ...] = (),
+        positions: bool = False,
+    ) -> None:
+        """`allowed` are the statuses beside success; with `positions` each read says what it must see."""
         self.ledger = Ledger()
         self._url, self._key = url, key
+        self._positions = positions
         self._allowed = allowed
         self._over = threading.Event()
         self._threads = [
@@ -91,26 +111,28 @@ class Load:
                 try:
                     self._write_and_read(client, f"load {number} {count}")
                 except (OSError, http.client.HTTPException) as error:
-                    self.ledger.broken.append(f"{'kept' if keep_alive else 'fresh'} connection: {error!r}")
+                    self.ledger.broken[f"{'kept' if keep_alive else 'fresh'} connection: {error!r}"] += 1
                     time.sleep(0.05)
 
     def _write_and_read(self, client: Client, name: str) -> None:
-        written = self._ask(client, "POST", "/v1/tasks", {"name": name})
+        written, headers = self._ask(client, "POST", "/v1/tasks", {"name": name})
         if written is None:
             return
         self.ledger.written[name] = written["id"]
-        read = self._ask(client, "GET", f"/v1/tasks/{written['id']}")
+        position = f"?min_seq={headers['commit-seq']}" if self._positions else ""
+        read, _ = self._ask(client, "GET", f"/v1/tasks/{written['id']}{position}")
         if read is not None and read["name"] != name:
             self.ledger.faults.append(f"{written['id']} reads {read['name']!r} instead of {name!r}")
 
-    def _ask(self, client: Client, method: str, path: str, body: Any = None) -> Any:
+    def _ask(self, client: Client, method: str, path: str, body: Any = None) -> tuple[Any, dict[str, str]]:
+        """The document of an answer and its headers; None if it is none, which is noted."""
         status, headers, text = client.ask(method, path, body)
         self.ledger.statuses[status] += 1
         if status in (200, 201):
-            return json.loads(text)
+            return json.loads(text), headers
         if status not in self._allowed:
             self.ledger.faults.append(f"{method} {path} answered {status}: {text[:200]!r}")
         elif "retry-after" not in headers:
             self.ledger.faults.append(f"{method} {path} answered {status} without Retry-After")
         time.sleep(0.02)
-        return None
+        return None, headers

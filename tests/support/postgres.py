@@ -70,6 +70,19 @@ class PostgreSQL:
         own.ensure_started()
         return own
 
+    def replicate(self) -> "PostgreSQL":
+        """A replica of it, running, which follows what happens here."""
+        folder = Path(tempfile.mkdtemp(prefix=OWN, dir=self._folder.parent))
+        folder.chmod(0o755)
+        replica = PostgreSQL(folder, self._wheel.parent)
+        replica._make_data_folder()
+        replica._run("pg_basebackup", "-D", str(replica._data), "-h", "127.0.0.1", "-p", str(self.port),
+                     "-U", "postgres", "-R", "-X", "stream", "--checkpoint=fast")  # fmt: skip
+        with (replica._data / "postgresql.conf").open("a") as file:
+            file.write(f"unix_socket_directories = '{replica._data}'\n")
+        replica._start()
+        return replica
+
     def ensure_started(self) -> None:
         """Start it unless another process of this run already has."""
         with _locked(self._folder / "pg.lock"):
@@ -97,6 +110,12 @@ class PostgreSQL:
     def start_again(self) -> None:
         """On the port it had before."""
         self._start_on(self.port)
+
+    def ensure_running(self) -> None:
+        """Undo what a test has left undone."""
+        self.resume()
+        if not self._runs():
+            self.start_again()
 
     def kill(self) -> None:
         """Pull the plug: every process of it ends at once."""
@@ -159,13 +178,16 @@ class PostgreSQL:
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(statement)
 
-    def _initialise(self) -> None:
+    def _make_data_folder(self) -> None:
         self._data.mkdir(mode=0o700)
         if os.geteuid() == 0:
             nobody = pwd.getpwnam("nobody")
             os.chown(self._data, nobody.pw_uid, nobody.pw_gid)
             self._log.touch()
             os.chown(self._log, nobody.pw_uid, nobody.pw_gid)
+
+    def _initialise(self) -> None:
+        self._make_data_folder()
         self._run("initdb", "-D", str(self._data), "-U", "postgres", "-A", "trust", "-E", "UTF8",
                   "--locale", "C", "--no-sync", "--no-instructions")  # fmt: skip
         settings = "".join(f"{name} = '{value}'\n" for name, value in self._settings.items())

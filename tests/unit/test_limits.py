@@ -10,13 +10,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import http_sf
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from taskade_server.config import ConfigError, parse_networks, parse_rate, rates
+from taskade_server.__main__ import serve
+from taskade_server.config import Config, ConfigError, parse_networks, parse_rate, rates
 from taskade_server.http import buckets as memory
 from taskade_server.http.buckets import Buckets, MemoryBuckets
 from taskade_server.http.limits import FREE, Limiter, Limits, Policy
@@ -370,6 +373,31 @@ def test_the_settings():
     assert [str(network) for network in parse_networks("10.0.0.0/8, ::1")] == ["10.0.0.0/8", "::1/128"]
     with pytest.raises(ConfigError, match="TASKADE_TRUSTED_PROXIES"):
         parse_networks("proxy.example.com")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--rate-limit", "5/second", "number a minute"),
+        ("--anonymous-limit", "many", "number a minute"),
+        ("--max-rate-limit", "1/minute", "--max-rate-limit is at least"),
+        ("--valkey-url", "http://127.0.0.1", "--valkey-url starts with"),
+        ("--trusted-proxies", "proxy.example.com", "addresses and networks"),
+    ],
+)
+def test_settings_that_make_no_sense_are_one_line(option, value, said, tmp_path):
+    done = CliRunner().invoke(serve, ["--data", str(tmp_path / "data"), option, value])
+    assert done.exit_code == 1 and done.output.startswith("Error: ") and said in done.output
+    assert done.output.count("\n") == 1 and not (tmp_path / "data").exists()
+
+
+def test_processes_that_count_alone():
+    several = Config(database_url="postgresql://localhost/x", workers=2)
+    assert several.counts_alone
+    assert not replace(several, rate_limit=None).counts_alone
+    assert replace(several, rate_limit=None, login_limit=20).counts_alone
+    assert not replace(several, valkey_url="valkey://localhost").counts_alone
+    assert not replace(several, workers=1).counts_alone
 
 
 # ---- Valkey ----------------------------------------------------------------------------------------------------------

@@ -35,6 +35,10 @@ class Recorder:
         self.asked.append((sql, params))
         return self.tx.all(sql, params)
 
+    def page(self, sql: str, params: Any, most: int) -> Any:
+        self.asked.append((sql, params))
+        return self.tx.page(sql, params, most)
+
     def one(self, sql: str, params: Any = ()) -> Any:
         return self.tx.one(sql, params)
 

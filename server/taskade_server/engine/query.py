@@ -29,6 +29,9 @@ MAX_SEARCH: Final = 1_000
 MAX_INCLUDED_ROWS: Final = 1000
 MAX_INCLUDED_TOTAL: Final = 20_000
 MAX_INCLUDED_TEXT: Final = 32 << 20
+MAX_PAGE_TEXT: Final = 8 << 20
+LATE_FROM: Final = 100
+"""Above this many rows, what is sorted are numbers, and the documents are fetched for those that are left."""
 _RANGES: Final = ("gt", "gte", "lt", "lte")
 RARE: Final = 1_500
 """Below this many candidate rows, reading them all and sorting beats walking an index."""
@@ -744,8 +747,8 @@ def _driven(query: Query, rule: Visible, driver: Node | str, *, ordered: bool) -
 def run(tx: Tx, principal: Principal, query: Query, secret: bytes) -> Page:
     """One page of a list with its includes and chosen fields."""
     rule = access.visible(principal, query.resource, tx.dialect)
-    rows, width = _rows(tx, query, rule)
-    more = len(rows) > query.limit
+    rows, width, cut = _rows(tx, query, rule)
+    more = cut or len(rows) > query.limit
     rows = rows[: query.limit]
     cursor = None
     if more:
@@ -758,8 +761,8 @@ def run(tx: Tx, principal: Principal, query: Query, secret: bytes) -> Page:
 def select_ids(tx: Tx, principal: Principal, query: Query, limit: int) -> list[str]:
     """The ids a filter selects, at most `limit` + 1, for bulk changes."""
     query.limit = limit
-    rows, _ = _rows(tx, query, access.visible(principal, query.resource, tx.dialect))
-    return [_member_text(row[0], "id") or "" for row in rows]
+    rows, _, _ = _rows(tx, query, access.visible(principal, query.resource, tx.dialect), "id")
+    return [row[0] for row in rows]
 
 
 def _total(tx: Tx, query: Query, rule: Visible) -> int:
@@ -792,8 +795,11 @@ def _where(query: Query, rule: Visible, plan: _Plan, parts: list[Node], sql: _Sq
     return " AND ".join(conditions), sql.params
 
 
-def _rows(tx: Tx, query: Query, rule: Visible) -> tuple[list[tuple[Any, ...]], int]:
-    """Rows (document, sort values..., n), one more than the limit if there are more; and the number of sort values."""
+def _rows(tx: Tx, query: Query, rule: Visible, wanted_column: str = "doc") -> tuple[list[tuple[Any, ...]], int, bool]:
+    """Rows (document, sort values..., n), one more than the limit if there are more; and the number of sort values.
+
+    The last value tells whether they end before the limit, because they are as large as a page may be.
+    """
     parts = _joined_ranges(_conjuncts(query.where))
     plan = _plan(tx, query, rule, parts)
     # Without its own sort index a rare set is sorted; a leading "+" keeps SQLite from walking one instead.
@@ -804,12 +810,17 @@ def _rows(tx: Tx, query: Query, rule: Visible) -> tuple[list[tuple[Any, ...]], i
     )
     wanted = query.limit + 1
     rows: list[tuple[Any, ...]] = []
+    room, cut = MAX_PAGE_TEXT, False
     for segment in _segments(keys, query.after, parts):
-        part_rows = _segment_rows(tx, query, rule, plan, parts, [*keys, number], segment, wanted - len(rows))
-        rows += part_rows
-        if len(rows) >= wanted:
+        statement, params = _segment(
+            query, rule, plan, parts, [*keys, number], segment, wanted - len(rows), tx.dialect, wanted_column
+        )
+        found, cut = tx.page(statement, params, room)
+        rows += found
+        if cut or len(rows) >= wanted:
             break
-    return rows, len(keys)
+        room -= sum(len(row[0]) for row in found)
+    return rows, len(keys), cut
 
 
 def _segments(keys: list[SortKey], after: list[Any] | None, parts: list[Node]) -> list[str]:
@@ -824,9 +835,11 @@ def _segments(keys: list[SortKey], after: list[Any] | None, parts: list[Node]) -
     return ["null"] if after is not None and after[0] is None else ["value", "null"]
 
 
-def _segment_rows(
-    tx: Tx, query: Query, rule: Visible, plan: _Plan, parts: list[Node], keys: list[SortKey], segment: str, limit: int
-) -> list[tuple[Any, ...]]:
+def _segment(
+    query: Query, rule: Visible, plan: _Plan, parts: list[Node], keys: list[SortKey], segment: str, limit: int,
+    dialect: str, column: str,
+) -> tuple[str, tuple[Any, ...]]:  # fmt: skip
+    """The statement that reads one segment."""
     after = query.after
     if segment == "null" and after is not None and after[0] is not None:
         after = None
@@ -847,22 +860,30 @@ def _segment_rows(
         and 1 < len(rule.workspaces) <= 16
         and query.resource.visibility != "shared"
     ):
-        walks = [_narrow(rule, name, tx.dialect) for name in rule.workspaces]
+        walks = [_narrow(rule, name, dialect) for name in rule.workspaces]
+    late = dialect == "sqlite" and (limit > LATE_FROM or not plan.ordered or len(walks) > 1)
+    read = "0 AS doc" if late else f"t.{column} AS doc"
     statements, params = [], []
     for walk in walks:
         statement, more = _statement(
-            query, walk, plan, parts, keys, active, after, (extra, extra_params), limit, tx.dialect
+            query, walk, plan, parts, keys, active, after, (extra, extra_params), limit, dialect, read
         )
         statements.append(statement)
         params += more
-    if len(statements) == 1:
-        return tx.all(statements[0], tuple(params))
-    joined = " UNION ALL ".join(
-        f"SELECT * FROM ({statement}) AS u{index}" for index, statement in enumerate(statements)
-    )
-    first = len(keys) - len(active)
-    order = ", ".join(_order(key._replace(sql=f"k{index}")) for index, key in enumerate(active, first))
-    return tx.all(f"SELECT * FROM ({joined}) AS walks ORDER BY {order} LIMIT {limit}", tuple(params))
+    statement = statements[0]
+    if len(statements) > 1:
+        joined = " UNION ALL ".join(f"SELECT * FROM ({one}) AS u{index}" for index, one in enumerate(statements))
+        first = len(keys) - len(active)
+        order = ", ".join(_order(key._replace(sql=f"k{index}")) for index, key in enumerate(active, first))
+        statement = f"SELECT * FROM ({joined}) AS walks ORDER BY {order} LIMIT {limit}"
+    if late:
+        # CROSS JOIN keeps the order of the left side.
+        names = ", ".join(f"s.k{index}" for index in range(len(keys)))
+        statement = (
+            f"SELECT d.{column} AS doc, {names} FROM ({statement}) AS s"
+            f" CROSS JOIN {query.resource.table} d ON d.n = s.k{len(keys) - 1}"
+        )
+    return statement, tuple(params)
 
 
 def _narrow(rule: Visible, workspace_id: str, dialect: str) -> Visible:
@@ -873,7 +894,7 @@ def _narrow(rule: Visible, workspace_id: str, dialect: str) -> Visible:
 
 def _statement(
     query: Query, rule: Visible, plan: _Plan, parts: list[Node], keys: list[SortKey], active: list[SortKey],
-    after: list[Any] | None, extra: tuple[str, list[Any]], limit: int, dialect: str,
+    after: list[Any] | None, extra: tuple[str, list[Any]], limit: int, dialect: str, read: str,
 ) -> tuple[str, list[Any]]:  # fmt: skip
     sql = _Sql(query.resource, dialect, plan.plain)
     where, params = _where(query, rule, plan, parts, sql)
@@ -883,7 +904,7 @@ def _statement(
     order = ", ".join(_order(key) for key in active)
     order_params = [value for key in active for value in key.params]
     statement = (
-        f"SELECT t.doc, {columns} FROM {plan.source} WHERE {where}{extra[0]}{condition} ORDER BY {order} LIMIT {limit}"
+        f"SELECT {read}, {columns} FROM {plan.source} WHERE {where}{extra[0]}{condition} ORDER BY {order} LIMIT {limit}"
     )
     return statement, [*head_params, *plan.params, *params, *extra[1], *after_params, *order_params]
 
@@ -963,9 +984,13 @@ def _include(
     related = _fetch(tx, principal, relation.target, sorted(wanted), deeper)
     added = sum(len(related.get(found, "")) for document in documents for found in _ids_in(document, relation))
     if added > MAX_INCLUDED_TEXT:
-        detail = f"{relation.name} would make the answer larger than {MAX_INCLUDED_TEXT >> 20} MiB; lower limit."
-        raise InvalidQuery(errors=[Issue("too_many", detail, parameter="include")])
+        raise _too_much(relation.name)
     return [_splice(document, relation, related) for document in documents]
+
+
+def _too_much(name: str) -> InvalidQuery:
+    detail = f"{name} would make the answer larger than {MAX_INCLUDED_TEXT >> 20} MiB; lower limit."
+    return InvalidQuery(errors=[Issue("too_many", detail, parameter="include")])
 
 
 def _ids_in(document: str, relation: Relation) -> list[str]:
@@ -996,11 +1021,14 @@ def _fetch(tx: Tx, principal: Principal, target: str, wanted: list[str], deeper:
     live = " AND t.deleted_at IS NULL" if resource.trash and target != "user" else ""
     # The ids are the way in; "+" keeps SQLite from walking the workspace instead.
     predicate = rule.sql if tx.dialect == "postgresql" else rule.sql.replace("t.workspace_id", "+t.workspace_id", 1)
-    rows = tx.all(
-        f"SELECT t.id, t.doc FROM {resource.table} t WHERE {among} AND {predicate}{live}", (*among_params, *rule.params)
-    )
-    documents = shape(tx, principal, resource, [row[1] for row in rows], deeper, None)
-    return {row[0]: document for row, document in zip(rows, documents, strict=True)}
+    rows, cut = tx.page(
+        f"SELECT t.doc AS doc, t.id FROM {resource.table} t WHERE {among} AND {predicate}{live}",
+        (*among_params, *rule.params), MAX_INCLUDED_TEXT,
+    )  # fmt: skip
+    if cut:
+        raise _too_much(target)
+    documents = shape(tx, principal, resource, [row[0] for row in rows], deeper, None)
+    return {row[1]: document for row, document in zip(rows, documents, strict=True)}
 
 
 def _splice(document: str, relation: Relation, related: Mapping[str, str]) -> str:
@@ -1035,18 +1063,20 @@ def _include_rows(
         f" ROW_NUMBER() OVER (PARTITION BY t.{relation.source} ORDER BY t.n) AS place"
         f" FROM {resource.table} t WHERE {among} AND {predicate}{live}"
     )
-    rows = tx.all(
-        f"SELECT owner, doc FROM ({inner}) AS r WHERE place <= {MAX_INCLUDED_ROWS + 1} ORDER BY owner, place"
+    rows, cut_short = tx.page(
+        f"SELECT doc, owner FROM ({inner}) AS r WHERE place <= {MAX_INCLUDED_ROWS + 1} ORDER BY owner, place"
         f" LIMIT {MAX_INCLUDED_TOTAL + 1}",
-        (*among_params, *rule.params),
-    )
+        (*among_params, *rule.params), MAX_INCLUDED_TEXT,
+    )  # fmt: skip
+    if cut_short:
+        raise _too_much(relation.name)
     if len(rows) > MAX_INCLUDED_TOTAL:
         detail = f"{relation.name} would add more than {MAX_INCLUDED_TOTAL:,} rows; ask for fewer at once with limit."
         raise InvalidQuery(errors=[Issue("too_many", detail, parameter="include")])
-    shaped = shape(tx, principal, resource, [row[1] for row in rows], deeper, None)
+    shaped = shape(tx, principal, resource, [row[0] for row in rows], deeper, None)
     by_owner: dict[str, list[str]] = {}
     for row, document in zip(rows, shaped, strict=True):
-        by_owner.setdefault(row[0], []).append(document)
+        by_owner.setdefault(row[1], []).append(document)
     result = []
     for owner, document in zip(owners, documents, strict=True):
         found = by_owner.get(owner, [])

@@ -111,6 +111,14 @@ def handle(call: Call, tx: Tx) -> Reply:
     return Reply(200, '{"results":' + json.array(results) + "}")
 
 
+def require_scopes(call: Call) -> None:
+    """Forbidden unless the caller's key has every scope of a batch that has run before; for its replay."""
+    for item in call.body["operations"]:
+        target, _ = call.batch.find(item["method"].upper(), _route_path(_below_v1(item["path"])))
+        if target.scope:
+            require_scope(call.principal, target.scope)
+
+
 # ---- reading the request ---------------------------------------------------------------------------------------------
 
 
@@ -156,14 +164,13 @@ def _operation(index: int, item: Any, known: set[str], api: Api, issues: list[Is
         issues.append(Issue("required", "path is a text such as /tasks or /v1/tasks.", pointer=f"{place}/path"))
     if not isinstance(method, str) or not isinstance(path, str) or not path.startswith("/"):
         return None
-    path = path.removeprefix("/v1") if path.startswith("/v1/") else path
+    path = _below_v1(path)
     used = _used(path, item.get("body"))
     issues += [
         _bad_reference(place, reference, known) for reference in used if reference.partition(".")[0] not in known
     ]
-    bare = _SHORT.sub("-", _REFERENCE.sub("-", path)).partition("?")[0]
     try:
-        target, _ = api.find(method.upper(), bare)
+        target, _ = api.find(method.upper(), _route_path(path))
     except Problem as problem:
         code = "not_allowed" if isinstance(problem, Invalid) else problem.code.replace("-", "_")
         issues.append(Issue(code, problem.detail, pointer=f"{place}/path"))
@@ -172,6 +179,15 @@ def _operation(index: int, item: Any, known: set[str], api: Api, issues: list[Is
         issues.append(Issue("not_allowed", "This operation takes no body.", pointer=f"{place}/body"))
     version = _version(item.get("if_match"), place, issues)
     return _Operation(index, name or "", method.upper(), path, target, item.get("body"), version, bool(used))
+
+
+def _below_v1(path: str) -> str:
+    return path.removeprefix("/v1") if path.startswith("/v1/") else path
+
+
+def _route_path(path: str) -> str:
+    """A path without parameters, and with a word in place of each reference: enough to find its route."""
+    return _SHORT.sub("-", _REFERENCE.sub("-", path)).partition("?")[0]
 
 
 def _version(given: Any, place: str, issues: list[Issue]) -> frozenset[str] | None:

@@ -10,6 +10,7 @@ import logging
 import os
 import resource
 import socket
+import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Set
 from contextlib import suppress
@@ -120,15 +121,16 @@ def _connections(port: int) -> Iterator[tuple[socket.socket, str, str]]:
     """This process's connections on a port, as duplicates that the caller closes, with the other ends' addresses."""
     for name in os.listdir("/dev/fd"):
         try:
+            # Hands off files: to close a duplicate of the database's would give up SQLite's locks on it.
+            if not _is_socket(int(name)):
+                continue
             # A duplicate: the descriptor itself may be closed, and become something else, at any moment.
             number = os.dup(int(name))
         except OSError:
             continue
-        try:
-            connection = socket.socket(fileno=number)
-        except OSError:
-            os.close(number)  # of a file
-            continue
+        if not _is_socket(number):
+            continue  # it became a file just now; better one descriptor lost than its locks
+        connection = socket.socket(fileno=number)
         try:
             if connection.family in (socket.AF_INET, socket.AF_INET6) and connection.getsockname()[1] == port:
                 host, place = connection.getpeername()[:2]
@@ -137,3 +139,7 @@ def _connections(port: int) -> Iterator[tuple[socket.socket, str, str]]:
         except OSError:
             pass  # it listens, or has been closed
         connection.close()
+
+
+def _is_socket(number: int) -> bool:
+    return stat.S_ISSOCK(os.fstat(number).st_mode)

@@ -332,7 +332,9 @@ _PROBLEM_NAMES: Final = {
     413: "ContentTooLarge", 415: "UnsupportedMediaType", 422: "UnprocessableContent", 429: "TooManyRequests",
     500: "InternalServerError", 503: "ServiceUnavailable",
 }  # fmt: skip
-_PROBLEM_HEADERS: Final = {401: "WWW-Authenticate", 405: "Allow", 412: "ETag", 429: "Retry-After", 503: "Retry-After"}
+_PROBLEM_HEADERS: Final = {
+    401: "WWW-Authenticate", 405: "Allow", 409: "RetryInUse", 412: "ETag", 429: "Retry-After", 503: "Retry-After",
+}  # fmt: skip
 
 
 def _problem_statuses(route: Route) -> list[int]:
@@ -773,7 +775,7 @@ _COMMON_PARAMETERS: Final[Schema] = {
                     "description": "Write only if none of these ETags is the present one; otherwise 412."},
 }  # fmt: skip
 
-_HEADER_NAMES: Final = {"ListETag": "ETag"}
+_HEADER_NAMES: Final = {"ListETag": "ETag", "RetryInUse": "Retry-After"}
 _WRITTEN: Final = ("Commit-Seq", "Idempotent-Replayed", "Preference-Applied", "Dry-Run")
 _EVERYWHERE: Final = (
     "X-Request-Id", "RateLimit-Policy", "RateLimit", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset",
@@ -806,6 +808,8 @@ _HEADERS: Final[Schema] = {
                          "description": "How to authenticate (RFC 6750)."},
     "Retry-After": {"required": True, "schema": {"type": "integer", "minimum": 1}, "example": 3,
                     "description": "The seconds to wait; a request sent then succeeds."},
+    "RetryInUse": {"schema": {"type": "integer", "minimum": 1}, "example": 1,
+                   "description": "With idempotency-key-in-use: the seconds to wait."},
     "RateLimit-Policy": {"schema": {"type": "string"}, "example": '"default";q=100;w=60',
                          "description": "The limits that apply (draft-ietf-httpapi-ratelimit-headers)."},
     "RateLimit": {"schema": {"type": "string"}, "example": '"default";r=42;t=17',

@@ -15,7 +15,8 @@ from taskade_server.kit import json
 from taskade_server.kit.errors import Clash, Invalid, Issue
 
 MAX_OPERATIONS: Final = 1000
-_MISSING: Final = object()
+MAX_WORK: Final = 4 << 20
+"""How much all values together may hold that the operations put anywhere: a copy of a copy doubles."""
 
 
 def merge_patch(resource: Resource, document: dict[str, Any], operations: JsonPatch) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def merge_patch(resource: Resource, document: dict[str, Any], operations: JsonPa
     fails. All operations count, or none.
     """
     after = _apply(document, operations)
-    changed = {name for name in {*document, *after} if document.get(name, _MISSING) != after.get(name, _MISSING)}
+    changed = {name for name in {*document, *after} if _differs(document, after, name)}
     fixed = sorted(
         name for name in changed if name == "id" or (name in resource.fields and not resource.fields[name].writable)
     )
@@ -39,19 +40,47 @@ def _apply(document: dict[str, Any], operations: JsonPatch) -> dict[str, Any]:
     if len(operations) > MAX_OPERATIONS:
         raise Invalid(f"A patch has at most {MAX_OPERATIONS:,} operations.")
     after: Any = copy.deepcopy(document)
+    work = 0
     for index, operation in enumerate(operations):
         try:
+            work += _size(after, operation)
+            if work > MAX_WORK:
+                raise ValueError("the patch copies too much")
             after = jsonpatch.apply_patch(after, [operation], in_place=True)
         except jsonpatch.JsonPatchTestFailed as error:
             detail = f"The test of operation {index} failed; nothing was written."
             raise Clash(detail, errors=[Issue("test_failed", detail, pointer=f"/{index}")]) from error
-        except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, TypeError, ValueError) as error:
+        except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, KeyError, TypeError, ValueError) as error:
             detail = f"Operation {index} cannot be applied: {str(error)[:300] or 'it is no operation of RFC 6902'}."
             raise Invalid(detail, errors=[Issue("invalid_operation", detail, pointer=f"/{index}")]) from error
     if not isinstance(after, dict):
         raise Invalid("The patch replaces the whole object by something that is none; nothing was written.")
-    json.check_tree(after)
+    try:
+        json.check_tree(after)
+    except json.Faulty as error:
+        raise Invalid(f"What the patch makes cannot be stored: {error}") from error
     return after
+
+
+def _size(document: Any, operation: Any) -> int:
+    """How much the value of an operation holds. ValueError if it stands too deep to be put in its place."""
+    if not isinstance(operation, dict) or not isinstance(operation.get("path"), str):
+        raise TypeError
+    value = operation.get("value")
+    if operation.get("op") in ("copy", "move"):
+        value = jsonpatch.JsonPointer(operation["from"]).resolve(document, None)
+    size, pending = 0, [(value, operation["path"].count("/"))]
+    while pending:
+        node, depth = pending.pop()
+        if depth > json.MAX_DEPTH:
+            raise ValueError(f"it would nest deeper than {json.MAX_DEPTH} levels")
+        size += len(node) if isinstance(node, str) else 1
+        if isinstance(node, dict):
+            size += sum(map(len, node))
+            pending += [(inner, depth + 1) for inner in node.values()]
+        elif isinstance(node, list):
+            pending += [(inner, depth + 1) for inner in node]
+    return size
 
 
 def _difference(before: Any, after: Any) -> Any:
@@ -61,5 +90,12 @@ def _difference(before: Any, after: Any) -> Any:
     return {
         name: _difference(before.get(name), after.get(name))
         for name in {*before, *after}
-        if before.get(name, _MISSING) != after.get(name, _MISSING)
+        if _differs(before, after, name)
     }
+
+
+def _differs(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -> bool:
+    """Whether a member is there in one of two objects only, or another; in Python `True == 1`, in JSON it is not."""
+    if name not in before or name not in after:
+        return True
+    return json.canonical(before[name]) != json.canonical(after[name])

@@ -339,6 +339,8 @@ class Pipeline:
         resources.require(call, route.scope)
         known = None if attempt is None else once.recall(tx, attempt, call)
         if known is not None:
+            if route.body == "batch":
+                batch.require_scopes(call)
             self._give_back(request)
             self.replays += 1
             return known

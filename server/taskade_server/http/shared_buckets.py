@@ -147,9 +147,9 @@ class Valkey:
                 self._ask(self._connect(), "taskade:limit:probe", (1, 1, 0, 0, 1, ""))
             except self._failures:
                 continue
+            logger.warning("Valkey at %s answers again: rate limits are shared.", self.place)
             self._turn += 1
             self._away = False
-            logger.warning("Valkey at %s answers again: rate limits are shared.", self.place)
             return
 
 

@@ -46,7 +46,12 @@ def new(prefix: str) -> str:
         ms, counter = _next_tick()
     # Ids need to be unique, not secret, so a generator seeded by the system is enough.
     rest = _random.getrandbits(62)
-    return f"{prefix}_{_time_part(ms)}{_text((7 << 76) | (counter << 64) | (2 << 62) | rest, 70)}"
+    # Pair by pair: every task takes two ids, and a loop over one large number takes twice as long.
+    p, head, high, low = _PAIRS, 0x70008 | counter << 4 | rest >> 60, rest >> 30 & 0x3FFFFFFF, rest & 0x3FFFFFFF
+    return (
+        f"{prefix}_{_time_part(ms)}{p[head >> 10]}{p[head & 1023]}{p[high >> 20]}{p[high >> 10 & 1023]}"
+        f"{p[high & 1023]}{p[low >> 20]}{p[low >> 10 & 1023]}{p[low & 1023]}"
+    )
 
 
 @lru_cache(64)

@@ -22,16 +22,13 @@ def tokens(*texts: str) -> list[str]:
     """The distinct words of some texts, folded and without accents, in order of appearance (2,000 at most)."""
     found: dict[str, None] = {}
     for text in texts:
-        for word in _strip(text).split():
-            found[word[:MAX_TOKEN_LENGTH]] = None
-            if len(found) >= MAX_TOKENS:
-                return list(found)
-    return list(found)
+        found |= dict.fromkeys([word[:MAX_TOKEN_LENGTH] for word in _strip(text).split()])
+    return list(found)[:MAX_TOKENS]
 
 
 def _strip(text: str) -> str:
     if text.isascii():
-        return text.lower().translate(_ASCII_BREAKS)
+        return text.encode().translate(_ASCII_WORDS).decode()
     folded = unicodedata.normalize("NFKD", text.casefold())
     return "".join([_token_char(char) for char in folded]).lower()
 
@@ -42,4 +39,4 @@ def _token_char(char: str) -> str:
     return "" if unicodedata.combining(char) else " "
 
 
-_ASCII_BREAKS: Final = {code: " " for code in range(128) if not chr(code).isalnum()}
+_ASCII_WORDS: Final = bytes(ord(chr(code).lower()) if chr(code).isalnum() else 32 for code in range(128)) + bytes(128)

@@ -65,6 +65,11 @@ class Scene:
         """One read, whatever becomes of it."""
         return self._reader.ask("GET", path)
 
+    def refuses_writes(self) -> bool:
+        """Wait until writes are refused."""
+        before = self.crew.tally.counts["refused"]
+        return self.until("writes are refused", lambda: self.crew.tally.counts["refused"] > before + 8)
+
     def writes_again(self) -> bool:
         """Wait until writes are acknowledged again."""
         before = self.crew.acknowledged
@@ -130,23 +135,33 @@ def _full_disk(orders: Orders, report: Report) -> None:
 
 def _fill(scene: Scene) -> dict[str, int | float | str]:
     crew, server = scene.crew, scene.server
-    refused = crew.tally.counts["refused"]
-    scene.until("writes are refused", lambda: crew.tally.counts["refused"] > refused + 8)
-    reads = scene.read()
     ballast = _seen_from_outside(server) / "ballast"
-    with ballast.open("wb") as file, suppress(OSError):
-        while True:
-            file.write(bytes(1 << 16))
-            file.flush()
+    # So suddenly that the server cannot see it coming, and its next commit fails.
+    _fill_up(ballast)
+    scene.refuses_writes()
+    reads = scene.read()
+    ballast.unlink()
+    scene.writes_again()
+    # Slowly, by its own writes, so that it stops in time; then the rest.
+    scene.refuses_writes()
     reads += scene.read()
-    # It replaces itself, as after a failed commit: that it has to write nothing for that is what is tried here.
+    _fill_up(ballast)
+    reads += scene.read()
+    # It replaces itself: that it has to write nothing for that is what is tried here.
+    before = server.incarnations
     os.kill(server.pid, signal.SIGHUP)
-    scene.until("it replaces itself on a full disk", lambda: server.incarnations > 1)
+    scene.until("it replaces itself on a full disk", lambda: server.incarnations > before)
     scene.until("it answers on a full disk", lambda: scene.ask("/v1/projects").status == 200)
     reads += scene.read()
-    refused = crew.tally.counts["refused"]
     ballast.unlink()
-    return {"full disk: reads while it was full": reads, "full disk: writes refused": refused}
+    scene.writes_again()
+    return {"full disk: reads meanwhile": reads, "full disk: writes refused": crew.tally.counts["refused"]}
+
+
+def _fill_up(ballast: Path) -> None:
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(1 << 16))
 
 
 def _seen_from_outside(server: Server) -> Path:

@@ -25,13 +25,13 @@ SECONDS: Final = 20.0
 # A place is: a statement, or an operation on the database's file or its log. The number is the most that is skipped.
 PLACES: Final[Mapping[str, tuple[str, int]]] = {
     "before the group of units": ("before begin immediate", 10),
-    "before a unit's savepoint": ("before savepoint unit", 10),
+    "before a row": ("before insert tasks", 10),
     "behind a row, before its event": ("before insert events", 10),
     "behind the event": ("after insert events", 20),
     "between the effect and its idempotency key": ("before insert replies", 10),
     "behind the idempotency key": ("after insert replies", 10),
-    "before the end of a unit": ("before release unit", 10),
-    "behind the end of a unit": ("after release unit", 10),
+    "before the events get their numbers": ("before update log_heads", 10),
+    "behind the numbers, before the events": ("after update log_heads", 10),
     "amid the rows of the full-text index": ("after insert tasks_fts", 20),
     "before the commit": ("before commit", 10),
     "amid a write to the log": ("amid write wal", 300),
@@ -62,8 +62,8 @@ def run(orders: Orders) -> Report:
     """Kill at each place; of a few rounds the first are those around the commit."""
     report = Report("points")
     random = orders.random("points")
-    rounds = orders.count(8, 12 * len(PLACES))
-    first = orders.count(3, 3 * len(FIRST_PLACES))
+    rounds = orders.count(8, 6 * len(PLACES))
+    first = orders.count(2, 3 * len(FIRST_PLACES))
     with folder("points") as place:
         crew = _while_working(place, orders, rounds, random)
         report.faults += crew.close()

@@ -1,4 +1,4 @@
-"""Power losses: at any moment of a disk's work, some of what was not synced is gone.
+"""Part `power`: at any moment of a disk's work, some of what was not synced is gone.
 
 Why so many in so little time: a power loss here is a copy of what would be left, taken while the work goes on. Each copy
 is opened as a server would open it, and compared with the promises that were out at that moment.
@@ -18,6 +18,7 @@ from taskade_server.selftest.checker import Checker, heads
 from taskade_server.selftest.disk import LOSSES, VolatileDisk
 from taskade_server.selftest.host import FILE, Host, frequent_checkpoints
 from taskade_server.selftest.ledger import OPEN, Fate, Ledger, Operation, judge
+from taskade_server.selftest.parts import Orders, Report, folder
 from taskade_server.selftest.workload import Writer
 from taskade_server.store.database import StoreError
 
@@ -192,3 +193,32 @@ class PowerTest:
 
     def _fault(self, wreck: _Wreck, text: str) -> None:
         self.summary.faults.append(f"after a power loss ({wreck.loss}): {text}")
+
+
+def run(orders: Orders) -> Report:
+    """With FULL nothing may be lost; with NORMAL something must be, or this test could not see a loss at all."""
+    report = Report("power")
+    with folder("power") as place:
+        full = PowerTest(place, orders.seed, "full").run(orders.count(100, 2000), orders.say)
+    with folder("detector") as place:
+        normal = PowerTest(place, orders.seed, "normal").run(orders.count(40, 200), orders.say)
+    report.faults += full.faults
+    # What NORMAL does promise: the files stay sound, and what is together stays together.
+    report.faults += [f"with NORMAL, {fault}" for fault in normal.faults if "acknowledged but lost" not in fault]
+    if not normal.lost:
+        report.faults.append("with NORMAL nothing was lost: the test does not see what it is there for")
+    else:
+        report.notes.append(f"The detector works: with synchronous=NORMAL it found {normal.lost:,} writes lost.")
+    report.figures = {
+        "power losses": full.total,
+        "of them with writes on their way": full.busy,
+        **{f"of them keeping unsynced writes: {loss}": count for loss, count in full.losses.items()},
+        "promises checked": full.acknowledged,
+        "acknowledged writes lost": full.lost,
+        "bulks and batches torn": full.torn,
+        "left open, and sent again": full.left_open,
+        "with NORMAL: power losses": normal.total,
+        "with NORMAL: promises checked": normal.acknowledged,
+        "with NORMAL: acknowledged writes lost": normal.lost,
+    }
+    return report

@@ -84,7 +84,7 @@ class TrappedDisk(Disk):
 
 
 def statement(sql: str) -> str:
-    """The words that name a statement: `insert events`, `begin immediate`, `savepoint unit`, `commit`."""
+    """The words that name a statement: `insert events`, `begin immediate`, `update log_heads`, `commit`."""
     words = [word for word in sql[:200].replace("(", " ").lower().split() if word not in ("or", "replace", "into")]
     return " ".join(words[:2])
 

@@ -811,6 +811,8 @@ class PostgresConformance(Conformance):
     def test_a_long_query_is_stopped(self, factory: Factory) -> None:
         with prepared(factory) as db:
             db.write_sync(lambda tx: tx.script("SET statement_timeout = '50ms'"))
+            raised(QueryTooExpensive, db.write_sync, lambda tx: tx.all("SELECT pg_sleep(5)"))
+        with factory(read_seconds=0.05) as db:
             raised(QueryTooExpensive, db.read_sync, lambda tx: tx.all("SELECT pg_sleep(5)"))
 
 

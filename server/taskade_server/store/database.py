@@ -57,14 +57,16 @@ def connect(
     on_fatal: Callable[[BaseException], None] | None = None,
     pool_size: int = 8,
     patient: bool = False,
+    required: bool = True,
 ) -> Database:
     """The database at a `postgresql://` URL, or in the SQLite file at a path; it is not opened yet.
 
     `on_fatal` is called when the database had to stop for good: the process should end, and recover by
     starting anew. `patient` is for commands that look at all there is: their queries may take as long as they take.
+    Without `required` a PostgreSQL that is away is not missed before something is asked of it.
     """
     if is_postgresql(target):
-        return PostgresDatabase(str(target), pool_size=pool_size, patient=patient)
+        return PostgresDatabase(str(target), pool_size=pool_size, patient=patient, required=required)
     ticks = UNLIMITED_TICKS if patient else THREAD_TICKS
     return SqliteDatabase(Path(target), synchronous=synchronous, on_fatal=on_fatal, thread_ticks=ticks)
 

@@ -104,6 +104,13 @@ class Tx(ABC):
         """All rows of the result."""
 
     @abstractmethod
+    def page(self, sql: str, params: Params, most: int) -> tuple[list[Row], bool]:
+        """As `all`, but ends with the row whose `doc`, the first column, brings the texts' size beyond `most`.
+
+        The second value tells whether it ended so. What is not returned takes no memory.
+        """
+
+    @abstractmethod
     def run(self, sql: str, params: Params = ()) -> int:
         """Execute an INSERT, UPDATE or DELETE; how many rows it changed."""
 

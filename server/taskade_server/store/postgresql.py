@@ -43,6 +43,7 @@ from taskade_server.store.interface import (
     Tx,
     Unavailable,
 )
+from taskade_server.store.turns import Turns
 
 T = TypeVar("T")
 
@@ -52,7 +53,7 @@ CONNECT_SECONDS = 5
 DOWN_SECONDS = 0.5
 QUEUE_LIMIT = 10_000
 # What has waited longer is refused unrun: its client has most likely given up, and those behind it can be served.
-QUEUE_SECONDS = 10.0
+QUEUE_SECONDS = 5.0
 # Beyond this nobody waits for a server that has stopped to answer, such as one whose machine hangs. Longer than the
 # server's own limits, which end a unit in an orderly way.
 UNIT_SECONDS = 45.0
@@ -74,6 +75,8 @@ SESSION = """
     SET idle_in_transaction_session_timeout = '60s';
     SET client_min_messages = 'warning'
 """
+# A unit that only reads waits for no lock; if it takes longer than this, it keeps others from reading.
+READ_SECONDS = 5.0
 # For commands that read or write all there is.
 PATIENT = "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0"
 
@@ -237,6 +240,15 @@ class PostgresTx(Tx):
         except (psycopg.Error, UnicodeError) as error:
             raise self._spoil(error) from error
 
+    def page(self, sql: str, params: Params, most: int) -> tuple[list[Row], bool]:
+        # The server adds the sizes up, which it knows without reading the texts: the client would read all there is.
+        rows = self.all(
+            "SELECT * FROM (SELECT found.*, SUM(octet_length(doc)) OVER (ROWS UNBOUNDED PRECEDING) AS _size"
+            f" FROM ({sql}) AS found) AS sized WHERE _size - octet_length(doc) <= ?",
+            (*params, most),
+        )
+        return [row[:-1] for row in rows], bool(rows) and rows[-1][-1] > most
+
     def run(self, sql: str, params: Params = ()) -> int:
         self._check_writable()
         self._check_usable()
@@ -301,14 +313,20 @@ class PostgresDatabase(Database):
 
     dialect = "postgresql"
 
-    def __init__(self, url: str, *, pool_size: int = 8, required: bool = True, patient: bool = False) -> None:
+    def __init__(
+        self, url: str, *, pool_size: int = 8, required: bool = True, patient: bool = False,
+        read_seconds: float = READ_SECONDS,
+    ) -> None:  # fmt: skip
         self._url = url
+        self._read_seconds = read_seconds
         self._patient = patient
         self._required = required
         self._half = max(1, pool_size // 2)
         self._readers: ThreadPoolExecutor | None = None
         self._writers: ThreadPoolExecutor | None = None
-        self._idle: deque[_Session] = deque()
+        # Those for reading and those for writing: a query has less time where others wait to read.
+        self._idle: tuple[deque[_Session], deque[_Session]] = (deque(), deque())
+        self._turns = Turns(self._half, waiting=QUEUE_LIMIT, seconds=QUEUE_SECONDS)
         self._waiting = 0
         self._busy: set[_Session] = set()
         self._connects = self._retries = 0
@@ -319,11 +337,11 @@ class PostgresDatabase(Database):
 
     def open_sync(self) -> None:
         try:
-            session = self._connect()
+            session = self._connect(writable=True)
             if session.connection.info.server_version < OLDEST_SERVER * 10_000:
                 session.connection.close()
                 raise Unavailable(f"PostgreSQL {OLDEST_SERVER} or newer is needed.")
-            self._idle.append(session)
+            self._idle[True].append(session)
         except Unavailable:
             if self._required:
                 raise
@@ -331,7 +349,7 @@ class PostgresDatabase(Database):
         self._readers = ThreadPoolExecutor(self._half, "postgresql-read")
         self._writers = ThreadPoolExecutor(self._half, "postgresql-write")
 
-    def _connect(self) -> _Session:
+    def _connect(self, *, writable: bool) -> _Session:
         until, why = self._down
         if time.monotonic() < until:
             raise Unavailable(why)
@@ -341,6 +359,8 @@ class PostgresDatabase(Database):
             connection.prepare_threshold = PREPARE_AFTER
             connection.prepared_max = PREPARED_STATEMENTS
             connection.execute(SESSION)
+            if not writable:
+                connection.execute(f"SET statement_timeout = {round(self._read_seconds * 1000)}".encode())
             if self._patient:
                 connection.execute(PATIENT)
         except psycopg.Error as error:
@@ -360,8 +380,9 @@ class PostgresDatabase(Database):
             self._drop_idle()
 
     def _drop_idle(self) -> None:
-        while self._idle:
-            self._idle.pop().connection.close()
+        for sessions in self._idle:
+            while sessions:
+                sessions.pop().connection.close()
 
     async def open(self) -> None:
         await asyncio.get_running_loop().run_in_executor(None, self.open_sync)
@@ -373,7 +394,8 @@ class PostgresDatabase(Database):
 
     async def read(self, fn: Callable[[Tx], T], *, snapshot: bool = False, heavy: bool = False) -> T:
         job = partial(self._run, fn, writable=False, snapshot=snapshot)
-        return await self._in_thread(self._readers, job, Unavailable)
+        async with self._turns.turn():
+            return await self._in_thread(self._readers, job, Unavailable)
 
     async def write(self, fn: Callable[[Tx], T], *, heavy: bool = False) -> T:
         return await self._in_thread(self._writers, partial(self._run, fn, writable=True), OutcomeUnknown)
@@ -397,7 +419,7 @@ class PostgresDatabase(Database):
         return {
             "postgresql_pool_size": 2 * self._half,
             "postgresql_pool_in_use": len(self._busy),
-            "postgresql_waiting": self._waiting,
+            "postgresql_waiting": self._waiting + self._turns.waiting,
             "postgresql_connects_total": self._connects,
             "postgresql_retries_total": self._retries,
         }
@@ -436,7 +458,7 @@ class PostgresDatabase(Database):
         """Run a unit until it is done, or not worth another attempt."""
         reconnected = False
         for attempt in itertools.count(1):
-            session = self._borrow()
+            session = self._borrow(writable)
             self._busy.add(session)
             tx = PostgresTx(session, writable=writable)
             try:
@@ -461,14 +483,14 @@ class PostgresDatabase(Database):
                 session.roll_back()
                 self._busy.discard(session)
                 if not session.closed:
-                    self._idle.append(session)
+                    self._idle[writable].append(session)
             with self._counting:
                 self._retries += 1
             time.sleep(random.uniform(0, 0.002 * 2**attempt))
         raise AssertionError("itertools.count does not end")
 
-    def _borrow(self) -> _Session:
+    def _borrow(self, writable: bool) -> _Session:
         try:
-            return self._idle.pop()
+            return self._idle[writable].pop()
         except IndexError:
-            return self._connect()
+            return self._connect(writable=writable)

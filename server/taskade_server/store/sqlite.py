@@ -8,6 +8,7 @@ checkpoints, units marked heavy, and reads that use up their budget.
 import asyncio
 import os
 import shutil
+import sys
 import threading
 import time
 from collections import deque
@@ -44,6 +45,10 @@ T = TypeVar("T")
 # Older versions can corrupt a WAL database that has more than one connection.
 OLDEST_SQLITE = (3, 51, 3)
 
+# Reads in a row after which holding a lock for all of them pays, and for how long.
+ANCHOR_READS = 8
+ANCHOR_SECONDS = 0.05
+
 GROUP_UNITS = 256
 GROUP_SECONDS = 0.01
 QUEUE_LIMIT = 10_000
@@ -55,10 +60,14 @@ BUSY_SECONDS = 10.0
 # much is left costs 50 us.
 RESERVED_BYTES = 16 << 20
 SPACE_CHECK_SECONDS = 0.05
+# Then the log gives back what it holds, if that is worth the trouble; a reader may prevent that for a while.
+RECLAIM_BYTES = 1 << 20
+RECLAIM_SECONDS = 1.0
 # As many as the first segment of SQLite's index of the log holds: reading slows down beyond.
 CHECKPOINT_PAGES = 4000
 
 READER_THREADS = 4
+READER_NICENESS = 10
 READ_QUEUE_LIMIT = 200
 READ_QUEUE_SECONDS = 5.0
 # Budgets of reads, in steps of SQLite's virtual machine: about 1 ms on the loop. In a thread it is time that counts,
@@ -68,8 +77,10 @@ INLINE_TICK, INLINE_TICKS = 5_000, 10
 THREAD_TICK, THREAD_TICKS = 1_000_000, 500
 THREAD_SECONDS = 5.0
 UNLIMITED_TICKS = 2**62
-# What a unit that writes may spend on a single query: on the loop some 20 ms, then it moves to a thread, too.
+# What a unit that writes may spend on a single query: on the loop some 20 ms, then it moves to a thread, too. All
+# others that write wait for it.
 WRITER_TICK, WRITER_TICKS = 100_000, 5
+WRITER_SECONDS = 2.0
 
 STATEMENT_CACHE = 500
 WRITER_PRAGMAS = "PRAGMA cache_size = -32000; PRAGMA journal_size_limit = 67108864"
@@ -140,6 +151,21 @@ class SqliteTx(Tx):
     def all(self, sql: str, params: Params = ()) -> list[Row]:
         try:
             return self._execute(sql, params).fetchall()
+        except (apsw.Error, OverflowError, UnicodeError) as error:
+            raise self._spoil(error) from error
+
+    def page(self, sql: str, params: Params, most: int) -> tuple[list[Row], bool]:
+        rows: list[Row] = []
+        size = 0
+        try:
+            cursor = self._execute(sql, params)
+            for row in cursor:
+                rows.append(row)
+                size += len(row[0])
+                if size > most:
+                    cursor.close()
+                    return rows, True
+            return rows, False
         except (apsw.Error, OverflowError, UnicodeError) as error:
             raise self._spoil(error) from error
 
@@ -239,6 +265,19 @@ class _WriterTx(SqliteTx):
         finally:
             self._meter.allow()
 
+    def page(self, sql: str, params: Params, most: int) -> tuple[list[Row], bool]:
+        self._meter.allow(*self._budget)
+        try:
+            return super().page(sql, params, most)
+        finally:
+            self._meter.allow()
+
+
+def _step_back() -> None:
+    """Let the event loop go first when there are fewer processors than long queries."""
+    if sys.platform == "linux":  # where a thread has a priority of its own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), READER_NICENESS)
+
 
 class _Reader:
     """A connection that only reads, with a budget for each unit."""
@@ -261,14 +300,41 @@ class _Reader:
             raise
         finally:
             tx.end()
+            self._meter.allow()
             if snapshot and self.connection.in_transaction:
-                self._meter.allow()
                 self.connection.execute("ROLLBACK")
 
     def data_version(self) -> int:
-        self._meter.allow()
+        # Perhaps in the midst of a unit, whose budget it leaves as it is.
         version: int = self.connection.execute("PRAGMA data_version").fetchall()[0][0]  # type: ignore[assignment]
         return version
+
+
+class _Anchor:
+    """A read transaction that is held while nothing is written, so that the short reads need not lock anything.
+
+    SQLite takes its locks for the process and counts who shares them, so only the first costs system calls, 3 us for
+    each statement. It would keep the log from beginning anew, so it goes before every write, and after a moment.
+    """
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self.connection = connection
+        self._reads = 0
+
+    def note_read(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Count a read on the loop; several in a row are worth the holding."""
+        self._reads += 1
+        if self._reads == ANCHOR_READS:
+            with suppress(apsw.Error):
+                self.connection.execute("BEGIN; SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
+            loop.call_later(ANCHOR_SECONDS, self.let_go)
+
+    def let_go(self) -> None:
+        """Hold nothing, until there are several reads again."""
+        self._reads = 0
+        with suppress(apsw.Error):
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
 
 
 class _Unit(Generic[T]):
@@ -332,6 +398,8 @@ class _Writer:
         self._checkpoint_at = CHECKPOINT_PAGES
         self._space_check = 0.0
         self._space_left = True
+        self._reclaim = False
+        self._reclaim_after = 0.0
         self.checkpoints = self.checkpoints_incomplete = 0
         connection.set_wal_hook(self._count_pages)
 
@@ -345,7 +413,7 @@ class _Writer:
 
     @property
     def checkpoint_due(self) -> bool:
-        return self._wal_pages >= self._checkpoint_at
+        return self._wal_pages >= self._checkpoint_at or self._reclaim
 
     def transact(self, units: list[_Unit[Any]], *, wait: float) -> int:
         """Run a group, all but its COMMIT; how many units it got to. A BusyError means that nothing was begun."""
@@ -372,6 +440,9 @@ class _Writer:
         if now >= self._space_check:
             self._space_check = now + SPACE_CHECK_SECONDS
             self._space_left = shutil.disk_usage(self._path.parent).free >= RESERVED_BYTES
+            if not self._space_left and now >= self._reclaim_after:
+                self._reclaim_after = now + RECLAIM_SECONDS
+                self._reclaim = os.stat(f"{self._path}-wal").st_size >= RECLAIM_BYTES
         return self._space_left
 
     def _run_group(self, units: list[_Unit[Any]], deadline: float, careful: bool) -> int:
@@ -466,8 +537,11 @@ class _Writer:
     def checkpoint(self) -> None:
         """Move the log into the database, as far as no reader needs it; the next commit then begins a new log."""
         complete = False
+        mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if self._reclaim else apsw.SQLITE_CHECKPOINT_PASSIVE
+        self._reclaim = False
+        self.connection.set_busy_timeout(0)
         try:
-            pages, moved = self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            pages, moved = self.connection.wal_checkpoint(mode=mode)
             complete = moved >= pages
         except (apsw.BusyError, apsw.LockedError, apsw.FullError):
             pass  # nothing is lost: the log is kept
@@ -499,14 +573,15 @@ class SqliteDatabase(Database):
         self._path = path
         self._synchronous = synchronous
         self._vfs = vfs
-        seconds = float("inf") if thread_ticks == UNLIMITED_TICKS else THREAD_SECONDS
-        self._thread_budget = thread_ticks, seconds
-        self._heavy_budget = UNLIMITED_TICKS, seconds
+        patient = thread_ticks == UNLIMITED_TICKS
+        self._thread_budget = thread_ticks, float("inf") if patient else THREAD_SECONDS
+        self._heavy_budget = UNLIMITED_TICKS, float("inf") if patient else WRITER_SECONDS
         self._light_budget = WRITER_TICKS, float("inf")
         self._on_fatal = on_fatal
         self._stopped: StoreError | None = Unavailable("The database is not open.")
         self._writer: _Writer | None = None
         self._inline: _Reader | None = None
+        self._anchor: _Anchor | None = None
         self._idle_readers: deque[_Reader] = deque()
         self._turns = Turns(READER_THREADS, waiting=READ_QUEUE_LIMIT, seconds=READ_QUEUE_SECONDS)
         self._reads_moved = 0
@@ -529,17 +604,21 @@ class SqliteDatabase(Database):
                 f"SQLite {'.'.join(map(str, OLDEST_SQLITE))} or newer is needed: update the apsw package."
             )
         try:
-            # It holds secrets, if only hashed: nobody else may read it. SQLite gives its log the same rights.
-            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+            # It holds secrets, if only hashed: nobody else may read it. SQLite gives its log the same rights. (A file
+            # that exists is left alone: to close it would give up the locks that this process may have on it.)
+            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        except FileExistsError:
+            pass
         except OSError as error:
             raise Unavailable(f"{self._path} cannot be opened: {error.strerror}.") from error
         try:
             self._writer = _Writer(self._connect(WRITER_PRAGMAS), self._path)
             self._inline = _Reader(self._connect(INLINE_PRAGMAS), INLINE_TICK, INLINE_TICKS, float("inf"))
+            self._anchor = _Anchor(self._connect(READER_PRAGMAS))
         except apsw.Error as error:
             raise translate(error, self._path) from error
         self._committer = ThreadPoolExecutor(1, "sqlite-commit")
-        self._threads = ThreadPoolExecutor(READER_THREADS, "sqlite-read")
+        self._threads = ThreadPoolExecutor(READER_THREADS, "sqlite-read", initializer=_step_back)
         self._stopped = self._fatal = None
 
     def _connect(self, pragmas: str) -> apsw.Connection:
@@ -559,6 +638,9 @@ class SqliteDatabase(Database):
         self._stopped = self._stopped or Unavailable("The database is closed.")
         self._committer.shutdown()
         self._threads.shutdown()
+        if self._anchor is not None:
+            self._anchor.connection.close()
+            self._anchor = None
         readers = [self._inline, *self._idle_readers]
         with self._writer.lock:
             for connection in [*(reader.connection for reader in readers), self._writer.connection]:
@@ -585,6 +667,8 @@ class SqliteDatabase(Database):
             raise self._refusal()
         if not heavy:
             self._loop_thread = threading.get_ident()
+            if self._anchor is not None and not self._draining:
+                self._anchor.note_read(asyncio.get_running_loop())
             try:
                 return self._inline.run(fn, snapshot)
             except _SpentError:
@@ -654,6 +738,8 @@ class SqliteDatabase(Database):
         queue.append(_Unit(fn, future, heavy, self._heavy_budget if heavy else self._light_budget))
         if not self._draining:
             self._draining = True
+            if self._anchor is not None:
+                self._anchor.let_go()
             loop.call_soon(self._drain, loop)
         return await future
 

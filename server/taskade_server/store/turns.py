@@ -39,7 +39,7 @@ class Turns:
     async def turn(self) -> AsyncIterator[None]:
         """A place for the present caller. Overloaded if none gets free in time."""
         caller = CALLER.get()
-        if self._free and self._running[caller] < self._share:
+        if self._free and self._may(caller):
             self._begin(caller)
         else:
             await self._wait(caller)
@@ -47,6 +47,10 @@ class Turns:
             yield
         finally:
             self._end(caller)
+
+    def _may(self, caller: Hashable) -> bool:
+        """Whether a caller may have one more place. Nobody in particular may have them all."""
+        return caller is None or self._running[caller] < self._share
 
     def _begin(self, caller: Hashable) -> None:
         self._free -= 1
@@ -84,7 +88,7 @@ class Turns:
         if not self._running[caller]:
             del self._running[caller]
         for following, queue in self._queues.items():
-            if self._running[following] < self._share:
+            if self._may(following):
                 queue.popleft().set_result(None)
                 self._begin(following)
                 del self._queues[following]

@@ -1,0 +1,77 @@
+"""The parts of the selftest by name, and what a run of them prints.
+
+Why every figure is printed and not only "ok": a record that others shall believe says how often it was tried.
+"""
+
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import apsw
+
+from taskade_server.kit import json
+from taskade_server.selftest import exhaustion, faults, kill, limits, points, power
+from taskade_server.selftest.parts import Orders, Report
+
+Part = Callable[[Orders], Report]
+PARTS: Final[Mapping[str, tuple[str, Part]]] = {
+    "kill": ("a server killed at random moments, over and over", kill.run),
+    "points": ("a server that dies at named places", points.run),
+    "power": ("power losses that take what was not synced", power.run),
+    "faults": ("a disk that refuses single operations", faults.run),
+    "exhaustion": ("a full disk, no file descriptors, an endless reader", exhaustion.run),
+    "limits": ("rate limits against random schedules", limits.run),
+}
+CRASH: Final = ("kill", "points", "power", "faults", "exhaustion")
+
+
+def run(names: Sequence[str], orders: Orders) -> list[Report]:
+    """Run these parts, one after the other."""
+    reports = []
+    for name in names:
+        title, part = PARTS[name]
+        orders.say(f"{name}: {title}")
+        began = time.monotonic()
+        try:
+            report = part(orders)
+        except Exception as error:  # whatever it was, the others can still be run
+            report = Report(name, faults=[f"the part itself failed: {type(error).__name__}: {error}"])
+        report.seconds = time.monotonic() - began
+        reports.append(report)
+    return reports
+
+
+def environment() -> str:
+    """Where it was run, for the record."""
+    return f"SQLite {apsw.sqlite_lib_version()}, Python {platform.python_version()}, {platform.platform(terse=True)}"
+
+
+def table(reports: Sequence[Report], seed: int) -> str:
+    """A run in words and figures."""
+    lines = [f"seed {seed}; {environment()}", ""]
+    for report in reports:
+        title, _ = PARTS[report.part]
+        lines.append(f"{report.part:<12}{'FAILED' if report.faults else 'ok':<8}{report.seconds:6.0f} s  {title}")
+        lines += [f"    {name:<44}{_shown(figure):>12}" for name, figure in report.figures.items()]
+        lines += [f"    note: {note}" for note in report.notes]
+        lines += [f"    FAULT: {fault}" for fault in report.faults]
+        lines.append("")
+    wrong = sum(len(report.faults) for report in reports)
+    lines.append(f"{wrong} faults were found." if wrong else "Everything held.")
+    return "\n".join(lines)
+
+
+def document(reports: Sequence[Report], seed: int) -> str:
+    """The same for programs."""
+    parts: list[dict[str, Any]] = [
+        {"part": report.part, "ok": not report.faults, "seconds": round(report.seconds, 1), "figures": report.figures,
+         "notes": report.notes, "faults": report.faults}
+        for report in reports
+    ]  # fmt: skip
+    ok = all(part["ok"] for part in parts)
+    return json.encode({"ok": ok, "seed": seed, "environment": environment(), "parts": parts})
+
+
+def _shown(figure: int | float | str) -> str:
+    return f"{figure:,}" if isinstance(figure, int) else str(figure)
