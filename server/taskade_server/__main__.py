@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import secrets
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -41,6 +42,8 @@ from taskade_server.http import openapi
 from taskade_server.http.connections import MAX_CONNECTIONS
 from taskade_server.kit import logs, time
 from taskade_server.kit.errors import Problem
+from taskade_server.selftest import kill, suite
+from taskade_server.selftest.parts import Orders
 from taskade_server.store import backup, schema
 from taskade_server.store.database import StoreError, connect
 
@@ -454,6 +457,37 @@ def _schema_of(config: Config) -> tuple[str, list[str]]:
     steps = schema.shipped()
     done = len(steps) - len(missing)
     return str(steps[done - 1]) if done else "empty", [str(step) for step in missing]
+
+
+@main.command("selftest")
+@click.argument("parts", nargs=-1, metavar="[PART]...", type=click.Choice([*suite.PARTS]))
+@click.option("--crash", is_flag=True, help=f"The long record of crashes ({', '.join(suite.CRASH)}): half an hour.")
+@click.option("--long", is_flag=True, help="Every part at length.")
+@click.option("--rounds", type=click.IntRange(1), metavar="N", help="How often each part tries; by default its own.")
+@click.option("--tasks", type=click.IntRange(0), metavar="N",
+              help=f"Tasks that are there before the kills; {kill.TASKS:,} at length, otherwise none.")  # fmt: skip
+@click.option("--seed", type=int, metavar="N", help="Repeats what another run asked for, if not its timing.")
+@click.option("--database-url", metavar="URL", 
+              help="PostgreSQL for kill, batches, once and consistency, in schemas of their own.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="The result as one JSON document on stdout.")
+@plain_errors
+def selftest(
+    parts: tuple[str, ...], crash: bool, long: bool, rounds: int | None, tasks: int | None, seed: int | None,
+    database_url: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Try on this machine that nothing acknowledged is lost, whatever happens. It never touches your data.
+
+    Without a PART all of them are tried.
+    """
+    names = parts or (suite.CRASH if crash else tuple(suite.PARTS))
+    number = secrets.randbelow(1_000_000) if seed is None else seed
+    said = suite.Progress(sys.stderr)
+    orders = Orders(number, long=long or crash, rounds=rounds, tasks=tasks, database_url=database_url or "", say=said)
+    reports = suite.run(names, orders)
+    said.clear()
+    click.echo(suite.document(reports, number) if as_json else suite.table(reports, number))
+    if any(report.faults for report in reports):
+        raise SystemExit(1)
 
 
 @main.command("openapi")

@@ -77,6 +77,8 @@ def _secret(config: Config, db: Database) -> bytes:
 
 def first_start(tx: Tx, secret: bytes) -> str | None:
     """On an empty database: the owner, a workspace and a key. Returns the key's secret, None if there are users."""
+    # Servers that start together on PostgreSQL take turns here, so that only the first finds nobody.
+    tx.one(f"SELECT value FROM counters WHERE name = 'grants'{tx.for_update}")
     if _has_users(tx):
         return None
     user_id, workspace_id = ids.new("user"), ids.new("ws")

@@ -7,6 +7,7 @@ import ipaddress
 import os
 import secrets
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -179,8 +180,11 @@ def check(config: Config) -> None:
 
 def prepare_folder(path: Path) -> None:
     """Make the data folder, readable by its owner only. ConfigError when that is impossible."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for made in missing:
+            _sync_folder(made.parent)
     except OSError as error:
         raise ConfigError(f"The data folder {path} cannot be made: {error.strerror}.") from error
     if not path.is_dir():
@@ -190,22 +194,37 @@ def prepare_folder(path: Path) -> None:
 
 
 def file_secret(path: Path) -> bytes:
-    """The installation's secret beside an SQLite database, made on first use; it keys API key hashes and cursors."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
+    """The installation's secret beside an SQLite database, made on first use; it keys API key hashes and cursors.
+
+    It appears whole or not at all, and survives a power loss from then on: without it every API key is lost.
+    """
+    if not path.exists():
+        draft = path.with_name(f"{path.name}.{os.getpid()}")
         try:
-            secret = path.read_bytes()
+            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(secrets.token_bytes(32))
+                file.flush()
+                os.fsync(file.fileno())
+            with suppress(FileExistsError):  # another process has just made it
+                os.link(draft, path)
+            draft.unlink()
+            _sync_folder(path.parent)
         except OSError as error:
-            raise ConfigError(f"The secret {path} cannot be read: {error.strerror}.") from error
-        if len(secret) < 32:
-            raise ConfigError(f"The secret {path} is damaged (too short); restore it from a backup.") from None
-        return secret
+            raise ConfigError(f"The secret {path} cannot be written: {error.strerror}.") from error
+    try:
+        secret = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"The secret {path} cannot be written: {error.strerror}.") from error
-    secret = secrets.token_bytes(32)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(secret)
-        file.flush()
-        os.fsync(file.fileno())
+        raise ConfigError(f"The secret {path} cannot be read: {error.strerror}.") from error
+    if len(secret) < 32:
+        raise ConfigError(f"The secret {path} is damaged (too short); restore it from a backup.")
     return secret
+
+
+def _sync_folder(path: Path) -> None:
+    """Wait until the names in a folder are on disk, if it may be read at all."""
+    with suppress(PermissionError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -95,9 +95,6 @@ CASES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
         [{"op": "replace", "path": "/name", "value": "A"}, {"op": "replace", "path": "/name", "value": "Draft"}], {},
     ),
     "nothing": ([], {}),
-    "a boolean becomes a number": (
-        [{"op": "replace", "path": "/custom_fields/flag", "value": 1}], {"custom_fields": {**FIELDS, "flag": 1}},
-    ),
 }  # fmt: skip
 
 

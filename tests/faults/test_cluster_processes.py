@@ -4,6 +4,7 @@ Why by signals and sockets alone: a supervisor, a balancer and an operator have 
 """
 
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -108,6 +109,28 @@ def test_who_presses_ctrl_c_twice_does_not_wait(start_server, pool):
     assert server.stop() == 0
     assert "cut off" in server.said()
     unfinished.close()
+
+
+IN_A_TERMINAL = """
+import fcntl, os, sys, termios
+os.setsid()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, "-m", "taskade_server", "serve", "--port", "0", "--data", sys.argv[1]])
+"""
+
+
+def test_a_server_ends_with_its_terminal(tmp_path):
+    """There SIGHUP does not mean to reload: nobody would ever stop the server again."""
+    ours, theirs = pty.openpty()
+    with (tmp_path / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-c", IN_A_TERMINAL, str(tmp_path / "data")], stdin=theirs, stdout=log, stderr=log
+        )
+    os.close(theirs)
+    wait_until(lambda: b"listening" in (tmp_path / "log").read_bytes())
+    time.sleep(1)  # it says so before it knows what to do about signals
+    os.close(ours)
+    assert server.wait(60) == 0
 
 
 def test_an_early_answer_does_not_cost_the_connection(server):

@@ -20,9 +20,6 @@ NOBODY = (
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-_OPEN: list[asyncio.StreamWriter] = []  # what has been opened, to be closed in an orderly way at the end
-
-
 class LostError(Exception):
     """A server ended the connection before its answer was complete. `begun`: it may have seen the request."""
 
@@ -30,8 +27,9 @@ class LostError(Exception):
 class _Server:
     """One of those behind the balancer."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, opened: list[asyncio.StreamWriter]) -> None:
         self.port = port
+        self._opened = opened
         self.ready = False
         self.idle: list[Connection] = []
 
@@ -56,7 +54,7 @@ class _Server:
 
     async def _connect(self) -> Connection:
         connection = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 24)
-        _OPEN.append(connection[1])
+        self._opened.append(connection[1])
         return connection
 
     def _kept(self) -> Connection | None:
@@ -83,7 +81,8 @@ class Balancer:
         self.port = 0
         self.lost: list[str] = []
         self.answered: Counter[int] = Counter()  # by server
-        self._servers = [_Server(port) for port in ports]
+        self._opened: list[asyncio.StreamWriter] = []  # to be closed in an orderly way at the end
+        self._servers = [_Server(port, self._opened) for port in ports]
         self._turn = 0
         self._loop = asyncio.new_event_loop()
         self._up = threading.Event()
@@ -117,10 +116,9 @@ class Balancer:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        for writer in _OPEN:
+        for writer in self._opened:
             writer.close()
-        await asyncio.gather(*(writer.wait_closed() for writer in _OPEN), return_exceptions=True)
-        _OPEN.clear()
+        await asyncio.gather(*(writer.wait_closed() for writer in self._opened), return_exceptions=True)
 
     async def _check(self, server: _Server) -> None:
         while True:
@@ -129,7 +127,7 @@ class Balancer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """All requests of one client's connection."""
-        _OPEN.append(writer)
+        self._opened.append(writer)
         try:
             while True:
                 head, body = await _message(reader, False)

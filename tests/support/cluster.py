@@ -5,6 +5,8 @@ Why servers on ports of their own: on one machine they stand for several, of whi
 
 import subprocess
 import sys
+import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support.balancer import Balancer
-from tests.support.server import Server
+from tests.support.server import START_SECONDS, Server
 
 ARGUMENTS = ("--no-background", "--drain-seconds", "1")
 
@@ -40,12 +42,19 @@ class Cluster:
         self.helpers = [self.helper() for _ in range(helpers)]
 
     def helper(self) -> "subprocess.Popen[bytes]":
-        """A new `taskade worker`."""
-        with (self.folder / "helpers.log").open("ab") as log:
-            return subprocess.Popen(
+        """A new `taskade worker`, at work."""
+        place = self.folder / f"helper-{uuid.uuid4().hex}.log"
+        with place.open("wb") as log:
+            helper = subprocess.Popen(
                 [sys.executable, "-m", "taskade_server", "worker", "--database-url", self.database_url],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL,
             )  # fmt: skip
+        until = time.monotonic() + START_SECONDS
+        while "Background work begins" not in place.read_text():
+            if time.monotonic() > until or helper.poll() is not None:
+                raise RuntimeError(f"a background worker did not start:\n{place.read_text()}")
+            time.sleep(0.05)
+        return helper
 
     def stop(self) -> list[int]:
         """End everything in an orderly way; the exit statuses."""

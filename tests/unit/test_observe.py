@@ -8,10 +8,10 @@ import pytest
 from taskade_server.http import metrics
 from taskade_server.http.observe import Observer
 from taskade_server.http.wire import Request
-from taskade_server.kit import ids, logs, signing
+from taskade_server.kit import logs
 from taskade_server.kit.logs import Sink
 
-KEY = signing.new_key(ids.new("key")).text
+KEY = "tsk_01j9zq3v5kfg8wt2m4n6p8r0s2_5oZ3mXk8Qp2Rt7Vw9Ya4Bc6De1Fg0Hj5Kl8Mn3Pq_2f6Xk1"
 SECRET = KEY.split("_")[2]
 
 

@@ -5,9 +5,11 @@ a path that set a status without passing there would complete a task that nobody
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import islice
+from math import prod
 from typing import Any, Final
 
 from dateutil import rrule
@@ -24,6 +26,9 @@ from taskade_server.store.database import Tx
 MAX_BULK: Final = 1000
 MAX_LEVELS: Final = 20
 MAX_RECURRENCE_STEPS: Final = 10_000
+MAX_RECURRENCE_SEARCH: Final = 20_000
+MAX_RECURRENCE_TIMES: Final = 100
+MAX_BULK_TEXT: Final = 32 << 20
 
 TASK: Final = Resource(
     "task", "tasks", "task",
@@ -578,8 +583,9 @@ def next_occurrence(rule: str, due: str | None) -> str | None:
     # The calendar repeats every 400 years: searched near its end, a day that never comes is soon found missing.
     ahead = max(0, (9_900 - start.year) // 400 * 400)
     first = start.replace(year=start.year + ahead)
-    text = ";".join(f"{name}={value}" for name, value in parts.items())
-    for moment in islice(rrule.rrulestr(text, dtstart=first), MAX_RECURRENCE_STEPS):
+    count = int(parts.pop("COUNT", MAX_RECURRENCE_STEPS))
+    text = ";".join(f"{name}={value}" for name, value in (*parts.items(), *_search_end(parts, first)))
+    for moment in islice(rrule.rrulestr(text, dtstart=first), min(count, MAX_RECURRENCE_STEPS)):
         if (moment.date() > first.date()) if time.is_date(base) else (moment > first):
             ms = time.parse_ms(moment.replace(year=moment.year - ahead).isoformat())
             if until is not None and ms > until:
@@ -598,7 +604,18 @@ def _rule_parts(rule: str) -> dict[str, str]:
     for name in ("INTERVAL", "COUNT"):
         if not re.fullmatch(r"[1-9][0-9]{0,5}", parts.get(name, "1")):
             raise ValueError(f"{name} must be a whole number from 1")
+    times = prod(parts.get(name, "").count(",") + 1 for name in ("BYHOUR", "BYMINUTE", "BYSECOND"))
+    if times > MAX_RECURRENCE_TIMES:
+        raise ValueError(f"a day has {MAX_RECURRENCE_TIMES} times at most")
     return parts
+
+
+def _search_end(parts: Mapping[str, str], first: datetime) -> Iterator[tuple[str, str]]:
+    """An UNTIL that ends the search for a day which never comes after so many days, weeks or months without it."""
+    days = {"DAILY": 1, "WEEKLY": 7, "MONTHLY": 31, "YEARLY": 366}[parts["FREQ"]] * int(parts.get("INTERVAL", "1"))
+    last = first.toordinal() + MAX_RECURRENCE_SEARCH * days
+    if last < datetime.max.toordinal():
+        yield "UNTIL", datetime.fromordinal(last).strftime("%Y%m%dT235959")
 
 
 def _until(text: str | None) -> int | None:
@@ -701,6 +718,7 @@ def delete_bulk(tx: Tx, context: Context, chosen: Sequence[str]) -> list[str]:
 def _load_all(tx: Tx, context: Context, chosen: Sequence[str]) -> list[tuple[query.Row, dict[str, Any]]]:
     loaded = []
     issues = []
+    size = 0
     for index, task_id in enumerate(dict.fromkeys(chosen)):
         row = query.get(tx, context.principal, TASK, task_id, lock=True)
         if row is None:
@@ -711,6 +729,10 @@ def _load_all(tx: Tx, context: Context, chosen: Sequence[str]) -> list[tuple[que
             )
         else:
             loaded.append((row, json.decode(row.document)))
+            size += len(row.document)
+            if size > MAX_BULK_TEXT:
+                detail = f"Together the tasks have more than {MAX_BULK_TEXT >> 20} MiB; name fewer at once."
+                raise Invalid(detail, errors=[Issue("too_many", detail, pointer="")])
     edit.fail(issues)
     return loaded
 

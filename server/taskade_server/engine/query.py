@@ -746,6 +746,8 @@ def _driven(query: Query, rule: Visible, driver: Node | str, *, ordered: bool) -
 
 def run(tx: Tx, principal: Principal, query: Query, secret: bytes) -> Page:
     """One page of a list with its includes and chosen fields."""
+    if query.words and tx.deferred:
+        tx.write_deferred()
     rule = access.visible(principal, query.resource, tx.dialect)
     rows, width, cut = _rows(tx, query, rule)
     more = cut or len(rows) > query.limit
@@ -861,7 +863,7 @@ def _segment(
         and query.resource.visibility != "shared"
     ):
         walks = [_narrow(rule, name, dialect) for name in rule.workspaces]
-    late = dialect == "sqlite" and (limit > LATE_FROM or not plan.ordered or len(walks) > 1)
+    late = dialect == "sqlite" and (query.limit > LATE_FROM or not plan.ordered or len(walks) > 1)
     read = "0 AS doc" if late else f"t.{column} AS doc"
     statements, params = [], []
     for walk in walks:

@@ -13,7 +13,7 @@ import socket
 import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Set
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from granian.constants import HTTPModes
@@ -22,12 +22,16 @@ from granian.http import HTTP1Settings
 from taskade_server.http.addresses import subscriber
 
 logger: Final = logging.getLogger("taskade")
+Peer = tuple[str, str]
+"""The other end of a connection: address and port."""
 
 MAX_CONNECTIONS: Final = 4096
 # Files that are no connections: the database, its log and threads, PostgreSQL, Valkey, log and metrics files.
 RESERVED_FILES: Final = 128
 HEAD_BYTES: Final = 64 << 10
 HEAD_SECONDS: Final = 15
+# What the kernel keeps of an answer for a client that does not read; by itself it would take megabytes.
+SEND_BYTES: Final = 256 << 10
 # A client that does not read, or is gone without a word, keeps its connection for so long.
 STALLED_SECONDS: Final = 30
 # HTTP/2 without TLS is of use to nobody, and a connection that might become one has no time limit.
@@ -57,10 +61,11 @@ def capacity(wanted: int = MAX_CONNECTIONS) -> int:
 
 
 def harden(listener: socket.socket) -> None:
-    """What connections inherit from the socket that accepts them: an end, when the client takes nothing any more."""
+    """What connections inherit from the socket that accepts them: bounds for clients that take nothing any more."""
     if listener.family not in (socket.AF_INET, socket.AF_INET6):
         return
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_SECONDS * 1000)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, STALLED_SECONDS)
@@ -76,7 +81,7 @@ class Trimmer:
     `busy` tells the (host, port) of the clients whose requests are under way.
     """
 
-    def __init__(self, port: int, most: int, busy: Callable[[], Set[tuple[str, str]]]) -> None:
+    def __init__(self, port: int, most: int, busy: Callable[[], Set[Peer]]) -> None:
         self._port = port
         self._most = most
         self._busy = busy
@@ -96,50 +101,65 @@ class Trimmer:
 
     def trim(self) -> None:
         """Close what is too much; everybody may keep an equal share."""
-        by_client: dict[str, list[tuple[socket.socket, bool]]] = defaultdict(list)
+        by_client: dict[str, list[tuple[int, Peer]]] = defaultdict(list)
+        for number in map(int, os.listdir("/dev/fd")):
+            with _duplicate(number) as connection:
+                peer = _peer(connection, self._port)
+            if peer is not None:
+                by_client[subscriber(peer[0])].append((number, peer))
         busy = self._busy()
-        for connection, host, port in _connections(self._port):
-            by_client[subscriber(host)].append((connection, (host, port) in busy))
         excess = sum(map(len, by_client.values())) - int(self._most * TRIM_TO)
         share = int(self._most * TRIM_TO) // max(1, len(by_client))
         for client, found in sorted(by_client.items(), key=lambda item: -len(item[1])):
-            idle = [connection for connection, is_busy in found if not is_busy]
+            idle = [entry for entry in found if entry[1] not in busy]
             surplus = idle[: max(0, min(excess, len(found) - share))]
-            for connection in surplus:
-                with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
-            if surplus:
-                logger.warning("%d idle connections of %s were closed: it has too many.", len(surplus), client)
-            excess -= len(surplus)
-            self.trimmed += len(surplus)
-        for found in by_client.values():
-            for connection, _ in found:
-                connection.close()
+            closed = sum(self._hang_up(number, peer) for number, peer in surplus)
+            if closed:
+                logger.warning("%d idle connections of %s were closed: it has too many.", closed, client)
+            excess -= closed
+            self.trimmed += closed
+
+    def _hang_up(self, number: int, peer: Peer) -> bool:
+        """End a connection, if the descriptor is still its own."""
+        with _duplicate(number) as connection:
+            if connection is None or _peer(connection, self._port) != peer:
+                return False
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            return True
 
 
-def _connections(port: int) -> Iterator[tuple[socket.socket, str, str]]:
-    """This process's connections on a port, as duplicates that the caller closes, with the other ends' addresses."""
-    for name in os.listdir("/dev/fd"):
-        try:
-            # Hands off files: to close a duplicate of the database's would give up SQLite's locks on it.
-            if not _is_socket(int(name)):
-                continue
-            # A duplicate: the descriptor itself may be closed, and become something else, at any moment.
-            number = os.dup(int(name))
-        except OSError:
-            continue
-        if not _is_socket(number):
-            continue  # it became a file just now; better one descriptor lost than its locks
-        connection = socket.socket(fileno=number)
-        try:
-            if connection.family in (socket.AF_INET, socket.AF_INET6) and connection.getsockname()[1] == port:
-                host, place = connection.getpeername()[:2]
-                yield connection, host, str(place)
-                continue
-        except OSError:
-            pass  # it listens, or has been closed
-        connection.close()
+@contextmanager
+def _duplicate(number: int) -> Iterator[socket.socket | None]:
+    """A duplicate of a descriptor that is a socket: the descriptor itself may become something else at any moment."""
+    connection = None
+    try:
+        # Hands off files: to close a duplicate of the database's would give up SQLite's locks on it.
+        if _is_socket(number):
+            copy = os.dup(number)
+            if _is_socket(copy):  # if it has just become a file, better one descriptor lost than its locks
+                connection = socket.socket(fileno=copy)
+    except OSError:
+        pass  # it has just been closed
+    try:
+        yield connection
+    finally:
+        if connection is not None:
+            connection.close()
 
 
 def _is_socket(number: int) -> bool:
     return stat.S_ISSOCK(os.fstat(number).st_mode)
+
+
+def _peer(connection: socket.socket | None, port: int) -> Peer | None:
+    """The other end of a connection to our port; None if it is none."""
+    if connection is None or connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return None
+    try:
+        if connection.getsockname()[1] != port:
+            return None
+        host, place = connection.getpeername()[:2]
+        return host, str(place)
+    except OSError:
+        return None  # it listens, or has been closed

@@ -1,7 +1,7 @@
 """The doorman: bounds what all requests of a process together hold in memory, and how long an answer may take to leave.
 
 Why before the pipeline, and not in it: a bound that each handler has to remember is missing from the next one. Here it
-costs a request without a body well under a microsecond, and whatever reads a body or answers at length is counted.
+costs a small request a microsecond, and whatever reads a body or answers at length is counted.
 """
 
 import asyncio
@@ -63,12 +63,13 @@ class Guard:
         exchange = _Exchange(self, scope, caller, receive, send)
         self._under_way.add(exchange)
         try:
-            if self._callers or len(headers) != len(scope["headers"]):
-                exchange.admit()
-            await self._application(scope, exchange.receive, exchange.send)
-        except _RefusedError as refused:
-            request = Request(scope)
-            await send_reply(request, problem_reply(request, refused.problem), send)
+            if len(headers) != len(scope["headers"]) and (twice := _repeated(scope["headers"])):
+                problem = Malformed(f"The header {twice.decode('latin-1')} stands more than once.")
+                await _refuse(scope, problem, send)
+            else:
+                # Who holds something already may be given a small answer, but perhaps not a large one.
+                respond = _Hesitation(exchange).send if caller in self._callers else exchange.send
+                await self._application(scope, exchange.receive, respond)
         finally:
             self._under_way.discard(exchange)
             if exchange.held:
@@ -79,18 +80,18 @@ class Guard:
         found = (exchange.scope.get("client") for exchange in list(self._under_way))
         return {(str(client[0]), str(client[1])) for client in found if client}
 
-    def full_for(self, caller: bytes) -> bool:
-        """Whether this caller, or all together, hold so much that nothing further should be begun."""
-        return self.bytes_held >= self._held_bytes or self._callers.get(caller, 0) >= self._held_bytes // CALLER_SHARE
-
     def hold(self, caller: bytes, number: int, *, force: bool = False) -> None:
         """Count bytes that a request of this caller keeps in memory. Unavailable if that would be too many."""
-        mine = self._callers.get(caller, 0) + number
-        if not force and (self.bytes_held + number > self._held_bytes or mine > self._held_bytes // CALLER_SHARE):
+        if not force and not self.has_room(caller, number):
             self.refused += 1
             raise _no_room()
-        self._callers[caller] = mine
+        self._callers[caller] = self._callers.get(caller, 0) + number
         self.bytes_held += number
+
+    def has_room(self, caller: bytes, number: int) -> bool:
+        """Whether this caller may hold so many bytes more."""
+        mine = self._callers.get(caller, 0) + number
+        return self.bytes_held + number <= self._held_bytes and mine <= self._held_bytes // CALLER_SHARE
 
     def release(self, caller: bytes, number: int) -> None:
         """They are gone."""
@@ -102,7 +103,7 @@ class Guard:
         self.bytes_held -= number
 
     def drain_limit(self, number: int) -> float:
-        """How many seconds a client may take to read so many bytes."""
+        """In how many seconds a client has to read so many bytes."""
         return self._drain_seconds + number / DRAIN_BYTES_A_SECOND
 
     def stats(self) -> dict[str, float]:
@@ -129,35 +130,27 @@ def _repeated(headers: list[tuple[bytes, bytes]]) -> bytes:
     return b""
 
 
-class _RefusedError(Exception):
-    """The request is not even passed on."""
+async def _refuse(scope: Scope, problem: Problem, send: Send) -> None:
+    request = Request(scope)
+    await send_reply(request, problem_reply(request, problem), send)
 
-    def __init__(self, problem: Problem) -> None:
-        super().__init__()
-        self.problem = problem
+
+async def _discard(message: Message) -> None:
+    """The rest of an answer that was replaced."""
 
 
 class _Exchange:
     """One request and its answer, on their way through."""
 
-    __slots__ = ("_guard", "_pieces", "_receive", "_send", "_size", "caller", "held", "scope")
+    __slots__ = ("_pieces", "_receive", "_send", "_size", "caller", "guard", "held", "scope")
 
     def __init__(self, guard: Guard, scope: Scope, caller: bytes, receive: Receive, send: Send) -> None:
         self.scope = scope
         self.caller = caller
-        self._guard = guard
+        self.guard = guard
         self._receive = receive
         self._send = send
         self._pieces = self._size = self.held = 0
-
-    def admit(self) -> None:
-        """_RefusedError if the request is ambiguous, or if there is no room for an answer."""
-        twice = _repeated(self.scope["headers"])
-        if twice:
-            raise _RefusedError(Malformed(f"The header {twice.decode('latin-1')} stands more than once."))
-        if self._guard.full_for(self.caller):
-            self._guard.refused += 1
-            raise _RefusedError(_no_room())
 
     async def receive(self) -> Message:
         """A piece of the body. Unavailable or Malformed if the server does not want it."""
@@ -168,7 +161,7 @@ class _Exchange:
             self._size += len(body)
             if self._pieces > FREE_PIECES + self._size // PIECE_BYTES:
                 raise Malformed("The body comes in too many small pieces; send larger ones.")
-            self._guard.hold(self.caller, len(body))
+            self.guard.hold(self.caller, len(body))
             self.held += len(body)
         return message
 
@@ -182,11 +175,10 @@ class _Exchange:
     async def _send_slowly(self, message: Message) -> None:
         """Pass a large part on as fast as the client takes it, and give it up when that takes too long."""
         body, more = message["body"], message.get("more_body", False)
-        # It exists already: to count it keeps the next ones away.
-        self._guard.hold(self.caller, len(body), force=True)
+        self.guard.hold(self.caller, len(body), force=True)
         self.held += len(body)
         try:
-            async with asyncio.timeout(self._guard.drain_limit(len(body))):
+            async with asyncio.timeout(self.guard.drain_limit(len(body))):
                 for place in range(0, len(body), WHOLE_BYTES):
                     piece = body[place : place + WHOLE_BYTES]
                     await self._send({"type": "http.response.body", "body": piece, "more_body": True})
@@ -194,4 +186,39 @@ class _Exchange:
                     await self._send({"type": "http.response.body", "body": b"", "more_body": False})
         except TimeoutError:
             # An answer that is shorter than it said ends the connection.
-            self._guard.cut += 1
+            self.guard.cut += 1
+
+    async def refuse(self) -> None:
+        """Answer that there is no room, instead of what would have been answered."""
+        self.guard.refused += 1
+        await _refuse(self.scope, _no_room(), self._send)
+        self._send = _discard
+
+    @property
+    def reads(self) -> bool:
+        """Whether it can be refused at its end: what was written is written, and is answered whatever it takes."""
+        return self.scope["method"] in ("GET", "QUERY") or self.scope["path"].rstrip("/").endswith("/query")
+
+
+class _Hesitation:
+    """The way out for a caller who holds something already: the start waits for the body, which may be too large."""
+
+    __slots__ = ("_exchange", "_start")
+
+    def __init__(self, exchange: _Exchange) -> None:
+        self._exchange = exchange
+        self._start: Message | None = None
+
+    async def send(self, message: Message) -> None:
+        """As that of the exchange."""
+        if message["type"] == "http.response.start":
+            self._start = message
+            return
+        start, self._start = self._start, None
+        exchange, size = self._exchange, len(message.get("body", b""))
+        if start is not None:
+            if size > WHOLE_BYTES and exchange.reads and not exchange.guard.has_room(exchange.caller, size):
+                await exchange.refuse()
+                return
+            await exchange.send(start)
+        await exchange.send(message)

@@ -7,6 +7,7 @@ increment. Here every process counts in plain lists and writes them down each se
 import asyncio
 import fcntl
 import hmac
+import os
 import platform
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
@@ -213,6 +214,7 @@ class Folder:
         """Write this process's numbers down."""
         if self._alive is None:
             self._alive = _locked(self._path / f"{self._name}.alive")
+        os.utime(self._alive.fileno())  # whoever tidies temporary folders goes by age
         _write(self._path / f"{self._name}.numbers", numbers)
 
     def close(self) -> None:
@@ -226,9 +228,10 @@ class Folder:
             ended = _read(self._path / "ended")
             parts = []
             for path in sorted(self._path.glob("*.numbers")):
-                numbers = _read(path)
                 alive = path.with_suffix(".alive")
-                if path.stem == self._name or _is_locked(alive):
+                lives = path.stem == self._name or _is_locked(alive)
+                numbers = _read(path)  # of a dead one, then, the last that it wrote
+                if lives:
                     parts.append(numbers)
                     continue
                 counted = {key: values for key, values in numbers.items() if BY_NAME[key[0]].kind != "gauge"}
@@ -236,6 +239,8 @@ class Folder:
                 _write(self._path / "ended", ended)
                 path.unlink()
                 alive.unlink(missing_ok=True)
+            if ended:
+                os.utime(self._path / "ended")
             return merge([ended, *parts])
 
 
@@ -243,6 +248,7 @@ def _locked(path: Path) -> IO[bytes]:
     """The file, locked until it is closed or its process ends."""
     file = path.open("ab")
     fcntl.flock(file, fcntl.LOCK_EX)
+    os.utime(file.fileno())
     return file
 
 

@@ -5,10 +5,12 @@ microseconds in all, and this is added to every one of them.
 """
 
 import asyncio
+import logging
 import re
 import time
 from bisect import bisect_left
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote
@@ -21,12 +23,13 @@ from taskade_server.http.wire import Request
 from taskade_server.kit import logs
 from taskade_server.kit.logs import Sink, encode_json, printable, redact, stamp
 
+logger: Final = logging.getLogger("taskade")
 CHOICES: Final = ("all", "errors", "off")
 PUBLISH_SECONDS: Final = 1.0
 MAX_PATH: Final = 1024
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY"})
 # Asked every few seconds by machines: worth a line or a span only when they fail.
-_PROBES: Final = frozenset({"/health", "/ready", "/metrics"})
+PROBES: Final = frozenset({"/health", "/ready", "/metrics"})
 _FROM_STATUS: Final = {"all": 0, "errors": 400, "off": 1000}
 _LEVEL_FROM_STATUS: Final = {"debug": 0, "info": 0, "warning": 400, "error": 500, "critical": 1000}
 _SECRET_NAME: Final = re.compile(r"token|secret|passw|pwd|key|code|signature|auth|credential|session|jwt", re.I)
@@ -97,7 +100,7 @@ class Observer:
         durations[-2] += seconds
         durations[-1] += sent
         spans = self._spans
-        if (spans is None and status < self._log_from) or (status < 400 and operation in _PROBES):
+        if (spans is None and status < self._log_from) or (status < 400 and operation in PROBES):
             return
         path = shown_path(request)
         parent = traces.parent_of(request)
@@ -143,8 +146,15 @@ class Observer:
             self._publisher = asyncio.create_task(self._publish(self.folder))
 
     async def _publish(self, folder: Folder) -> None:
+        sound = True
         while True:
-            folder.publish(self.numbers())
+            try:
+                folder.publish(self.numbers())
+                sound = True
+            except OSError as error:
+                if sound:
+                    logger.warning("Metrics of this process cannot be shared with the others: %s", error)
+                sound = False
             await asyncio.sleep(PUBLISH_SECONDS)
 
     async def stop(self) -> None:
@@ -152,7 +162,8 @@ class Observer:
         if self._publisher is not None:
             self._publisher.cancel()
         if self.folder is not None:
-            self.folder.publish(self.numbers())
+            with suppress(OSError):
+                self.folder.publish(self.numbers())
             self.folder.close()
         loop = asyncio.get_running_loop()
         if self._spans is not None:

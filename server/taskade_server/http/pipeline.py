@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from taskade_server.engine import log
 from taskade_server.engine.access import Principal
-from taskade_server.http import batch, once, resources, wire
+from taskade_server.http import batch, observe, once, resources, wire
 from taskade_server.http.addresses import DIRECT, Proxies
 from taskade_server.http.cache import Key, Question, ResponseCache
 from taskade_server.http.credentials import Credentials
@@ -50,7 +50,6 @@ VISIBLE_SECONDS: Final = 5.0
 REPLICA_SECONDS: Final = 0.2
 HEAVY_BATCH: Final = 20
 CACHE_BYTES: Final = 32 << 20
-PROBES: Final = frozenset({"/health", "/ready", "/metrics"})
 _NOBODY: Final = Principal("", None, frozenset(), {}, None)
 """Stands in a call until the caller is known."""
 
@@ -193,7 +192,7 @@ class Pipeline:
             path = next((start for start in self.page_prefixes if request.path.startswith(start)), "")
             page = self.page_prefixes.get(path)
         request.operation = path if page is not None else ""
-        if request.operation not in PROBES:
+        if request.operation not in observe.PROBES:
             request.limits = self.limits.anonymous(request.client)
         if page is not None:
             if request.method == "OPTIONS":
@@ -415,7 +414,9 @@ def as_problem(error: Exception, request: Request) -> Problem | _Preflight:
         return Unavailable(headers=retry)
     if isinstance(error, store.Conflict):
         return Clash("Another object has the same unique value; nothing was written.")
-    logger.error("request %s failed: %s %s", request.request_id, request.method, request.path, exc_info=error)
+    logger.error(
+        "%s %s failed", request.method, request.path, exc_info=error, extra={"request_id": request.request_id}
+    )
     return Internal()
 
 

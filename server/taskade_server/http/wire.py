@@ -258,8 +258,9 @@ def parse_body(request: Request, body: bytes, *, patch: bool = False) -> Any:
     """
     if not body:
         return None
-    encoding = request.header(b"content-encoding")
-    if encoding.strip().lower() not in ("", "identity"):
+    # Compression may be announced in either place.
+    encoding = request.header(b"content-encoding") or request.header(b"transfer-encoding")
+    if encoding.strip().lower() not in ("", "identity", "chunked"):
         raise UnsupportedMediaType(f'The Content-Encoding is "{encoding[:100]}"; send the body uncompressed.')
     content_type = request.header(b"content-type")
     kind, _, parameters = content_type.partition(";")

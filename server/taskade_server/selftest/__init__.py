@@ -1,1 +1,1 @@
-"""`taskade selftest`: proves on the machine it runs on that what was acknowledged survives crashes and failing disks."""
+"""`taskade selftest`: tries on the machine it runs on that what was acknowledged survives crashes and bad disks."""

@@ -63,7 +63,7 @@ class Checker:
         return faults
 
     def _integrity(self) -> list[str]:
-        # On a new connection: one that has used the full-text index before looks at it as it was then, and finds faults.
+        # On a new connection: one that has read the full-text index before takes it for what it was then.
         with closing(apsw.Connection(str(self._target))) as connection:
             rows = connection.execute("PRAGMA integrity_check").fetchall()
         return [f"integrity_check: {row[0]}" for row in rows if row[0] != "ok"]

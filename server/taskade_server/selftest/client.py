@@ -1,7 +1,7 @@
 """The selftest's clients: one over HTTP with nothing but the standard library, one that calls the application directly.
 
-Why a lost answer is not a failure: the client cannot know what became of its request, and just that is what the selftest
-is about.
+Why a lost answer is not a failure: the client cannot know what became of its request, and that is what the selftest is
+about.
 """
 
 import http.client
@@ -21,7 +21,7 @@ REPLAYED: Final = "idempotent-replayed"
 
 @dataclass(slots=True)
 class Answer:
-    """What a client knows after a request. `status` is 0 without an answer; `left` tells whether the request went out."""
+    """What a client knows after a request. `status` is 0 without an answer; `left`: the request went out."""
 
     status: int
     body: bytes = b""

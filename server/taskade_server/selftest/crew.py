@@ -4,7 +4,6 @@ Why the crew goes on whatever it is answered: clients do so, too.
 """
 
 import threading
-from pathlib import Path
 from typing import Final
 
 from taskade_server.selftest.checker import Checker
@@ -115,7 +114,9 @@ class Crew:
         else:
             writer.settle(operation, answer.fate == "acknowledged")
         if not answer.in_order:
-            self.faults.append(f"{operation.name} ({operation.kind}) was answered {answer.status} {answer.body[:300]!r}")
+            self.faults.append(
+                f"{operation.name} ({operation.kind}) was answered {answer.status} {answer.body[:300]!r}"
+            )
 
     def _send_again(self, writer: Writer, ledger: Ledger, operation: Operation) -> None:
         """The same request with the same key: it must be answered as if it had never been interrupted."""

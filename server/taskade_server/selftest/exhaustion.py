@@ -30,15 +30,12 @@ SECONDS: Final = 30.0
 DISK_MIB: Final = 28
 DESCRIPTORS: Final = 64
 CONNECTIONS: Final = 100
-READS: Final = ("/v1/tasks?limit=50", "/v1/tasks?sort=-name&limit=100&count=true", "/v1/tasks?q=w0&limit=20", "/v1/projects")
-
-
-def run(orders: Orders) -> Report:
-    """One after the other."""
-    report = Report("exhaustion")
-    for trial in (_full_disk, _no_descriptors, _held_reader):
-        trial(orders, report)
-    return report
+READS: Final = (
+    "/v1/tasks?limit=50",
+    "/v1/tasks?sort=-name&limit=100&count=true",
+    "/v1/tasks?q=w0&limit=20",
+    "/v1/projects",
+)
 
 
 class Scene:
@@ -243,10 +240,24 @@ def _held_reader(orders: Orders, report: Report) -> None:
             if refused:
                 scene.wrong.append(f"a held reader: {refused} writes were refused")
             scene.crew.reckon(whole=True)
-        report.figures |= {"held reader: seconds": seconds, "held reader: log grew to (MiB)": round(size / (1 << 20), 1)}
+        report.figures |= {
+            "held reader: seconds": seconds,
+            "held reader: log grew to (MiB)": round(size / (1 << 20), 1),
+        }
 
 
 def _generation(wal: Path) -> int:
     """How often the log has begun anew: a number in its header."""
     with wal.open("rb") as file:
         return int.from_bytes(file.read(16)[12:], "big")
+
+
+TRIALS: Final = (_full_disk, _no_descriptors, _held_reader)
+
+
+def run(orders: Orders) -> Report:
+    """One after the other."""
+    report = Report("exhaustion")
+    for trial in TRIALS:
+        trial(orders, report)
+    return report

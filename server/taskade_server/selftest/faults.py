@@ -1,4 +1,4 @@
-"""Part `faults`: the disk refuses a single write, sync, truncation or opening, the first, the second, up to the hundredth.
+"""Part `faults`: the disk refuses one write, sync, truncation or opening: the first, the second, up to the hundredth.
 
 Why the process must not go on after some of them: a write that failed may yet reach the disk, or the next sync may say
 that all is well although it is not. Only opening the file anew tells what is stored.

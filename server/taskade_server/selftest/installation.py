@@ -18,7 +18,7 @@ from taskade_server.selftest.host import quiet
 from taskade_server.store.database import Database, connect
 
 BULK: Final = 1000
-WORDS: Final = "review the plan for a new release with everybody who works on it and write down what is left".split()
+WORDS: Final = ["review", "plan", "release", "everybody", "budget", "write", "customer", "invoice", "deploy", "garden"]
 
 
 def prepare(folder: Path, database_url: str = "", tasks: int = 0, say: Callable[[str], None] = print) -> str:

@@ -23,7 +23,7 @@ def run(orders: Orders) -> Report:
     report = Report("kill")
     random = orders.random("kill")
     rounds, longest = orders.count(6, 200), 1.5 if orders.long else 0.6
-    tasks = orders.tasks or (TASKS if orders.long else 0)
+    tasks = (TASKS if orders.long else 0) if orders.tasks is None else orders.tasks
     starts: list[float] = []
     killed_starting = 0
     with folder("kill") as place, schema(orders.database_url) as url:

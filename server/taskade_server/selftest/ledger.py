@@ -1,7 +1,7 @@
 """The ledger: what was asked of a server, what it answered, and whether its log agrees.
 
-Why it is on disk before a request is sent, and again before its answer counts: the judge must not be able to forget what
-the accused has promised.
+Why it is on disk before a request is sent, and again before its answer counts: the judge must not be able to forget
+what the accused has promised.
 """
 
 import os

@@ -18,7 +18,7 @@ class Orders:
     seed: int
     long: bool = False
     rounds: int | None = None
-    tasks: int = 0
+    tasks: int | None = None
     database_url: str = ""
     say: Callable[[str], None] = print
 

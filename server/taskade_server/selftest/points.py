@@ -24,27 +24,28 @@ from taskade_server.store.sqlite import SqliteDatabase
 SECONDS: Final = 20.0
 # A place is: a statement, or an operation on the database's file or its log. The number is the most that is skipped.
 PLACES: Final[Mapping[str, tuple[str, int]]] = {
-    "before the group of units": ("before begin immediate", 10),
-    "before a row": ("before insert tasks", 10),
-    "behind a row, before its event": ("before insert events", 10),
-    "behind the event": ("after insert events", 20),
-    "between the effect and its idempotency key": ("before insert replies", 10),
-    "behind the idempotency key": ("after insert replies", 10),
-    "before the events get their numbers": ("before update log_heads", 10),
-    "behind the numbers, before the events": ("after update log_heads", 10),
-    "amid the rows of the full-text index": ("after insert tasks_fts", 20),
-    "before the commit": ("before commit", 10),
-    "amid a write to the log": ("amid write wal", 300),
-    "before the log is synced": ("before sync wal", 10),
-    "behind the sync of the log": ("after sync wal", 10),
-    "behind the commit, before the answer": ("after commit", 10),
-    "before the log begins anew": ("before begin wal", 1),
-    "in a checkpoint, before the first page": ("before write database", 1),
+    "behind the commit, before the answer": ("after commit", 40),
+    "behind the sync of the log": ("after sync wal", 40),
+    "between the effect and its idempotency key": ("before insert replies", 60),
+    "behind a row, before its event": ("before insert events", 60),
     "in a checkpoint, amid a page": ("amid write database", 60),
-    "in a checkpoint, before its sync": ("before sync database", 2),
-    "in a checkpoint, behind its sync": ("after sync database", 2),
+    "before the log is synced": ("before sync wal", 40),
+    "before the log begins anew": ("before begin wal", 2),
+    "amid a write to the log": ("amid write wal", 600),
+    "before the commit": ("before commit", 40),
+    "in a checkpoint, behind its sync": ("after sync database", 3),
+    "in a checkpoint, before its sync": ("before sync database", 3),
+    "in a checkpoint, before the first page": ("before write database", 60),
+    "before the group of units": ("before begin immediate", 40),
+    "before a row": ("before insert tasks", 60),
+    "behind the event": ("after insert events", 100),
+    "behind the idempotency key": ("after insert replies", 60),
+    "before the events get their numbers": ("before update log_heads", 60),
+    "behind the numbers, before the events": ("after update log_heads", 60),
+    "amid the rows of the full-text index": ("after insert tasks_fts", 60),
 }
 FIRST_PLACES: Final[Mapping[str, tuple[str, int]]] = {
+    "in the first start, behind its key": ("after insert api_keys", 1),
     "amid the tables of a migration": ("before create table", 20),
     "amid the indexes of a migration": ("after create index", 30),
     "before a migration is noted": ("before insert schema_migrations", 1),
@@ -53,13 +54,12 @@ FIRST_PLACES: Final[Mapping[str, tuple[str, int]]] = {
     "amid the log of a migration": ("amid write wal", 200),
     "behind the commit of a migration": ("after commit", 2),
     "in the first start, before its key": ("before insert api_keys", 1),
-    "in the first start, behind its key": ("after insert api_keys", 1),
 }
 UPGRADE_PLACES: Final = ("before create table", "before insert schema_migrations", "amid write wal", "before commit")
 
 
 def run(orders: Orders) -> Report:
-    """Kill at each place; of a few rounds the first are those around the commit."""
+    """Kill at each place, in the order above for a start."""
     report = Report("points")
     random = orders.random("points")
     rounds = orders.count(8, 6 * len(PLACES))
@@ -84,11 +84,13 @@ def run(orders: Orders) -> Report:
 
 
 def _in_turn(places: Mapping[str, tuple[str, int]], random: Random) -> Iterator[tuple[str, dict[str, object]]]:
-    """All places in a random order, over and over, each time with another number of visits to let pass."""
+    """All places, over and over, each time with another number of visits to let pass."""
+    titles = [*places]
     while True:
-        for title in random.sample([*places], len(places)):
+        for title in titles:
             at, most = places[title]
             yield title, {"at": at, "nth": random.randint(1, most)}
+        random.shuffle(titles)
 
 
 def _while_working(place: Path, orders: Orders, rounds: int, random: Random) -> Crew:

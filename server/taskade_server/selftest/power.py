@@ -1,7 +1,7 @@
 """Part `power`: at any moment of a disk's work, some of what was not synced is gone.
 
-Why so many in so little time: a power loss here is a copy of what would be left, taken while the work goes on. Each copy
-is opened as a server would open it, and compared with the promises that were out at that moment.
+Why so many in so little time: a power loss here is a copy of what would be left, taken while the work goes on. Each
+copy is opened as a server would open it, and compared with the promises that were out at that moment.
 """
 
 import asyncio
@@ -183,6 +183,8 @@ class PowerTest:
             for operation in ledger.operations:
                 operation.fate = "there" if all(mark in found for mark in operation.marks) else "absent"
             writer.resume(ledger.operations)
+            if self._synchronous == "normal":
+                continue  # with parts of the past lost, what was asked later may make no sense any more
             writer.unsettled = [
                 operation for operation in ledger.operations if wreck.fates.get(operation.name, "sent") in OPEN
             ]

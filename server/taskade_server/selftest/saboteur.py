@@ -98,7 +98,7 @@ def _watch(trap: Trap, connection: apsw.Connection) -> None:
 
 
 def _listen(trap: Trap) -> None:
-    """Take orders. One at a time, and past Python's buffer: after the server has replaced itself, somebody else reads."""
+    """Take orders, one at a time and past Python's buffer: when the server has replaced itself, its successor reads."""
     while line := os.read(0, 4096):
         trap.set(json.decode(line))
 

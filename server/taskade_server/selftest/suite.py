@@ -6,12 +6,12 @@ Why every figure is printed and not only "ok": a record that others shall believ
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import apsw
 
 from taskade_server.kit import json
-from taskade_server.selftest import exhaustion, faults, kill, limits, points, power
+from taskade_server.selftest import batches, consistency, exhaustion, faults, kill, limits, once, points, power
 from taskade_server.selftest.parts import Orders, Report
 
 Part = Callable[[Orders], Report]
@@ -21,8 +21,13 @@ PARTS: Final[Mapping[str, tuple[str, Part]]] = {
     "power": ("power losses that take what was not synced", power.run),
     "faults": ("a disk that refuses single operations", faults.run),
     "exhaustion": ("a full disk, no file descriptors, an endless reader", exhaustion.run),
+    "batches": ("batches that fail in their midst, beside readers", batches.run),
+    "once": ("one key, many requests at once", once.run),
+    "consistency": ("what concurrent clients see, against one order of all", consistency.run),
     "limits": ("rate limits against random schedules", limits.run),
 }
+PAUSE_SECONDS: Final = 5.0
+MOST_FAULTS: Final = 20
 CRASH: Final = ("kill", "points", "power", "faults", "exhaustion")
 
 
@@ -42,6 +47,28 @@ def run(names: Sequence[str], orders: Orders) -> list[Report]:
     return reports
 
 
+class Progress:
+    """Says how far a run is: on a terminal in one line, elsewhere every few seconds."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._terminal = stream.isatty()
+        self._next = 0.0
+
+    def __call__(self, text: str) -> None:
+        if self._terminal:
+            self._stream.write(f"\r\033[K{text[:100]}")
+        elif time.monotonic() >= self._next:
+            self._next = time.monotonic() + PAUSE_SECONDS
+            self._stream.write(f"{text}\n")
+        self._stream.flush()
+
+    def clear(self) -> None:
+        """Make room for what comes next."""
+        if self._terminal:
+            self._stream.write("\r\033[K")
+
+
 def environment() -> str:
     """Where it was run, for the record."""
     return f"SQLite {apsw.sqlite_lib_version()}, Python {platform.python_version()}, {platform.platform(terse=True)}"
@@ -52,10 +79,12 @@ def table(reports: Sequence[Report], seed: int) -> str:
     lines = [f"seed {seed}; {environment()}", ""]
     for report in reports:
         title, _ = PARTS[report.part]
-        lines.append(f"{report.part:<12}{'FAILED' if report.faults else 'ok':<8}{report.seconds:6.0f} s  {title}")
+        lines.append(f"{report.part:<13}{'FAILED' if report.faults else 'ok':<8}{report.seconds:6.0f} s  {title}")
         lines += [f"    {name:<44}{_shown(figure):>12}" for name, figure in report.figures.items()]
         lines += [f"    note: {note}" for note in report.notes]
-        lines += [f"    FAULT: {fault}" for fault in report.faults]
+        lines += [f"    FAULT: {fault}" for fault in report.faults[:MOST_FAULTS]]
+        if len(report.faults) > MOST_FAULTS:
+            lines.append(f"    and {len(report.faults) - MOST_FAULTS} more faults")
         lines.append("")
     wrong = sum(len(report.faults) for report in reports)
     lines.append(f"{wrong} faults were found." if wrong else "Everything held.")

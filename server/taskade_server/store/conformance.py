@@ -690,6 +690,18 @@ class SqliteConformance(Conformance):
 
         with_database(factory, test)
 
+    def test_reading_in_between_does_not_make_the_log_grow(self, factory: Factory) -> None:
+        async def test(db: Database) -> None:
+            for start in range(0, 4000, 100):
+                units = [add_row((n, f"{n} " + "x" * 4000, 1, n)) for n in range(start, start + 100)]
+                await asyncio.gather(*(db.write(unit) for unit in units))
+                for _ in range(20):
+                    assert len(await db.read(lambda tx: tx.all("SELECT 1 FROM items LIMIT 1"))) == 1
+            size = await db.read(lambda tx: tx.all("PRAGMA wal_checkpoint(PASSIVE)"))
+            assert size[0][1] < 6000, size
+
+        with_database(factory, test)
+
     def test_no_fsync_when_asked(self, factory: Factory) -> None:
         disk = FaultyDisk()
 

@@ -144,6 +144,12 @@ class Tx(ABC):
         self._check_writable()
         self.deferred.append((sql, rows))
 
+    def write_deferred(self) -> None:
+        """Write this unit's deferred rows now, so that it can find what it wrote. Not inside of `savepoint`."""
+        deferred, self.deferred = self.deferred, []
+        for sql, rows in deferred:
+            self.many(sql, rows)
+
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         """Undo what happened inside if an exception leaves it, and only that; the unit can go on.

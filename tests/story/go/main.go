@@ -19,7 +19,9 @@ import (
 type Object = map[string]any
 
 var given struct {
-	ProjectID string `json:"project_id"`
+	ProjectID   string `json:"project_id"`
+	TaskID      string `json:"task_id"`
+	OtherTaskID string `json:"other_task_id"`
 }
 
 func main() {
@@ -27,7 +29,7 @@ func main() {
 	if err := json.Unmarshal([]byte(os.Getenv("GIVEN")), &given); err != nil {
 		log.Fatal(err)
 	}
-	stories := map[string]func() Object{"filters": filters, "tasks": tasks, "errors": failures}
+	stories := map[string]func() Object{"filters": filters, "tasks": tasks, "errors": failures, "batch": batch}
 	if err := json.NewEncoder(os.Stdout).Encode(stories[os.Args[1]]()); err != nil {
 		log.Fatal(err)
 	}
@@ -213,5 +215,38 @@ func failures() Object {
 	}
 	problem, response := call[Object]("POST", "/tasks", nil, Object{"name": "Call", "assignee": "user_000"})
 	found["no such person"] = Object{"type": response.Header.Get("Content-Type"), "problem": problem}
+	return found
+}
+
+// batch runs three operations at once, and sends them a second time as a client would that got no answer.
+func batch() Object {
+	operations := Object{"operations": []Object{
+		{"method": "PUT", "path": "/tasks/" + given.TaskID, "body": Object{"status": "completed"}},
+		{"method": "POST", "path": "/tasks", "body": Object{"name": "Follow-up task", "project_id": given.ProjectID}},
+		{"method": "DELETE", "path": "/tasks/" + given.OtherTaskID},
+	}}
+	encoded, err := json.Marshal(operations)
+	if err != nil {
+		log.Fatal(err)
+	}
+	found := Object{}
+	for attempt := 0; attempt < 2; attempt++ {
+		request, err := http.NewRequest("POST", os.Getenv("BASE_URL")+"/batch", bytes.NewReader(encoded))
+		if err != nil {
+			log.Fatal(err)
+		}
+		request.Header.Set("Authorization", "Bearer "+os.Getenv("API_KEY"))
+		request.Header.Set("Content-Type", "application/json")
+		request.Header.Set("Idempotency-Key", "go-"+given.TaskID)
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			log.Fatal(err)
+		}
+		if err := json.NewDecoder(response.Body).Decode(&found); err != nil {
+			log.Fatal(err)
+		}
+		response.Body.Close()
+		found["replayed"] = response.Header.Get("Idempotent-Replayed")
+	}
 	return found
 }
