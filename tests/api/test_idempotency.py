@@ -401,7 +401,7 @@ def test_two_processes_share_the_keys(start_server, database):
     options: Any = {"headers": new_key(), "json": {"name": "Once"}}
     with ThreadPoolExecutor(8) as threads:
 
-        def attempt(_: int) -> httpx2.Response:
+        def attempt(_):
             with server.client() as client:  # a connection of its own, so that it may reach either process
                 return client.post("/v1/tasks", **options)
 

@@ -238,7 +238,7 @@ def test_only_patch_takes_it(api, task):
         problem(api.request(method, f"/v1/{path}", content=operations, headers=TYPE), 415)
 
 
-KINDS = {
+KINDS: dict[str, tuple[dict[str, Any], Any]] = {
     "projects": ({"name": "x", "fields": [{"key": "a", "name": "A", "type": "text"}]},
                  {"op": "replace", "path": "/fields/0/name", "value": "B"}),
     "workspaces": ({"name": "x", "settings": {"a": {"b": 1}}}, {"op": "add", "path": "/settings/a/c", "value": 2}),
@@ -253,6 +253,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_resource_takes_it(kind, api):
+
     body, operation = KINDS[kind]
     path = kind.partition(" ")[0]
     made = create(api, path, **body)

@@ -568,3 +568,13 @@ def test_a_value_from_before_the_declaration_does_not_stand_in_the_way(api, a_pr
     changed = change(api, a_task, name="Renamed", custom_fields={"note": "x"})
     assert changed["custom_fields"] == {"hours": "eight", "note": "x"}
     problem(api.patch(f"/v1/tasks/{a_task['id']}", json={"custom_fields": {"hours": "nine"}}), 422)
+
+
+def test_true_is_not_one(api, a_project):
+    """To Python they are equal, so that a change from one to the other is easily taken for none."""
+    task = create(api, "tasks", name="x", project_id=a_project["id"], custom_fields={"flag": True, "list": ["1"]})
+    changed = api.patch(f"/v1/tasks/{task['id']}", json={"custom_fields": {"flag": 1}}).json()
+    assert changed["version"] == 2
+    assert changed["custom_fields"]["flag"] is not True
+    found = api.get("/v1/tasks", params={"project_id": a_project["id"], "custom_fields.flag": "1"}).json()
+    assert [one["id"] for one in found] == [task["id"]]

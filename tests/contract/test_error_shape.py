@@ -123,7 +123,9 @@ def test_failures_inside(code, caplog):
     exchange = send(INSIDE[code])
     conformity.verify(exchange)
     look_at(json.loads(exchange.body), code)
-    assert ("request" in caplog.text) == (code == "internal"), "what is not foreseen is logged, for the operator alone"
+    assert ("POST /anywhere failed" in caplog.text) == (code == "internal"), (
+        "what is not foreseen is logged, for the operator alone"
+    )
 
 
 def send(failure: Exception) -> conformity.Exchange:

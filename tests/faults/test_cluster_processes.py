@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
@@ -19,6 +20,8 @@ import pytest
 from tests.support.load import Client, Load
 from tests.support.processes import is_alive
 from tests.support.server import Server
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds the processes by /proc")
 
 
 @pytest.fixture
@@ -36,8 +39,13 @@ def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
 
 def workers(server: Server) -> list[int]:
     """The processes below the server's."""
-    listed = subprocess.run(["ps", "-e", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    return [int(pid) for pid, parent in (line.split() for line in listed.splitlines()) if int(parent) == server.pid]
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
+            if int(parent) == server.pid:
+                found.append(int(entry.name))
+    return sorted(found)
 
 
 def half_a_request(server: Server) -> socket.socket:
@@ -127,8 +135,9 @@ def test_a_server_ends_with_its_terminal(tmp_path):
             [sys.executable, "-c", IN_A_TERMINAL, str(tmp_path / "data")], stdin=theirs, stdout=log, stderr=log
         )
     os.close(theirs)
-    wait_until(lambda: b"listening" in (tmp_path / "log").read_bytes())
-    time.sleep(1)  # it says so before it knows what to do about signals
+    wait_until(lambda: "listening" in (tmp_path / "log").read_text())
+    with Client((tmp_path / "log").read_text().split("listening")[1].split()[0], "") as client:
+        assert client.ask("GET", "/health")[0] == 200
     os.close(ours)
     assert server.wait(60) == 0
 

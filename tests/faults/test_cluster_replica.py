@@ -16,6 +16,8 @@ from tests.support.load import Client, Load
 from tests.support.postgres import PostgreSQL
 from tests.support.server import Server
 
+pytestmark = pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds the processes by /proc")
+
 
 @pytest.fixture
 def server(own_postgres: PostgreSQL, own_replica: PostgreSQL, tmp_path: Path) -> Iterator[Server]:

@@ -4,6 +4,8 @@ Why a state machine: faults that need three requests in a certain order, and a r
 writes a test for. hypothesis finds the order, and then the shortest one that still fails.
 """
 
+from typing import Any
+
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -18,6 +20,7 @@ from hypothesis.stateful import (
 )
 from taskade_server.kit import ids
 
+from tests.support.server import Server
 from tests.unit.examples import THOROUGHNESS
 
 STATUSES = st.sampled_from(["pending", "in_progress", "completed"])
@@ -33,7 +36,7 @@ PATCHES = st.fixed_dictionaries(
         "custom_fields": st.dictionaries(st.sampled_from("xyz"), st.none() | st.integers(0, 9), max_size=3),
     },
 )
-FRESH = {"status": "pending", "priority": "none", "labels": [], "estimate": None, "custom_fields": {}}
+FRESH: dict[str, Any] = {"status": "pending", "priority": "none", "labels": [], "estimate": None, "custom_fields": {}}
 
 
 def merged(task, patch):
@@ -46,6 +49,7 @@ def merged(task, patch):
 class Tasks(RuleBasedStateMachine):
     """`server` is set by the test. Live and deleted tasks by id, and how often each was changed."""
 
+    server: Server
     tasks = Bundle("tasks")
     trash = Bundle("trash")
 

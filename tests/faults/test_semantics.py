@@ -24,22 +24,22 @@ def test_many_identical_requests_with_one_key_have_one_effect(orders):
     report = once.run(orders)
     assert report.faults == []
     assert report.figures["answers of first attempts"] == 8
-    assert report.figures["answers given again"] >= 8
+    assert int(report.figures["answers given again"]) >= 8
 
 
 def test_a_batch_is_seen_whole_or_not_at_all(orders):
     orders.rounds = 30
     report = batches.run(orders)
     assert report.faults == []
-    assert report.figures["failed on purpose"] > 10
-    assert report.figures["looks meanwhile"] > 30
+    assert int(report.figures["failed on purpose"]) > 10
+    assert int(report.figures["looks meanwhile"]) > 30
 
 
 def test_there_is_an_order_that_explains_what_all_clients_saw(orders):
     orders.rounds = 40
     report = consistency.run(orders)
     assert report.faults == []
-    assert report.figures["appends"] > 40
+    assert int(report.figures["appends"]) > 40
 
 
 WROTE_A = Transaction("a", 0.0, 1.0, appended={"x": "a/0", "y": "a/1"})

@@ -41,6 +41,12 @@ DAYS = st.dates(min_value=time.to_datetime(0).date(), max_value=time.to_datetime
         ("FREQ=DAILY;UNTIL=20240116", "2024-01-15T10:30:00.000Z", "2024-01-16T10:30:00.000Z"),
         ("FREQ=DAILY;UNTIL=20240116T000000Z", "2024-01-15T10:30:00.000Z", None),
         ("FREQ=DAILY;COUNT=2", "2024-01-15", "2024-01-16"),
+        ("FREQ=DAILY;BYDAY=1MO", "2024-01-15", "2024-01-22"),  # which Monday is no question in a daily rule
+        ("FREQ=DAILY;BYMONTH=3", "2024-01-15", "2024-03-01"),
+        ("FREQ=DAILY;INTERVAL=2;BYDAY=MO", "2024-01-15", "2024-01-29"),
+        ("FREQ=DAILY;INTERVAL=2;BYDAY=MO;BYHOUR=9", "2024-01-15T10:30:00.000Z", "2024-01-29T09:30:00.000Z"),
+        ("FREQ=DAILY;INTERVAL=29;BYDAY=TU", "2024-01-15", "2024-02-13"),
+        ("FREQ=DAILY;INTERVAL=50;BYDAY=TU", "2024-01-15", "2024-03-05"),
         ("FREQ=DAILY;COUNT=1", "2024-01-15", None),
         ("FREQ=DAILY", "9999-12-31", None),
         ("FREQ=DAILY", "9999-12-30", "9999-12-31"),
@@ -63,7 +69,8 @@ def test_a_task_without_a_date_recurs_from_today():
         "INTERVAL=2", "FREQ=DAILY;FREQ=WEEKLY", "FREQ=DAILY;INTERVAL=0", "FREQ=DAILY;INTERVAL=-1", "FREQ=DAILY;COUNT=0",
         "FREQ=DAILY;COUNT=x", "FREQ=DAILY;COLOR=RED", "FREQ=WEEKLY;BYDAY=XX", "FREQ=DAILY;UNTIL=soon",
         "FREQ=DAILY;UNTIL=20240230", "FREQ=DAILY\nEXDATE:20240116", "DTSTART:20240101\nRRULE:FREQ=DAILY",
-        "EXDATE:20240101;FREQ=DAILY", "FREQ=DAILY;BYHOUR=25",
+        "EXDATE:20240101;FREQ=DAILY", "FREQ=DAILY;BYHOUR=25", "FREQ=DAILY;BYSETPOS=2",
+        f"FREQ=DAILY;BYHOUR={','.join(map(str, range(24)))};BYMINUTE={','.join(map(str, range(5)))}",
     ],
 )  # fmt: skip
 def test_what_is_no_rule(rule):
@@ -78,7 +85,6 @@ def test_what_is_no_rule(rule):
         "FREQ=DAILY;BYMONTH=13",
         "FREQ=MONTHLY;BYMONTHDAY=31;BYMONTH=4,6",
         "FREQ=YEARLY;BYWEEKNO=60",
-        "FREQ=DAILY;BYSETPOS=2",
         "FREQ=YEARLY;INTERVAL=999999",
     ],
 )
@@ -91,7 +97,7 @@ def test_a_day_that_never_comes_is_not_searched_for_long(rule):
 
 @st.composite
 def rules(draw):
-    frequency = draw(st.sampled_from(["DAILY", "WEEKLY", "MONTHLY", "YEARLY"]))
+    frequency = draw(st.sampled_from(["DAILY", "DAILY", "WEEKLY", "MONTHLY", "YEARLY"]))
     parts = [f"FREQ={frequency}", f"INTERVAL={draw(st.integers(1, 3))}"]
     if draw(st.booleans()):
         parts.append(

@@ -5,11 +5,11 @@ a path that set a status without passing there would complete a task that nobody
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from itertools import islice
 from math import prod
+from time import perf_counter
 from typing import Any, Final
 
 from dateutil import rrule
@@ -26,7 +26,9 @@ from taskade_server.store.database import Tx
 MAX_BULK: Final = 1000
 MAX_LEVELS: Final = 20
 MAX_RECURRENCE_STEPS: Final = 10_000
-MAX_RECURRENCE_SEARCH: Final = 20_000
+MAX_RECURRENCE_SECONDS: Final = 2.0
+MAX_DAILY_SKIP: Final = 30
+_CONDITIONS: Final = {"BYMONTH", "BYWEEKNO", "BYYEARDAY", "BYMONTHDAY", "BYDAY", "BYEASTER"}
 MAX_RECURRENCE_TIMES: Final = 100
 MAX_BULK_TEXT: Final = 32 << 20
 
@@ -112,6 +114,7 @@ class _Desk:
     users: dict[tuple[str, str], str | None] = field(default_factory=dict)
     tasks: dict[str, dict[str, Any] | None] = field(default_factory=dict)
     fields: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    searched: float = 0.0
 
     def project(self, project_id: str) -> dict[str, Any] | None:
         """A visible project's document; its row stays as it is until the commit."""
@@ -139,6 +142,17 @@ class _Desk:
             row = query.get(self.tx, self.context.principal, TASK, task_id)
             self.tasks[task_id] = json.decode(row.document) if row else None
         return self.tasks[task_id]
+
+    def following(self, rule: str, due: str | None) -> str | None:
+        """The next date by an RRULE. Others wait to write meanwhile, so one request may search for so long only."""
+        if self.searched > MAX_RECURRENCE_SECONDS:
+            detail = "The recurrences of these tasks take too long to work out; send fewer tasks at once."
+            raise Invalid(detail, errors=[Issue("too_many", detail, pointer="")])
+        begun = perf_counter()
+        try:
+            return next_occurrence(rule, due)
+        finally:
+            self.searched += perf_counter() - begun
 
 
 # ---- creating --------------------------------------------------------------------------------------------------------
@@ -236,10 +250,10 @@ def _settle(desk: _Desk, checker: Checker, doc: dict[str, Any], before: Mapping[
         if blocker not in before.get("blocked_by", ()):
             _check_blocker(desk, checker, doc, before, blocker, index)
     if doc["recurrence"] is not None and doc["recurrence"] != before.get("recurrence"):
-        _check_recurrence(checker, doc)
+        _check_recurrence(desk, checker, doc)
     if doc["start_date"] and doc["due_date"] and doc["start_date"][:10] > doc["due_date"][:10]:
         checker.fault("/due_date", "invalid_range", "due_date lies before start_date.")
-    if project["fields"] and doc["custom_fields"] != before.get("custom_fields"):
+    if project["fields"] and not json.same(doc["custom_fields"], before.get("custom_fields")):
         _check_custom(desk, checker, project, doc, before.get("custom_fields", {}))
     return project
 
@@ -325,10 +339,10 @@ def _check_blocker(
     return None
 
 
-def _check_recurrence(checker: Checker, doc: dict[str, Any]) -> None:
+def _check_recurrence(desk: _Desk, checker: Checker, doc: dict[str, Any]) -> None:
     try:
         parts = _rule_parts(doc["recurrence"])
-        if next_occurrence(doc["recurrence"], doc["due_date"]) is None and not parts.keys() & {"COUNT", "UNTIL"}:
+        if desk.following(doc["recurrence"], doc["due_date"]) is None and not parts.keys() & {"COUNT", "UNTIL"}:
             raise ValueError("such a day never comes")
     except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
         checker.fault(
@@ -475,7 +489,7 @@ def _write(desk: _Desk, edits: Sequence[_Edit], faults: Sequence[Issue] = ()) ->
         after["position"] = after["position"] or ordering.initial(before["id"])
     carried = _carried(desk, edits)
     for row, before, after, place in edits:
-        if after != before:
+        if not json.same(after, before):
             checker = Checker(place)
             project = _settle(desk, checker, after, before)
             if project is not None and not checker.issues and not issues:
@@ -505,13 +519,13 @@ def _change(
     done = _is_done(project, after)
     if done and before["completed_at"] is None:
         after["completed_at"] = time.format_ms(time.now_ms())
-        follower = _next_task(before, after, project)
+        follower = _next_task(desk, after, project)
         if follower is not None:
             followers.append(follower)
             after["recurrence"] = None
     elif not done:
         after["completed_at"] = None
-    if after == before:
+    if json.same(after, before):
         return []
     if after["project_id"] == before["project_id"]:
         return [Change(TASK, "updated", after, before, row.n, _events(before, after))]
@@ -584,8 +598,14 @@ def next_occurrence(rule: str, due: str | None) -> str | None:
     ahead = max(0, (9_900 - start.year) // 400 * 400)
     first = start.replace(year=start.year + ahead)
     count = int(parts.pop("COUNT", MAX_RECURRENCE_STEPS))
-    text = ";".join(f"{name}={value}" for name, value in (*parts.items(), *_search_end(parts, first)))
-    for moment in islice(rrule.rrulestr(text, dtstart=first), min(count, MAX_RECURRENCE_STEPS)):
+    apart = _daily_as_yearly(parts)
+    text = ";".join(f"{name}={value}" for name, value in parts.items())
+    moments = (
+        moment
+        for moment in rrule.rrulestr(text, dtstart=first)
+        if apart == 1 or (moment.date() - first.date()).days % apart == 0
+    )
+    for moment in islice(moments, min(count, MAX_RECURRENCE_STEPS)):
         if (moment.date() > first.date()) if time.is_date(base) else (moment > first):
             ms = time.parse_ms(moment.replace(year=moment.year - ahead).isoformat())
             if until is not None and ms > until:
@@ -607,15 +627,26 @@ def _rule_parts(rule: str) -> dict[str, str]:
     times = prod(parts.get(name, "").count(",") + 1 for name in ("BYHOUR", "BYMINUTE", "BYSECOND"))
     if times > MAX_RECURRENCE_TIMES:
         raise ValueError(f"a day has {MAX_RECURRENCE_TIMES} times at most")
+    if parts["FREQ"] == "DAILY" and "BYSETPOS" in parts:
+        raise ValueError("BYSETPOS needs FREQ=WEEKLY, MONTHLY or YEARLY")
     return parts
 
 
-def _search_end(parts: Mapping[str, str], first: datetime) -> Iterator[tuple[str, str]]:
-    """An UNTIL that ends the search for a day which never comes after so many days, weeks or months without it."""
-    days = {"DAILY": 1, "WEEKLY": 7, "MONTHLY": 31, "YEARLY": 366}[parts["FREQ"]] * int(parts.get("INTERVAL", "1"))
-    last = first.toordinal() + MAX_RECURRENCE_SEARCH * days
-    if last < datetime.max.toordinal():
-        yield "UNTIL", datetime.fromordinal(last).strftime("%Y%m%dT235959")
+def _daily_as_yearly(parts: dict[str, str]) -> int:
+    """Turn a daily rule with conditions into the yearly one of the same days; how many days apart they have to be.
+
+    The library finds out that a day never comes by going through all of them until the year 9999, and it goes through
+    the days of a year far faster than through single days.
+    """
+    interval = int(parts.get("INTERVAL", "1"))
+    if parts["FREQ"] != "DAILY" or not _CONDITIONS & parts.keys() or interval > MAX_DAILY_SKIP:
+        return 1
+    parts["FREQ"], parts["INTERVAL"] = "YEARLY", "1"
+    if "BYDAY" in parts:  # in a daily rule "1MO" is any Monday
+        parts["BYDAY"] = re.sub(r"[+-]?\d+", "", parts["BYDAY"])
+    if not (_CONDITIONS - {"BYMONTH"}) & parts.keys():
+        parts["BYDAY"] = "MO,TU,WE,TH,FR,SA,SU"
+    return interval
 
 
 def _until(text: str | None) -> int | None:
@@ -631,10 +662,10 @@ def _until(text: str | None) -> int | None:
     return time.parse_ms(f"{day}T{':'.join(found.group(4, 5, 6))}Z")
 
 
-def _next_task(before: Mapping[str, Any], after: Mapping[str, Any], project: dict[str, Any]) -> dict[str, Any] | None:
+def _next_task(desk: _Desk, after: Mapping[str, Any], project: dict[str, Any]) -> dict[str, Any] | None:
     """The successor of a completed recurring task: same work, next date, open again."""
     rule = after["recurrence"]
-    due = next_occurrence(rule, after["due_date"]) if rule else None
+    due = desk.following(rule, after["due_date"]) if rule else None
     if due is None:
         return None
     days = (time.parse_ms(due) - time.parse_ms(after["due_date"] or time.day_of(time.now_ms()))) // time.DAY_MS

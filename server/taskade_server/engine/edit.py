@@ -99,7 +99,7 @@ def update(
     also: Sequence[str] = (),
 ) -> str:  # fmt: skip
     """Write one changed row; a document that is the same already stays as it is, without an event."""
-    if before == after:
+    if json.same(before, after):
         return row.document
     return log.apply(tx, context.actor, [Change(resource, "updated", after, before, row.n, also)])[0]
 

@@ -301,7 +301,7 @@ def _changed_columns(changed: list[Field], change: Change) -> tuple[list[str], l
 
 
 def _update_side(tx: Tx, resource: Resource, change: Change) -> None:
-    if all((change.before or {}).get(item.name) == change.doc[item.name] for item in resource.multiple):
+    if all(json.same((change.before or {}).get(item.name), change.doc[item.name]) for item in resource.multiple):
         return
     old, new = resource.side_rows(change.before or change.doc), resource.side_rows(change.doc)
     workspace_id = change.doc["workspace_id"]
@@ -329,7 +329,8 @@ def _append(pending: _Pending, actor: Actor, change: Change, text: str, now: int
     project = doc["id"] if resource.project_column == "id" else doc.get("project_id")
     previous = None
     if change.before is not None and change.action != "purged":
-        previous = json.encode({name: value for name, value in change.before.items() if value != doc.get(name)})
+        old = change.before.items()
+        previous = json.encode({name: value for name, value in old if not json.same(value, doc.get(name))})
     events = pending.events.setdefault(doc["workspace_id"], [])
     for kind in (resource.event_type(change.action), *change.also):
         events.append([kind, resource.name, doc["id"], project, actor.user_id, actor.key_id, actor.request_id,

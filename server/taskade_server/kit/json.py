@@ -61,6 +61,17 @@ def canonical(value: Any) -> str:
     return _canonical.encode(value).decode()
 
 
+def same(one: Any, other: Any) -> bool:
+    """Whether two values are the same JSON. To Python true is 1; to a reader of JSON it is not."""
+    if one != other:
+        return False
+    if isinstance(one, dict):
+        return all(same(value, other[key]) for key, value in one.items())
+    if isinstance(one, list):
+        return all(map(same, one, other))
+    return isinstance(one, bool) is isinstance(other, bool)
+
+
 def array(documents: list[str]) -> str:
     """Rendered documents as one JSON array, with a single large copy."""
     if not documents:

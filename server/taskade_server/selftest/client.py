@@ -6,6 +6,7 @@ about.
 
 import http.client
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
@@ -71,7 +72,7 @@ def headers_for(key: str, body: bytes | None, idempotency_key: str = "") -> dict
     return headers
 
 
-class HttpClient:
+class HttpClient(AbstractContextManager["HttpClient"]):
     """One connection at a time, kept open while the server keeps it."""
 
     def __init__(self, port: int, key: str, timeout: float = TIMEOUT_SECONDS) -> None:
@@ -95,7 +96,7 @@ class HttpClient:
             connection.close()
             return Answer(0, left=left)
 
-    def close(self) -> None:
+    def __exit__(self, *_: object) -> None:
         self._connection.close()
 
 

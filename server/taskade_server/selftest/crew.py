@@ -93,15 +93,14 @@ class Crew:
         return [operation for ledger in self._ledgers for operation in ledger.operations]
 
     def _work(self, writer: Writer, ledger: Ledger) -> None:
-        client = HttpClient(self._server.port, self._server.key)
-        while not self._stop.is_set():
-            operation = writer.next()
-            ledger.sent(operation)
-            answer = client.ask(operation.method, operation.path, operation.body, operation.key)
-            self._note(writer, ledger, operation, answer)
-            if answer.fate != "acknowledged":
-                self._stop.wait(PAUSE_SECONDS)
-        client.close()
+        with HttpClient(self._server.port, self._server.key) as client:
+            while not self._stop.is_set():
+                operation = writer.next()
+                ledger.sent(operation)
+                answer = client.ask(operation.method, operation.path, operation.body, operation.key)
+                self._note(writer, ledger, operation, answer)
+                if answer.fate != "acknowledged":
+                    self._stop.wait(PAUSE_SECONDS)
 
     def _note(self, writer: Writer, ledger: Ledger, operation: Operation, answer: Answer) -> None:
         operation.status, operation.reply = answer.status, answer.body
@@ -121,9 +120,8 @@ class Crew:
     def _send_again(self, writer: Writer, ledger: Ledger, operation: Operation) -> None:
         """The same request with the same key: it must be answered as if it had never been interrupted."""
         happened = operation.fate == "there"
-        client = HttpClient(self._server.port, self._server.key)
-        answer = client.ask(operation.method, operation.path, operation.body, operation.key)
-        client.close()
+        with HttpClient(self._server.port, self._server.key) as client:
+            answer = client.ask(operation.method, operation.path, operation.body, operation.key)
         self.tally.add("sent again")
         self.faults += judged_again(operation.name, happened, answer)
         if answer.fate == "acknowledged":

@@ -46,7 +46,7 @@ class Scene:
         self.crew = crew
         self.wrong: list[str] = []
         self._title = title
-        self._reader = HttpClient(server.port, server.key)
+        self.reader = HttpClient(server.port, server.key)
 
     def until(self, what: str, reached: Callable[[], bool], seconds: float = SECONDS) -> bool:
         """Wait; to wait in vain is wrong."""
@@ -60,7 +60,7 @@ class Scene:
 
     def ask(self, path: str) -> Answer:
         """One read, whatever becomes of it."""
-        return self._reader.ask("GET", path)
+        return self.reader.ask("GET", path)
 
     def refuses_writes(self) -> bool:
         """Wait until writes are refused."""
@@ -75,7 +75,7 @@ class Scene:
     def read(self, rounds: int = 5) -> int:
         """Reads, all of which have to succeed; how many."""
         for path in READS * rounds:
-            answer = self._reader.ask("GET", path)
+            answer = self.reader.ask("GET", path)
             if answer.status != 200:
                 self.wrong.append(f"{self._title}: GET {path} was answered {answer.status} {answer.body[:200]!r}")
         return len(READS) * rounds
@@ -85,7 +85,8 @@ class Scene:
 def _scene(title: str, report: Report, server: Server, checker: Checker, orders: Orders) -> Iterator[Scene]:
     """A running server and its crew; at the end what the crew was promised is compared."""
     crew = Crew(server, checker, orders.seed)
-    scene = Scene(server, crew, title)
+    with HttpClient(server.port, server.key) as reader:
+        scene = Scene(server, crew, reader, title)
     try:
         server.start()
         crew.start()

@@ -183,8 +183,9 @@ class Sweep:
         host = Host(life, key=self._key).open()
         checker = Checker(life / FILE, self._seen)
         operations = [operation for ledger in ledgers for operation in ledger.operations]
+        found: list[str] = []
         try:
-            found = checker.look_into(host.db, whole=True)
+            found += checker.look_into(host.db, whole=True)
             before = judge(operations, checker.found)
             for operation in before.there:
                 operation.fate = "there"

@@ -17,7 +17,7 @@ from typing import Final
 from taskade_server.selftest.checker import Checker, heads
 from taskade_server.selftest.disk import LOSSES, VolatileDisk
 from taskade_server.selftest.host import FILE, Host, frequent_checkpoints
-from taskade_server.selftest.ledger import OPEN, Fate, Ledger, Operation, judge
+from taskade_server.selftest.ledger import OPEN, Fate, Ledger, Mark, Operation, judge
 from taskade_server.selftest.parts import Orders, Report, folder
 from taskade_server.selftest.workload import Writer
 from taskade_server.store.database import StoreError
@@ -77,14 +77,15 @@ class PowerTest:
         with frequent_checkpoints():
             while self.summary.total < losses:
                 self._begin(next(installations))
-                life = self._new_folder()
+                life: Path | None = self._new_folder()
                 for _ in range(LIVES):
+                    if life is None or self.summary.total >= losses:
+                        break
                     self._live(life)
                     life = self._examine()
                     say(f"{self.summary.total} of {losses} power losses, synchronous={self._synchronous}")
-                    if self.summary.total >= losses:
-                        break
-                shutil.rmtree(life)
+                if life is not None:
+                    shutil.rmtree(life)
         return self.summary
 
     def _begin(self, installation: int) -> None:
@@ -136,8 +137,8 @@ class PowerTest:
 
     # -- judging
 
-    def _examine(self) -> Path:
-        """Judge all wrecks; one of them is where the next life begins."""
+    def _examine(self) -> Path | None:
+        """Judge all wrecks; one of them is where the next life begins, if it can be opened at all."""
         heir = self._random.choice(self._wrecks)
         for wreck in self._wrecks:
             if wreck is not heir:
@@ -146,23 +147,30 @@ class PowerTest:
         copy = self._new_folder()
         shutil.copytree(heir.folder, copy, dirs_exist_ok=True)
         found = self._judge(heir)
-        self._inherit(heir, found)
         shutil.rmtree(heir.folder)
+        if found is None:
+            shutil.rmtree(copy)
+            return None
+        self._inherit(heir, found)
         return copy
 
-    def _judge(self, wreck: _Wreck) -> Counter[tuple[str, str]]:
-        """Open what is left as a server would; what its log tells."""
+    def _judge(self, wreck: _Wreck) -> Counter[Mark] | None:
+        """Open what is left as a server would; what its log tells, None if that cannot be told."""
         checker = Checker(wreck.folder / FILE, wreck.seen)
         try:
             host = Host(wreck.folder, key=self._key).open()
         except StoreError as error:
             self._fault(wreck, f"it cannot be opened: {error}")
-            return checker.found
+            return None
         try:
-            for fault in checker.look_into(host.db, whole=True):
-                self._fault(wreck, fault)
+            found = checker.look_into(host.db, whole=True)
+        except StoreError as error:
+            self._fault(wreck, f"it cannot be read: {error}")
+            return None
         finally:
             host.close()
+        for fault in found:
+            self._fault(wreck, fault)
         if wreck.seen is not None:
             verdict = judge(self._as_of(wreck), checker.found)
             self.summary.acknowledged += sum(fate == "acknowledged" for fate in wreck.fates.values())
@@ -176,7 +184,7 @@ class PowerTest:
         """All operations as they stood then; those that were sent later may be there in part of the files."""
         return [replace(operation, fate=wreck.fates.get(operation.name, "sent")) for operation in self._operations()]
 
-    def _inherit(self, wreck: _Wreck, found: Counter[tuple[str, str]]) -> None:
+    def _inherit(self, wreck: _Wreck, found: Counter[Mark]) -> None:
         """The next life knows only what this wreck holds."""
         self._seen = wreck.seen
         for writer, ledger in zip(self._writers, self._ledgers, strict=True):

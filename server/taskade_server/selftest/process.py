@@ -88,12 +88,11 @@ class Server:
     def wait_for_answer(self) -> None:
         """ServerFailed when it ends, or does not answer for a minute."""
         until = time.monotonic() + START_SECONDS
-        client = HttpClient(self.port, self.key, timeout=5)
-        while time.monotonic() < until and self.alive:
-            if client.ask("GET", self.answers_at).status == 200:
-                client.close()
-                return
-            time.sleep(POLL_SECONDS)
+        with HttpClient(self.port, self.key, timeout=5) as client:
+            while time.monotonic() < until and self.alive:
+                if client.ask("GET", self.answers_at).status == 200:
+                    return
+                time.sleep(POLL_SECONDS)
         raise ServerFailed(f"the server does not answer:\n{self.said()}")
 
     def trap(self, trap: Mapping[str, object]) -> None:

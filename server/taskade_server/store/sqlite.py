@@ -442,7 +442,8 @@ class _Writer:
             self._space_left = shutil.disk_usage(self._path.parent).free >= RESERVED_BYTES
             if not self._space_left and now >= self._reclaim_after:
                 self._reclaim_after = now + RECLAIM_SECONDS
-                self._reclaim = os.stat(f"{self._path}-wal").st_size >= RECLAIM_BYTES
+                log = Path(f"{self._path}-wal")
+                self._reclaim = log.exists() and log.stat().st_size >= RECLAIM_BYTES
         return self._space_left
 
     def _run_group(self, units: list[_Unit[Any]], deadline: float, careful: bool) -> int:
@@ -858,21 +859,24 @@ class SqliteDatabase(Database):
         return ran
 
     def _commit(self, writer: _Writer, units: list[_Unit[Any]]) -> None:
-        if self._fatal is None:
-            began = time.perf_counter()
-            try:
-                writer.commit()
-            except _FatalError as error:
-                self._stop(writer, units, error)
-            self._commits += 1
-            self._units += len(units)
-            self._commit_seconds += time.perf_counter() - began
+        if self._fatal is not None:  # it came while these waited for the writer, and they were run in vain
+            for unit in units:
+                unit.fail(unit.error or self._refusal())
+            return
+        began = time.perf_counter()
+        try:
+            writer.commit()
+        except Exception as error:
+            self._stop(writer, units, error)
+        self._commits += 1
+        self._units += len(units)
+        self._commit_seconds += time.perf_counter() - began
 
     def _checkpoint(self, writer: _Writer) -> None:
         if self._fatal is None and writer.checkpoint_due:
             try:
                 writer.checkpoint()
-            except _FatalError as error:
+            except Exception as error:
                 self._stop(writer, [], error)
 
     def _stop(self, writer: _Writer, units: list[_Unit[Any]], error: BaseException) -> None:
