@@ -11,7 +11,8 @@ BIN := .venv/bin
 UV := $(BIN)/python requirements/uv.py
 SYNC := $(UV) pip sync --quiet --require-hashes --python $(BIN)/python requirements/bootstrap.lock
 EDITABLE := $(UV) pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
-LOCK := $(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
+# Hashes for every platform: from the index alone, not from a folder of wheels that this machine may have.
+LOCK := UV_FIND_LINKS= UV_INDEX= $(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
 	--custom-compile-command 'make lock'
 STORY := tests/story/node
 # Node.js comes from a wheel, so that Python is all the machine must have.

@@ -3,7 +3,6 @@
 PostgreSQL, the servers and the load generator share all cores here, so that this shows a trend and not a limit.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median

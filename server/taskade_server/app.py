@@ -340,14 +340,14 @@ async def _serve_here(
     recovery.process = process
     await application.start()
     try:
-        ending = await process.serve()
+        await process.serve()
     finally:
         stopping = asyncio.create_task(application.stop())
         await asyncio.wait({stopping}, timeout=CLOSE_SECONDS)
     if process.cut_off or not stopping.done():
-        serving.leave(ending, listener)
+        serving.leave(process.ending, listener)
     await stopping
-    return ending
+    return process.ending
 
 
 # ---- background work -------------------------------------------------------------------------------------------------

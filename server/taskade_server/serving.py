@@ -214,6 +214,8 @@ class _Granian(EmbeddedServer):
 
     def stop_accepting(self) -> None:
         """Put a socket that nobody knows of in the place of the one that Granian accepts connections from."""
+        if self._accepts_from < 0:
+            return  # it has not begun
         with socket.socket(self._listener.family) as nobody:
             nobody.setblocking(False)
             nobody.bind(("::1" if nobody.family == socket.AF_INET6 else "127.0.0.1", 0))
@@ -224,7 +226,8 @@ class _Granian(EmbeddedServer):
 class Process:
     """Serves on a socket until a signal, or the process above, says that it is enough.
 
-    `cut_off` is set when requests had to be left unanswered; Granian is still at them then.
+    `ending` says afterwards why it ended. `cut_off` is set when requests had to be left unanswered; Granian is still at
+    them then.
     """
 
     def __init__(
@@ -239,12 +242,12 @@ class Process:
         self._server = _Granian(application, listener, most)
         self._told = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._ending = Ending.STOP
+        self.ending = Ending.STOP
         self._loop = asyncio.get_running_loop()
         self._terminal = os.isatty(0)
         self.cut_off = False
 
-    async def serve(self) -> Ending:
+    async def serve(self) -> None:
         """Serve. When it returns, all is answered, or STOP_SECONDS are over."""
         self._loop.add_signal_handler(signal.SIGTERM, self._stop)
         self._loop.add_signal_handler(signal.SIGINT, self._interrupt)
@@ -262,7 +265,6 @@ class Process:
             await serving
         else:
             await self._end(serving)
-        return self._ending
 
     def replace(self) -> None:
         """End, on whatever thread this is said, in favour of a successor that opens everything anew."""
@@ -272,8 +274,10 @@ class Process:
 
     def _tell(self, ending: Ending, delay: float) -> None:
         if not self._told.is_set():
-            self._ending, self._delay = ending, delay
+            self.ending, self._delay = ending, delay
             self._told.set()
+        elif ending is Ending.STOP:
+            self.ending = ending  # who stops it while it is being replaced wants no successor
 
     def _stop(self) -> None:
         # A supervisor may well say so more than once.
@@ -314,6 +318,8 @@ class Process:
         limit = self._delay + LINGER_SECONDS + STOP_SECONDS
         await asyncio.wait({leaving, patience}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         patience.cancel()
+        if leaving.done() and (error := leaving.exception()):
+            logger.error("The process could not end in an orderly way.", exc_info=error)
         leaving.cancel()
         if not serving.done():
             self.cut_off = True
@@ -323,7 +329,7 @@ class Process:
         self._traffic.ending = True
         await asyncio.sleep(self._delay)
         self._server.stop_accepting()
-        if self._ending is Ending.STOP:
+        if self.ending is Ending.STOP:
             self._listener.close()
         await self._fall_quiet()
         self._server.stop()  # type: ignore[no-untyped-call]

@@ -146,6 +146,25 @@ def test_work_goes_on_after_a_restore(target, full, new_place, file):
     assert here.check() == {}
 
 
+def test_a_backup_is_one_moment_however_often_somebody_writes(new_place, file, monkeypatch):
+    """And it comes to an end: SQLite would begin anew after each write that it notices."""
+    place, writes = a_full(new_place("sqlite")), 0
+    monkeypatch.setattr(backup, "STEP_PAGES", 20)
+    with place.open() as db:
+        before = len(db.read_sync(lambda tx: tx.all("SELECT id FROM last_used")))
+
+        def write(what: str, done: int, total: int) -> None:
+            nonlocal writes
+            writes += 1
+            assert writes < 1000, "it never ends"
+            db.write_sync(lambda tx: log.touch(tx, f"key_{writes}", writes))
+
+        contents = backup.save(place.target, file, secret_file=place.secret_file, given=None, with_secret=True,
+                               damage=checks.damage, force=False, progress=write)  # fmt: skip
+    assert writes > 10
+    assert contents.rows["last_used"] == before
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_restored_backup_can_be_backed_up_again(kind, full, new_place, tables, tmp_path):
     here = new_place(kind)
@@ -314,6 +333,14 @@ def test_a_backup_whose_log_does_not_fit_is_refused(kind, full, new_place, file)
     resealed(file, "DELETE FROM events WHERE seq = 7")
     here = new_place(kind)
     assert "gaps" in here.refuses("restore", file)
+    assert nothing_in(here)
+
+
+def test_a_backup_that_holds_less_than_its_label_says_is_refused(full, new_place, file):
+    full("sqlite").does("backup", file)
+    resealed(file, "DELETE FROM last_used")
+    here = new_place("sqlite")
+    assert "label" in here.refuses("restore", file)
     assert nothing_in(here)
 
 

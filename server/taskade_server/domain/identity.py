@@ -83,7 +83,7 @@ API_KEY: Final = Resource(
               ["192.0.2.0/24"],
               nullable=False, default=[], column=False),
         Field("rate_limit", "integer",
-              "Requests per minute, at most the installation's; null for the installation's.", 60, minimum=1,
+              "Requests per minute, up to what the operator allows; null for the installation's.", 60, minimum=1,
               maximum=1_000_000, filterable=False),
         Field("expires_at", "time", "When it stops working.", "2027-01-01T00:00:00.000Z", sortable=True),
         Field("last_used_at", "time", "When it was last used, to the minute.", "2024-01-15T10:30:00.000Z",

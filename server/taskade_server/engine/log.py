@@ -321,7 +321,8 @@ def _purge(tx: Tx, resource: Resource, group: list[tuple[Change, str]]) -> None:
     if resource.multiple:
         tx.many(f"DELETE FROM {resource.side_table} WHERE n = ?", numbers)
     if resource.search and tx.dialect == "sqlite":
-        tx.many(f"DELETE FROM {resource.table}_fts WHERE rowid = ?", numbers)
+        # Behind what this unit has deferred: it may have made the very row.
+        tx.defer(f"DELETE FROM {resource.table}_fts WHERE rowid = ?", numbers)
 
 
 def _append(pending: _Pending, actor: Actor, change: Change, text: str, now: int) -> None:

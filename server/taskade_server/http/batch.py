@@ -7,6 +7,7 @@ socket, so a batch can do neither more nor less. A result is put where `{"$ref":
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -15,11 +16,23 @@ from taskade_server.engine.access import Principal, require_scope
 from taskade_server.http import wire
 from taskade_server.http.wire import Call, Handler, Reply
 from taskade_server.kit import json
-from taskade_server.kit.errors import BatchFailed, Invalid, Issue, Malformed, NotFound, Problem, did_you_mean
+from taskade_server.kit.errors import (
+    MAX_ISSUES,
+    BatchFailed,
+    Invalid,
+    Issue,
+    Malformed,
+    NotFound,
+    Problem,
+    did_you_mean,
+)
 from taskade_server.store.database import Conflict, Tx
 
 MAX_OPERATIONS: Final = 1000
 MAX_RESULT_BYTES: Final = 32 << 20
+# What references put into paths and bodies. Each is a few bytes long and may stand for a whole list.
+MAX_FILLED_BYTES: Final = 16 << 20
+MAX_GUESSED: Final = 100
 _MEMBERS: Final = ("id", "method", "path", "body", "if_match")
 _ID: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 # As a value, and inside of a text; the short form in braces is for paths.
@@ -71,6 +84,7 @@ class _Run:
     names: dict[str, int] = field(default_factory=dict)
     parsed: dict[int, Any] = field(default_factory=dict)
     size: int = 0
+    filled: int = 0
 
 
 def cost(body: Any) -> int:
@@ -136,6 +150,8 @@ def _operations(body: Any, api: Api) -> list[_Operation]:
     known: set[str] = set()
     found = []
     for index, item in enumerate(listed):
+        if len(issues) >= MAX_ISSUES:
+            break  # nobody reads more, and each takes work to word
         before = len(issues)
         operation = _operation(index, item, known, api, issues)
         if operation is not None and len(issues) == before:
@@ -166,9 +182,8 @@ def _operation(index: int, item: Any, known: set[str], api: Api, issues: list[Is
         return None
     path = _below_v1(path)
     used = _used(path, item.get("body"))
-    issues += [
-        _bad_reference(place, reference, known) for reference in used if reference.partition(".")[0] not in known
-    ]
+    bad = (reference for reference in used if reference.partition(".")[0] not in known)
+    issues += [_bad_reference(place, reference, known) for reference in islice(bad, MAX_ISSUES)]
     try:
         target, _ = api.find(method.upper(), _route_path(path))
     except Problem as problem:
@@ -210,7 +225,7 @@ def _bad_reference(place: str, reference: str, known: set[str]) -> Issue:
     return Issue(
         "unknown_reference",
         f'"{reference[:80]}" names no earlier operation: give the id or index of one before this, and a field of its'
-        f" result, such as 0.id.{did_you_mean(first, known)}",
+        f" result, such as 0.id.{did_you_mean(first, known) if len(known) <= MAX_GUESSED else ''}",
         pointer=place,
     )
 
@@ -296,6 +311,9 @@ def _value(reference: str, run: _Run) -> Any:
         else:
             detail = f'The result of operation {index} has no "{step[:80]}" (in the reference "{reference[:80]}").'
             raise Invalid(detail, errors=[Issue("unknown_reference", detail, pointer="")])
+    run.filled += len(value if isinstance(value, str) else run.replies[index].body or "")
+    if run.filled > MAX_FILLED_BYTES:
+        raise Invalid(f"The references of the batch put in more than {MAX_FILLED_BYTES >> 20} MiB.")
     return value
 
 

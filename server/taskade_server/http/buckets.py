@@ -60,10 +60,12 @@ class MemoryBuckets:
         with self._lock:
             if now is None:
                 now = time.monotonic_ns()
-            level = max(0, self._empty_at.get(caller, 0) - now)
+            level = self._empty_at.get(caller, 0) - now
+            if level < 0:
+                level = 0
             if back:
                 level = max(0, level - max(0, back - max(0, now - since)))
-            wait = level + amount - max(capacity, amount)
+            wait = level + amount - (capacity if capacity > amount else amount)
             if wait <= 0:
                 wait, level = 0, level + amount
             if commit and (back or not wait):

@@ -57,7 +57,8 @@ def raise_file_limit() -> int:
 
 def capacity(wanted: int = MAX_CONNECTIONS) -> int:
     """How many connections this process can have at once: those wanted, as far as the limit of open files allows."""
-    return max(1, min(wanted, raise_file_limit() - RESERVED_FILES))
+    files = raise_file_limit()
+    return max(1, min(wanted, files - min(RESERVED_FILES, files // 2)))
 
 
 def harden(listener: socket.socket) -> None:

@@ -61,7 +61,7 @@ class _Terms:
 
     def headers(self, level: int, reset: int) -> Headers:
         """The draft's structured fields (draft-ietf-httpapi-ratelimit-headers-11) and the older X- names."""
-        remaining = max(0, (self.capacity - level) // self.interval)
+        remaining = (self.capacity - level) // self.interval if level < self.capacity else 0
         return [
             self.policy_header,
             (b"ratelimit", b'"%b";r=%d;t=%d' % (self.name, remaining, reset)),

@@ -96,8 +96,11 @@ class HttpClient(AbstractContextManager["HttpClient"]):
             connection.close()
             return Answer(0, left=left)
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._connection.close()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 async def ask_application(

@@ -41,12 +41,12 @@ READS: Final = (
 class Scene:
     """A server short of something, its writers, and a reader. `wrong` collects what must not happen."""
 
-    def __init__(self, server: Server, crew: Crew, title: str) -> None:
+    def __init__(self, server: Server, crew: Crew, reader: HttpClient, title: str) -> None:
         self.server = server
         self.crew = crew
         self.wrong: list[str] = []
         self._title = title
-        self.reader = HttpClient(server.port, server.key)
+        self._reader = reader
 
     def until(self, what: str, reached: Callable[[], bool], seconds: float = SECONDS) -> bool:
         """Wait; to wait in vain is wrong."""
@@ -60,7 +60,7 @@ class Scene:
 
     def ask(self, path: str) -> Answer:
         """One read, whatever becomes of it."""
-        return self.reader.ask("GET", path)
+        return self._reader.ask("GET", path)
 
     def refuses_writes(self) -> bool:
         """Wait until writes are refused."""
@@ -75,7 +75,7 @@ class Scene:
     def read(self, rounds: int = 5) -> int:
         """Reads, all of which have to succeed; how many."""
         for path in READS * rounds:
-            answer = self.reader.ask("GET", path)
+            answer = self._reader.ask("GET", path)
             if answer.status != 200:
                 self.wrong.append(f"{self._title}: GET {path} was answered {answer.status} {answer.body[:200]!r}")
         return len(READS) * rounds
@@ -87,14 +87,14 @@ def _scene(title: str, report: Report, server: Server, checker: Checker, orders:
     crew = Crew(server, checker, orders.seed)
     with HttpClient(server.port, server.key) as reader:
         scene = Scene(server, crew, reader, title)
-    try:
-        server.start()
-        crew.start()
-        scene.until("writes are acknowledged", lambda: crew.acknowledged > 20)
-        yield scene
-    finally:
-        crew.stop()
-        server.kill()
+        try:
+            server.start()
+            crew.start()
+            scene.until("writes are acknowledged", lambda: crew.acknowledged > 20)
+            yield scene
+        finally:
+            crew.stop()
+            server.kill()
     report.faults += scene.wrong + crew.close()
     orders.say(title)
 

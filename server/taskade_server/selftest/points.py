@@ -62,8 +62,8 @@ def run(orders: Orders) -> Report:
     """Kill at each place, in the order above for a start."""
     report = Report("points")
     random = orders.random("points")
-    rounds = orders.count(8, 6 * len(PLACES))
-    first = orders.count(2, 3 * len(FIRST_PLACES))
+    rounds = orders.count(6, 6 * len(PLACES))
+    first = orders.count(1, 3 * len(FIRST_PLACES))
     with folder("points") as place:
         crew = _while_working(place, orders, rounds, random)
         report.faults += crew.close()
@@ -144,6 +144,7 @@ def _killed_start(place: Path, trap: Mapping[str, object], version: int) -> list
         server.launch(trap)
         if server.wait_for_end(SECONDS) is None:
             return ["the place was never reached"]
+        server.kill()
         server.launch()
         server.answers_at = "/health"
         server.wait_for_answer()

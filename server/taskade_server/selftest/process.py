@@ -73,6 +73,7 @@ class Server:
                 [*self._wrap, sys.executable, "-m", *module, *self._arguments],
                 env=self._environment,
                 stdin=subprocess.PIPE,
+                bufsize=0,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -100,8 +101,10 @@ class Server:
         self._fired.unlink(missing_ok=True)
         assert self._process is not None
         assert self._process.stdin is not None
-        self._process.stdin.write(json.encode_bytes(trap) + b"\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(json.encode_bytes(trap) + b"\n")
+        except BrokenPipeError as error:
+            raise ServerFailed(f"the server ended:\n{self.said()}") from error
 
     @property
     def fired(self) -> int:
