@@ -134,7 +134,7 @@ def main() -> None:
 @click.option("--workers", default=1, type=int, envvar="TASKADE_WORKERS", show_default=True, show_envvar=True,
               help="Server processes (more than one needs PostgreSQL).")  # fmt: skip
 @click.option("--replica-url", envvar="TASKADE_REPLICA_URL", metavar="URL", show_envvar=True,
-              help="A streaming replica of the PostgreSQL, for reads that say with min_seq what they must see.")  # fmt: skip
+              help="A streaming replica, for reads that say with min_seq what they must see.")  # fmt: skip
 @click.option("--drain-seconds", default=0.0, type=click.FloatRange(0, 3600), envvar="TASKADE_DRAIN_SECONDS",
               show_default=True, show_envvar=True,
               help="How long to go on serving, not ready any more, once told to stop.")  # fmt: skip
@@ -467,7 +467,7 @@ def _schema_of(config: Config) -> tuple[str, list[str]]:
 @click.option("--tasks", type=click.IntRange(0), metavar="N",
               help=f"Tasks that are there before the kills; {kill.TASKS:,} at length, otherwise none.")  # fmt: skip
 @click.option("--seed", type=int, metavar="N", help="Repeats what another run asked for, if not its timing.")
-@click.option("--database-url", metavar="URL", 
+@click.option("--database-url", metavar="URL",
               help="PostgreSQL for kill, batches, once and consistency, in schemas of their own.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON document on stdout.")
 @plain_errors

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 from click.testing import CliRunner
 from taskade_server.__main__ import keys
-from taskade_server.engine import log
+from taskade_server.engine import check, log
 from taskade_server.engine.log import Event
 from taskade_server.kit import ids
 from taskade_server.store.database import Database, connect
@@ -42,7 +42,7 @@ def server(make_server: Callable[..., Server]) -> Iterator[Server]:
     shared = make_server().start()
     yield shared
     with connect(shared.database_url or shared.data / "taskade.db") as db:
-        assert db.read_sync(log.verify, snapshot=True) == []
+        assert db.read_sync(check.replay, snapshot=True) == []
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from taskade_server.engine import log
+from taskade_server.engine import check
 
 from tests.api.asking import create, listed
 
@@ -17,7 +17,7 @@ def replayed(database_of):
     """Asks for the differences between the tables and the replayed log."""
 
     def ask():
-        return database_of.read_sync(log.verify, snapshot=True)
+        return database_of.read_sync(check.replay, snapshot=True)
 
     return ask
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from taskade_server.engine import log
+from taskade_server.engine import check
 from taskade_server.store.database import connect
 
 from tests.support import cluster as clusters
@@ -245,7 +245,7 @@ def _verify(ledger: Ledger, url: str) -> None:
     with connect(url, patient=True) as db:
         stored = db.read_sync(lambda tx: [json.loads(doc) for (doc,) in tx.all("SELECT doc FROM tasks")])
         assert {task["id"]: task for task in stored} == ledger.tasks
-        assert db.read_sync(log.verify, snapshot=True) == []
+        assert db.read_sync(check.replay, snapshot=True) == []
 
 
 @click.command()

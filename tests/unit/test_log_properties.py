@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from taskade_server.domain.tasks import TASK
-from taskade_server.engine import log
+from taskade_server.engine import check, log
 from taskade_server.engine.log import Change
 from taskade_server.kit import ids, json
 from taskade_server.store.database import Database, StoreError, Tx
@@ -116,7 +116,7 @@ def test_who_reads_along_misses_nothing(empty_world):
         reader.result()
     tail.catch_up()
     assert tail.seen == {name: list(range(1, head + 1)) for name, head in heads(db).items()}
-    assert db.read_sync(log.verify) == []
+    assert db.read_sync(check.replay) == []
     stored = {row[0] for row in db.read_sync(lambda tx: tx.all("SELECT id FROM tasks"))}
     assert stored == set(kept), "what was answered is there, and nothing else"
 
@@ -168,7 +168,7 @@ def test_replaying_any_history_gives_the_tables(db, tasks, steps, unlucky):
             db.write_sync(partial(take_step, what=what, number=number, fail=place == unlucky))
         except ChangedMindError:
             pass
-    assert [fault for fault in db.read_sync(log.verify) if "task" in fault] == []
+    assert [fault for fault in db.read_sync(check.replay) if "task" in fault] == []
 
 
 def take_step(tx: Tx, what: str, number: int, *, fail: bool) -> None:
@@ -230,9 +230,9 @@ def test_verify_notices_damage(empty_world, damage, noticed):
         "name": "Written",
     }
     empty_world.write_sync(lambda tx: log.apply(tx, ACTOR, [world.created(TASK, **doc, status="pending")]))
-    assert empty_world.read_sync(log.verify) == []
+    assert empty_world.read_sync(check.replay) == []
     empty_world.write_sync(lambda tx: tx.script(damage))
-    assert any(noticed in fault for fault in empty_world.read_sync(log.verify))
+    assert any(noticed in fault for fault in empty_world.read_sync(check.replay))
 
 
 def test_a_failed_unit_leaves_no_event_and_no_gap(empty_world):
@@ -247,7 +247,7 @@ def test_a_failed_unit_leaves_no_event_and_no_gap(empty_world):
     with pytest.raises(ChangedMindError):
         empty_world.write_sync(unit)
     assert heads(empty_world) == before
-    assert empty_world.read_sync(log.verify) == []
+    assert empty_world.read_sync(check.replay) == []
 
 
 def test_writing_goes_on_after_a_conflict(empty_world):
@@ -258,4 +258,4 @@ def test_writing_goes_on_after_a_conflict(empty_world):
     with pytest.raises(StoreError):
         empty_world.write_sync(lambda tx: log.apply(tx, ACTOR, [world.created(TASK, id=task_id, **doc)]))
     empty_world.write_sync(lambda tx: log.apply(tx, ACTOR, [world.created(TASK, id=ids.new("task"), **doc)]))
-    assert empty_world.read_sync(log.verify) == []
+    assert empty_world.read_sync(check.replay) == []

@@ -217,6 +217,32 @@ def test_a_wake_while_it_runs_is_not_lost(db, name):
     play(scene)
 
 
+def test_a_wake_of_a_job_that_is_not_due_does_not_spin(db, name, monkeypatch):
+    tries = 0
+    take = leases.take
+
+    def taken(tx, *details):
+        nonlocal tries
+        tries += 1
+        return take(tx, *details)
+
+    async def work(lease: Lease) -> None:
+        pass
+
+    async def scene() -> None:
+        one = Runner(db, [Job(name, 3600, work)], LEASE)
+        one.start()
+        await until(lambda: run_of(db, name).get("holder") == "")
+        monkeypatch.setattr(leases, "take", taken)
+        one.wake(name)
+        await until(lambda: tries > 0)
+        await asyncio.sleep(0.3)
+        await one.stop()
+
+    play(scene)
+    assert tries <= 2
+
+
 def test_without_a_database_it_waits_for_one(db, name, monkeypatch):
     done = False
     away = True

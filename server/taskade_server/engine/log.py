@@ -6,7 +6,7 @@ workspace's counter row is updated last in the transaction and stays locked unti
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from operator import itemgetter
@@ -208,23 +208,6 @@ def forget_replies(tx: Tx, before_ms: int, limit: int = 1000) -> int:
     )
 
 
-def verify(tx: Tx) -> list[str]:
-    """Compare the tables with what replaying the whole log gives; returns the differences in plain words."""
-    state: dict[tuple[str, str], tuple[str, str]] = {}
-    faults: list[str] = []
-    for (workspace_id,) in tx.all("SELECT workspace_id FROM log_heads ORDER BY workspace_id"):
-        seqs = [row[0] for row in tx.all("SELECT seq FROM events WHERE workspace_id = ? ORDER BY seq", (workspace_id,))]
-        if seqs != list(range(1, head(tx, workspace_id) + 1)):
-            faults.append(f"the log of {workspace_id} has gaps or a wrong head")
-    for name, object_id, kind, data in tx.all(
-        "SELECT resource, object_id, type, data FROM events ORDER BY workspace_id, seq"
-    ):
-        state[name, object_id] = (kind, data)
-    for resource in REGISTRY.values():
-        faults += _compare(tx, resource, state)
-    return faults
-
-
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
 
@@ -420,27 +403,3 @@ def _side_sql(table: str) -> str:
 
 def _marks(count: int) -> str:
     return ", ".join("?" * count)
-
-
-# ---- verifying -------------------------------------------------------------------------------------------------------
-
-
-def _compare(tx: Tx, resource: Resource, state: Mapping[tuple[str, str], tuple[str, str]]) -> Iterable[str]:
-    purged = resource.event_type("purged" if resource.trash else "deleted")
-    expected = {key[1]: data for key, (kind, data) in state.items() if key[0] == resource.name and kind != purged}
-    public = [f'"{name}"' for item in resource.stored for name, _ in item.sql_columns()]
-    side: dict[int, set[tuple[str, str, float | None]]] = {}
-    if resource.multiple:
-        for n, name, value, number in tx.all(f"SELECT n, field, value, number FROM {resource.side_table}"):
-            side.setdefault(n, set()).add((name, value, number))
-    for n, doc, *columns in tx.all(f"SELECT n, doc, {', '.join(public)} FROM {resource.table}"):
-        object_id = json.decode(doc)["id"]
-        if expected.pop(object_id, None) != doc:
-            yield f"{resource.name} {object_id} differs from the log"
-        decoded = json.decode(doc)
-        if resource.to_columns(decoded, {})[: len(public)] != columns:
-            yield f"{resource.name} {object_id} has columns that differ from its document"
-        if resource.multiple and resource.side_rows(decoded) != side.pop(n, set()):
-            yield f"{resource.name} {object_id} has values that differ from its document"
-    yield from (f"{resource.name} {object_id} is in the log but not in its table" for object_id in expected)
-    yield from (f"{resource.side_table} has values of row {n}, which does not exist" for n in side)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import apsw
 
-from taskade_server.engine import log
+from taskade_server.engine import check, log
 from taskade_server.engine.log import Event
 from taskade_server.engine.model import REGISTRY
 from taskade_server.selftest.ledger import Mark
@@ -57,7 +57,7 @@ class Checker:
         """As `look`, in a database that is open."""
         faults = db.read_sync(self._follow, snapshot=True)
         if whole:
-            faults += db.read_sync(log.verify, snapshot=True)
+            faults += db.read_sync(check.replay, snapshot=True)
         if sound and db.dialect == "sqlite":
             faults += self._integrity()
         return faults

@@ -1,0 +1,316 @@
+"""Clients that mean harm: hundreds of connections of one kind from a single thread, and single requests that no client makes.
+
+Why nothing but sockets: a client library repairs or refuses exactly what is of interest here.
+"""
+
+import selectors
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+HOST: Final = "127.0.0.1"
+OPEN_AT_ONCE: Final = 50
+TURN_SECONDS: Final = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Habit:
+    """How clients of one kind behave: what they send first, what then and how often, and whether they read.
+
+    `greedy`: they send `then` as fast as they are let.
+    """
+
+    name: str
+    first: bytes
+    then: bytes = b""
+    pause: float = 1.0
+    reads: bool = True
+    greedy: bool = False
+
+
+def head(method: str, path: str, key: str, *lines: str) -> bytes:
+    """The head of a request."""
+    credential = [f"Authorization: Bearer {key}"] if key else []
+    return "\r\n".join([f"{method} {path} HTTP/1.1", f"Host: {HOST}", *credential, *lines, "", ""]).encode()
+
+
+def habits(key: str, large: str) -> dict[str, Habit]:
+    """All kinds of clients, by name. `large` is the path of a long answer."""
+    json = "Content-Type: application/json"
+    post = head("POST", "/v1/tasks", key, json, "Content-Length: 1000000")
+    chunked = head("POST", "/v1/tasks", key, json, "Transfer-Encoding: chunked")
+    half = head("GET", "/v1/tasks", key)[:-2]
+    found = (
+        Habit("silence", b""),
+        Habit("slow heads", half + b"X-Drip: ", b"a"),
+        Habit("heads without end", half, b"X-More: " + b"a" * 4000 + b"\r\n", greedy=True),
+        Habit("slow bodies", post, b" "),
+        Habit("slow chunks", chunked, b"1\r\n \r\n"),
+        Habit("tiny chunks", chunked, b"1\r\n \r\n" * 2000, greedy=True),
+        Habit("bodies without end", chunked, b"10000\r\n" + b" " * 65536 + b"\r\n", greedy=True),
+        Habit("slow readers", head("GET", large, key), reads=False),
+        Habit("pipelines", head("GET", large, key) * 20, head("GET", large, key), reads=False),
+        Habit("idle after an answer", head("GET", "/health", "")),
+        Habit("another protocol", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9)),
+        Habit("noise", bytes(range(256)) * 4),
+    )
+    return {habit.name: habit for habit in found}
+
+
+class Crowd:
+    """So many clients of one kind, while it is entered; who is thrown out comes again.
+
+    `statuses` counts what those that read were answered, `ended` how many connections the server closed.
+    """
+
+    def __init__(self, port: int, habit: Habit, count: int) -> None:
+        self.statuses: Counter[int] = Counter()
+        self.ended = 0
+        self._port = port
+        self._habit = habit
+        self._count = count
+        self._due: dict[socket.socket, float] = {}
+        self._left: dict[socket.socket, bytes] = {}
+        self._selector = selectors.DefaultSelector()
+        self._stop = threading.Event()
+        self._all_there = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._all_there.wait(10)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            while not self._stop.is_set():
+                self._fill_up()
+                for key, _ in self._selector.select(TURN_SECONDS):
+                    self._listen(key.fileobj)  # type: ignore[arg-type]  # only sockets are registered
+                self._speak()
+        finally:
+            for client in [*self._due]:
+                self._forget(client)
+            self._selector.close()
+
+    def _fill_up(self) -> None:
+        for _ in range(min(OPEN_AT_ONCE, self._count - len(self._due))):
+            client = socket.socket()
+            if not self._habit.reads:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.setblocking(False)
+            client.connect_ex((HOST, self._port))
+            self._due[client] = 0.0
+            self._left[client] = self._habit.first
+            if self._habit.reads:
+                self._selector.register(client, selectors.EVENT_READ)
+        if len(self._due) == self._count:
+            self._all_there.set()
+
+    def _listen(self, client: socket.socket) -> None:
+        try:
+            said = client.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            said = b""
+        if said.startswith(b"HTTP/1.1 ") and said[9:12] != b"100":
+            self.statuses[int(said[9:12])] += 1
+        if not said:
+            self._forget(client)
+            self.ended += 1
+
+    def _speak(self) -> None:
+        now = time.monotonic()
+        for client, due in [*self._due.items()]:
+            if not self._left[client]:
+                if now < due or not self._habit.then:
+                    continue
+                self._left[client] = self._habit.then
+            try:
+                sent = client.send(self._left[client])
+                self._left[client] = self._left[client][sent:]
+                self._due[client] = now if self._habit.greedy else now + self._habit.pause
+            except BlockingIOError:
+                pass
+            except OSError:
+                if not self._habit.reads:  # the others hear of it
+                    self._forget(client)
+                    self.ended += 1
+
+    def _forget(self, client: socket.socket) -> None:
+        if self._habit.reads:
+            self._selector.unregister(client)
+        client.close()
+        del self._due[client], self._left[client]
+
+
+# ---- a patient among them --------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Patience:
+    """How long a healthy client waited, in milliseconds, and what it was answered."""
+
+    waits: list[float]
+    statuses: Counter[int]
+    unexcused: int
+
+    def at(self, share: float) -> float:
+        """The wait that so large a share of all stayed below."""
+        ordered = sorted(self.waits)
+        return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else float("inf")
+
+
+def watch(port: int, requests: list[bytes], seconds: float, *, least: int = 100, pause: float = 0.01) -> Patience:
+    """Make these requests in turn, each on a connection of its own, for so long and at least so often."""
+    found = Patience([], Counter(), 0)
+    until, latest = time.monotonic() + seconds, time.monotonic() + 20 * seconds
+    number = 0
+    while (number < least or time.monotonic() < until) and time.monotonic() < latest:
+        began = time.perf_counter()
+        status, answer = ask(port, requests[number % len(requests)])
+        found.waits.append((time.perf_counter() - began) * 1000)
+        found.statuses[status] += 1
+        if status >= 500 and (status != 503 or b"\r\nretry-after: " not in answer.lower()):
+            found.unexcused += 1
+        number += 1
+        time.sleep(pause)
+    return found
+
+
+def ask(port: int, *parts: bytes, timeout: float = 20.0) -> tuple[int, bytes]:
+    """Send these bytes and read to the end of the connection, or of the first answer. The status is 0 without one."""
+    received = b""
+    try:
+        with socket.create_connection((HOST, port), timeout=timeout) as client:
+            try:
+                for part in parts:
+                    client.sendall(part)
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # it may have been answered before all was sent
+            while not _complete(received):
+                more = client.recv(65536)
+                if not more:
+                    break
+                received += more
+    except OSError:
+        pass
+    return (int(received[9:12]) if received[9:12].isdigit() else 0), received
+
+
+def _complete(received: bytes) -> bool:
+    top, found, body = received.partition(b"\r\n\r\n")
+    if not found:
+        return False
+    for line in top.lower().split(b"\r\n"):
+        if line.startswith(b"content-length:"):
+            return len(body) >= int(line.partition(b":")[2])
+    return top[9:12] in (b"204", b"304")
+
+
+# ---- single requests -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One hostile request: its parts (sent one after the other) and the statuses it may be answered with.
+
+    0 stands for a connection that is just closed.
+    """
+
+    name: str
+    parts: Callable[[], list[bytes]]
+    statuses: tuple[int, ...]
+
+
+MIB: Final = 1 << 20
+
+
+def shots(key: str) -> list[Shot]:
+    """Requests that are meant to stall a server, to make it swell, or to make two of one."""
+    json = "Content-Type: application/json"
+
+    def post(path: str, body: bytes, *lines: str) -> list[bytes]:
+        return [head("POST", path, key, json, f"Content-Length: {len(body)}", *lines), body]
+
+    def query(text: str) -> list[bytes]:
+        return post("/v1/tasks/query", text.encode())
+
+    def raw(method: str, path: str, *lines: str, body: bytes = b"") -> list[bytes]:
+        return [head(method, path, key, *lines), body]
+
+    def many(text: str, count: int) -> str:
+        return ",".join(text.replace("#", str(number)) for number in range(count))
+
+    chunks = "Transfer-Encoding: chunked"
+    second = head("GET", "/v1/users/me", key)
+    return [
+        # -- JSON
+        Shot("a hundred thousand levels", lambda: post("/v1/tasks", b"[" * 100_000), (400,)),
+        Shot("eight megabytes of brackets", lambda: post("/v1/tasks/bulk", b"[" + b"[]," * 2_700_000 + b"1]"), (400,)),
+        Shot("eight megabytes of objects", lambda: post("/v1/tasks/bulk", b"[" + b"{}," * 2_700_000 + b"1]"), (400,)),
+        Shot("a million keys", lambda: post("/v1/batch", f"{{{many('"#":1', 600_000)}}}".encode()), (400,)),
+        Shot("80,000 unknown members", lambda: post("/v1/tasks", f"{{{many('"m#":1', 80_000)}}}".encode()), (400,)),
+        Shot("900 unknown members", lambda: post("/v1/tasks", f"{{{many('"m#":1', 900)}}}".encode()), (422,)),
+        Shot("a text that does not end", lambda: post("/v1/tasks/bulk", b'["' + b'\\"' * (4 * MIB - 2)), (400,)),
+        Shot("a number of a million digits", lambda: post("/v1/tasks", b"9" * 1_000_000), (400,)),
+        # -- queries
+        Shot("a filter of a thousand conditions",
+             lambda: query(f'{{"filter":{{"$or":[{many('{"name":"#"}', 1000)}]}}}}'), (400,)),
+        Shot("a thousand unknown people", lambda: query(f'{{"filter":{{"assignee":[{many('"x#"', 1000)}]}}}}'), (400,)),
+        Shot("many a's, as for a regular expression",
+             lambda: query(f'{{"filter":{{"name":{{"$contains":"{"a" * 100_000}!"}}}}}}'), (200, 400)),
+        Shot("a search for a hundred thousand words", lambda: query(f'{{"q":"{many("w#", 100_000)}"}}'), (400,)),
+        Shot("sixty thousand fields", lambda: query(f'{{"fields":"{many("f#", 60_000)}"}}'), (400,)),
+        Shot("a thousand parameters", lambda: raw("GET", f"/v1/tasks?{many('p#=1', 1000).replace(',', '&')}"), (400,)),
+        Shot("a day that never comes",
+             lambda: post("/v1/tasks", b'{"name":"x","recurrence":"FREQ=DAILY;BYMONTH=2;BYMONTHDAY=30"}'), (422,)),
+        # -- batches
+        Shot("references to nothing", lambda: post("/v1/batch", (
+            f'{{"operations":[{many('{"id":"o#","method":"GET","path":"/users/me"}', 500)},{{"method":"POST","path":'
+            f'"/tasks","body":{{"name":"x","labels":[{many('{"$ref":"n#.id"}', 20_000)}]}}}}]}}').encode()), (422,)),
+        Shot("references that swell", lambda: post("/v1/batch", (
+            '{"operations":[{"id":"a","method":"POST","path":"/tasks","body":{"name":"x","description":"'
+            f'{"d" * 90_000}"}}}},{{"method":"POST","path":"/tasks","body":{{"name":"x","description":"'
+            f'{'{\\"$ref\\":\\"a.description\\"}' * 30_000}"}}}}]}}').encode()), (422,)),
+        # -- bodies
+        Shot("a hundred megabytes in chunks", lambda: [
+            head("POST", "/v1/tasks", key, json, chunks), *[b"10000\r\n" + bytes(65536) + b"\r\n"] * 1600], (413,)),
+        Shot("a length of a hundred gigabytes", lambda: raw("POST", "/v1/tasks", json, "Content-Length: 99999999999"),
+             (413,)),
+        Shot("a bomb of gzip", lambda: post("/v1/tasks", b"\x1f\x8b\x08" + bytes(2000), "Content-Encoding: gzip"),
+             (415,)),
+        Shot("a transfer of gzip", lambda: raw("POST", "/v1/tasks", json, "Transfer-Encoding: gzip, chunked",
+                                               body=b"3\r\nabc\r\n0\r\n\r\n"), (415, 400)),
+        # -- heads
+        Shot("ten thousand headers", lambda: raw("GET", "/v1/tasks", *["a: b"] * 10_000), (431,)),
+        Shot("a header of a megabyte", lambda: raw("GET", "/v1/tasks", f"X: {'a' * MIB}"), (431,)),
+        Shot("an address of a megabyte", lambda: raw("GET", f"/v1/{'a' * MIB}"), (431, 414)),
+        Shot("an address of sixty kilobytes", lambda: raw("GET", f"/v1/{'a' * 60_000}"), (404,)),
+        # -- two requests in one
+        Shot("a length and chunks", lambda: raw("POST", "/v1/tasks", json, "Content-Length: 5", chunks,
+                                                body=b"0\r\n\r\n" + second), (400,)),
+        Shot("two lengths", lambda: raw("POST", "/v1/tasks", json, "Content-Length: 2", "Content-Length: 40",
+                                        body=b"{}" + second), (400,)),
+        Shot("two hosts", lambda: raw("GET", "/v1/users/me", "Host: elsewhere"), (400,)),
+        Shot("two keys", lambda: raw("GET", "/v1/users/me", "Authorization: Bearer other"), (400,)),
+        Shot("a chunk of endless size", lambda: raw("POST", "/v1/tasks", json, chunks, body=b"f" * 17 + b"\r\n"),
+             (400,)),
+        Shot("chunks and no chunks", lambda: raw("POST", "/v1/tasks", json, "Transfer-Encoding: chunked, identity",
+                                                 body=b"0\r\n\r\n"), (400,)),
+        # -- addresses
+        Shot("an address with a host", lambda: [head("GET", "http://elsewhere.example/v1/users/me", key)], (200,)),
+        Shot("an address that is not ASCII", lambda: ["GET /v1/täsks HTTP/1.1\r\nHost: x\r\n\r\n".encode()], (404,)),
+        Shot("bytes that are no text", lambda: [b"GET /v1/\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n"], (404, 400)),
+        Shot("a tunnel", lambda: [b"CONNECT elsewhere.example:80 HTTP/1.1\r\nHost: x\r\n\r\n"], (0, 400, 404, 405)),
+    ]  # fmt: skip
