@@ -89,6 +89,8 @@ def refuses(server: Server) -> bool:
         socket.create_connection(("127.0.0.1", server.port), timeout=5).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:
+        return False  # it met a socket that was about to go
     return False
 
 

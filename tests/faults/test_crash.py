@@ -219,11 +219,15 @@ def test_a_bulk_that_is_not_one_transaction_is_noticed(tmp_path):
     """Its halves are committed apart; the process dies between them."""
     host = Host(tmp_path).open()
     writer, ledger = Writer("w", 1), Ledger()
-    asyncio.run(host.work([writer], [ledger], 12))
-    bulk = writer._bulk_create("torn")
-    ledger.sent(bulk)
-    half = {"tasks": bulk.body["tasks"][: len(bulk.body["tasks"]) // 2]}
-    assert asyncio.run(host.ask("POST", "/v1/tasks/bulk", half)).status == 201
+
+    async def work() -> None:
+        await host.work([writer], [ledger], 12)
+        bulk = writer._bulk_create("torn")
+        ledger.sent(bulk)
+        half = {"tasks": bulk.body["tasks"][: len(bulk.body["tasks"]) // 2]}
+        assert (await host.ask("POST", "/v1/tasks/bulk", half)).status == 201
+
+    asyncio.run(work())
     try:
         checker = Checker(tmp_path / FILE)
         assert checker.look_into(host.db, whole=True) == []

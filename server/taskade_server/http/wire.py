@@ -6,7 +6,9 @@ Why an own layer this thin: a framework's request object costs more than reading
 import asyncio
 import gzip
 from collections.abc import Awaitable, Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote, unquote_plus
 
@@ -32,6 +34,8 @@ OFF_LOOP_BYTES: Final = 32_768
 MAX_PARAMETERS: Final = 400
 JSON_TYPE: Final = b"application/json"
 PROBLEM_TYPE: Final = b"application/problem+json"
+# One at a time: parsing needs the interpreter's lock, and with several the event loop would be one of many to want it.
+_parser: Final = ThreadPoolExecutor(1, "parse")
 _ASCII: Final = "".join(map(chr, range(128)))
 JSON_PATCH: Final = "application/json-patch+json"
 _JSON_BODIES: Final = frozenset({"application/json", "application/merge-patch+json", "text/json"})
@@ -222,7 +226,8 @@ async def read_json(request: Request, receive: Receive, limit: int, *, patch: bo
     """As `parse_body` of the whole body; a large one is parsed in a thread, so that the others need not wait for it."""
     body = await read_body(request, receive, limit)
     if len(body) > OFF_LOOP_BYTES:
-        return await asyncio.to_thread(parse_body, request, body, patch=patch)
+        parse = partial(parse_body, request, body, patch=patch)
+        return await asyncio.get_running_loop().run_in_executor(_parser, parse)
     return parse_body(request, body, patch=patch)
 
 

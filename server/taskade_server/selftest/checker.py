@@ -5,10 +5,7 @@ Why past the server: what a server says of itself is not evidence.
 
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
-
-import apsw
 
 from taskade_server.engine import check, log
 from taskade_server.engine.log import Event
@@ -45,7 +42,7 @@ class Checker:
     def look(self, *, whole: bool = False, sound: bool = True) -> list[str]:
         """Read what is new in the log into `found`; the faults of the database in words.
 
-        `whole` replays the whole log against the tables instead of what is new; `sound` asks SQLite to check its file.
+        `whole` asks all that `taskade check` does, `sound` only SQLite whether its file is.
         """
         try:
             with connect(self._target) as db:
@@ -57,16 +54,14 @@ class Checker:
         """As `look`, in a database that is open."""
         faults = db.read_sync(self._follow, snapshot=True)
         if whole:
-            faults += db.read_sync(check.replay, snapshot=True)
-        if sound and db.dialect == "sqlite":
-            faults += self._integrity()
+            with connect(self._target, patient=True) as fresh:
+                faults += fresh.read_sync(check.damage, snapshot=True)
+        elif sound and db.dialect == "sqlite":
+            # On a new connection: one that has read the full-text index before takes it for what it was then.
+            with connect(self._target, patient=True) as fresh:
+                found = fresh.read_sync(lambda tx: tx.all("PRAGMA integrity_check"))
+            faults += [row[0] for row in found if row[0] != "ok"]
         return faults
-
-    def _integrity(self) -> list[str]:
-        # On a new connection: one that has read the full-text index before takes it for what it was then.
-        with closing(apsw.Connection(str(self._target))) as connection:
-            rows = connection.execute("PRAGMA integrity_check").fetchall()
-        return [f"integrity_check: {row[0]}" for row in rows if row[0] != "ok"]
 
     def _follow(self, tx: Tx) -> list[str]:
         faults: list[str] = []

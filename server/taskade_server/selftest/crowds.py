@@ -1,4 +1,4 @@
-"""Clients that mean harm: hundreds of connections of one kind from a single thread, and single requests that no client makes.
+"""Clients that mean harm, hundreds of one kind on one thread, and a healthy one among them that measures its waits.
 
 Why nothing but sockets: a client library repairs or refuses exactly what is of interest here.
 """
@@ -8,7 +8,6 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -216,101 +215,3 @@ def _complete(received: bytes) -> bool:
         if line.startswith(b"content-length:"):
             return len(body) >= int(line.partition(b":")[2])
     return top[9:12] in (b"204", b"304")
-
-
-# ---- single requests -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Shot:
-    """One hostile request: its parts (sent one after the other) and the statuses it may be answered with.
-
-    0 stands for a connection that is just closed.
-    """
-
-    name: str
-    parts: Callable[[], list[bytes]]
-    statuses: tuple[int, ...]
-
-
-MIB: Final = 1 << 20
-
-
-def shots(key: str) -> list[Shot]:
-    """Requests that are meant to stall a server, to make it swell, or to make two of one."""
-    json = "Content-Type: application/json"
-
-    def post(path: str, body: bytes, *lines: str) -> list[bytes]:
-        return [head("POST", path, key, json, f"Content-Length: {len(body)}", *lines), body]
-
-    def query(text: str) -> list[bytes]:
-        return post("/v1/tasks/query", text.encode())
-
-    def raw(method: str, path: str, *lines: str, body: bytes = b"") -> list[bytes]:
-        return [head(method, path, key, *lines), body]
-
-    def many(text: str, count: int) -> str:
-        return ",".join(text.replace("#", str(number)) for number in range(count))
-
-    chunks = "Transfer-Encoding: chunked"
-    second = head("GET", "/v1/users/me", key)
-    return [
-        # -- JSON
-        Shot("a hundred thousand levels", lambda: post("/v1/tasks", b"[" * 100_000), (400,)),
-        Shot("eight megabytes of brackets", lambda: post("/v1/tasks/bulk", b"[" + b"[]," * 2_700_000 + b"1]"), (400,)),
-        Shot("eight megabytes of objects", lambda: post("/v1/tasks/bulk", b"[" + b"{}," * 2_700_000 + b"1]"), (400,)),
-        Shot("a million keys", lambda: post("/v1/batch", f"{{{many('"#":1', 600_000)}}}".encode()), (400,)),
-        Shot("80,000 unknown members", lambda: post("/v1/tasks", f"{{{many('"m#":1', 80_000)}}}".encode()), (400,)),
-        Shot("900 unknown members", lambda: post("/v1/tasks", f"{{{many('"m#":1', 900)}}}".encode()), (422,)),
-        Shot("a text that does not end", lambda: post("/v1/tasks/bulk", b'["' + b'\\"' * (4 * MIB - 2)), (400,)),
-        Shot("a number of a million digits", lambda: post("/v1/tasks", b"9" * 1_000_000), (400,)),
-        # -- queries
-        Shot("a filter of a thousand conditions",
-             lambda: query(f'{{"filter":{{"$or":[{many('{"name":"#"}', 1000)}]}}}}'), (400,)),
-        Shot("a thousand unknown people", lambda: query(f'{{"filter":{{"assignee":[{many('"x#"', 1000)}]}}}}'), (400,)),
-        Shot("many a's, as for a regular expression",
-             lambda: query(f'{{"filter":{{"name":{{"$contains":"{"a" * 100_000}!"}}}}}}'), (200, 400)),
-        Shot("a search for a hundred thousand words", lambda: query(f'{{"q":"{many("w#", 100_000)}"}}'), (400,)),
-        Shot("sixty thousand fields", lambda: query(f'{{"fields":"{many("f#", 60_000)}"}}'), (400,)),
-        Shot("a thousand parameters", lambda: raw("GET", f"/v1/tasks?{many('p#=1', 1000).replace(',', '&')}"), (400,)),
-        Shot("a day that never comes",
-             lambda: post("/v1/tasks", b'{"name":"x","recurrence":"FREQ=DAILY;BYMONTH=2;BYMONTHDAY=30"}'), (422,)),
-        # -- batches
-        Shot("references to nothing", lambda: post("/v1/batch", (
-            f'{{"operations":[{many('{"id":"o#","method":"GET","path":"/users/me"}', 500)},{{"method":"POST","path":'
-            f'"/tasks","body":{{"name":"x","labels":[{many('{"$ref":"n#.id"}', 20_000)}]}}}}]}}').encode()), (422,)),
-        Shot("references that swell", lambda: post("/v1/batch", (
-            '{"operations":[{"id":"a","method":"POST","path":"/tasks","body":{"name":"x","description":"'
-            f'{"d" * 90_000}"}}}},{{"method":"POST","path":"/tasks","body":{{"name":"x","description":"'
-            f'{'{\\"$ref\\":\\"a.description\\"}' * 30_000}"}}}}]}}').encode()), (422,)),
-        # -- bodies
-        Shot("a hundred megabytes in chunks", lambda: [
-            head("POST", "/v1/tasks", key, json, chunks), *[b"10000\r\n" + bytes(65536) + b"\r\n"] * 1600], (413,)),
-        Shot("a length of a hundred gigabytes", lambda: raw("POST", "/v1/tasks", json, "Content-Length: 99999999999"),
-             (413,)),
-        Shot("a bomb of gzip", lambda: post("/v1/tasks", b"\x1f\x8b\x08" + bytes(2000), "Content-Encoding: gzip"),
-             (415,)),
-        Shot("a transfer of gzip", lambda: raw("POST", "/v1/tasks", json, "Transfer-Encoding: gzip, chunked",
-                                               body=b"3\r\nabc\r\n0\r\n\r\n"), (415, 400)),
-        # -- heads
-        Shot("ten thousand headers", lambda: raw("GET", "/v1/tasks", *["a: b"] * 10_000), (431,)),
-        Shot("a header of a megabyte", lambda: raw("GET", "/v1/tasks", f"X: {'a' * MIB}"), (431,)),
-        Shot("an address of a megabyte", lambda: raw("GET", f"/v1/{'a' * MIB}"), (431, 414)),
-        Shot("an address of sixty kilobytes", lambda: raw("GET", f"/v1/{'a' * 60_000}"), (404,)),
-        # -- two requests in one
-        Shot("a length and chunks", lambda: raw("POST", "/v1/tasks", json, "Content-Length: 5", chunks,
-                                                body=b"0\r\n\r\n" + second), (400,)),
-        Shot("two lengths", lambda: raw("POST", "/v1/tasks", json, "Content-Length: 2", "Content-Length: 40",
-                                        body=b"{}" + second), (400,)),
-        Shot("two hosts", lambda: raw("GET", "/v1/users/me", "Host: elsewhere"), (400,)),
-        Shot("two keys", lambda: raw("GET", "/v1/users/me", "Authorization: Bearer other"), (400,)),
-        Shot("a chunk of endless size", lambda: raw("POST", "/v1/tasks", json, chunks, body=b"f" * 17 + b"\r\n"),
-             (400,)),
-        Shot("chunks and no chunks", lambda: raw("POST", "/v1/tasks", json, "Transfer-Encoding: chunked, identity",
-                                                 body=b"0\r\n\r\n"), (400,)),
-        # -- addresses
-        Shot("an address with a host", lambda: [head("GET", "http://elsewhere.example/v1/users/me", key)], (200,)),
-        Shot("an address that is not ASCII", lambda: ["GET /v1/täsks HTTP/1.1\r\nHost: x\r\n\r\n".encode()], (404,)),
-        Shot("bytes that are no text", lambda: [b"GET /v1/\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n"], (404, 400)),
-        Shot("a tunnel", lambda: [b"CONNECT elsewhere.example:80 HTTP/1.1\r\nHost: x\r\n\r\n"], (0, 400, 404, 405)),
-    ]  # fmt: skip

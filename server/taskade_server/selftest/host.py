@@ -40,7 +40,7 @@ def quiet(folder: Path, database_url: str = "") -> Config:
 
 
 class Host:
-    """The whole application but its sockets. `key` is made on first use of the folder."""
+    """The whole application but its sockets, for one event loop. `key` is made on first use of the folder."""
 
     def __init__(self, folder: Path, *, vfs: str | None = None, synchronous: str = "full", key: str = "") -> None:
         self.folder = folder
