@@ -11,6 +11,8 @@ from typing import Any
 
 import httpx2
 import pytest
+from taskade_server.engine import check
+from taskade_server.store.database import connect
 
 from tests.support import postgres as postgres_servers
 from tests.support import valkey as valkey_servers
@@ -132,9 +134,15 @@ def make_server(
 
 
 @pytest.fixture(scope="session")
-def server(make_server: Callable[..., Server]) -> Server:
-    """The server that the tests of one process share, without a rate limit."""
-    return make_server().start()
+def server(make_server: Callable[..., Server]) -> Iterator[Server]:
+    """The server that the tests of one process share, without a rate limit.
+
+    When they are over, replaying its log has to give its tables.
+    """
+    shared = make_server().start()
+    yield shared
+    with connect(shared.database_url or shared.data / "taskade.db") as db:
+        assert db.read_sync(check.replay, snapshot=True) == []
 
 
 @pytest.fixture

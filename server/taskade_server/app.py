@@ -191,6 +191,7 @@ class Application:
         if self.replica is not None:
             await self.replica.close()
         await self.db.close()
+        self.limits.close()
         await self.observer.stop()
 
     def stats(self) -> dict[str, float]:

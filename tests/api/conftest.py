@@ -13,7 +13,7 @@ import httpx2
 import pytest
 from click.testing import CliRunner
 from taskade_server.__main__ import keys
-from taskade_server.engine import check, log
+from taskade_server.engine import log
 from taskade_server.engine.log import Event
 from taskade_server.kit import ids
 from taskade_server.store.database import Database, connect
@@ -34,15 +34,6 @@ class Person(NamedTuple):
 
 
 Invite = Callable[..., Person]
-
-
-@pytest.fixture(scope="session")
-def server(make_server: Callable[..., Server]) -> Iterator[Server]:
-    """The server that the tests of one process share; when they are over, replaying its log has to give its tables."""
-    shared = make_server().start()
-    yield shared
-    with connect(shared.database_url or shared.data / "taskade.db") as db:
-        assert db.read_sync(check.replay, snapshot=True) == []
 
 
 @pytest.fixture(scope="session")

@@ -193,7 +193,8 @@ class Pipeline:
             page = self.page_prefixes.get(path)
         request.operation = path if page is not None else ""
         if request.operation not in observe.PROBES:
-            request.limits = self.limits.anonymous(request.client)
+            charge = partial(self.limits.anonymous, request.client)
+            request.limits = await asyncio.to_thread(charge) if self.limits.waits else charge()
         if page is not None:
             if request.method == "OPTIONS":
                 raise _Preflight(["GET", "HEAD", "OPTIONS"])

@@ -3,6 +3,7 @@
 Why every figure is printed and not only "ok": a record that others shall believe says how often it was tried.
 """
 
+import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,8 @@ CRASH: Final = ("kill", "points", "power", "faults", "exhaustion")
 
 def run(names: Sequence[str], orders: Orders) -> list[Report]:
     """Run these parts, one after the other."""
+    for name in [name for name in os.environ if name.startswith("TASKADE_")]:
+        del os.environ[name]  # the settings of the real server are none of theirs
     reports = []
     for name in names:
         title, part = PARTS[name]

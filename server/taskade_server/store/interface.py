@@ -209,7 +209,7 @@ class Database(ABC):
 
     @abstractmethod
     def open_sync(self) -> None:
-        """Connect, or say in one line why that is impossible."""
+        """Connect, or say in one line why that is impossible. Opening twice is harmless."""
 
     @abstractmethod
     def close_sync(self) -> None:

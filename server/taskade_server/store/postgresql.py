@@ -336,6 +336,8 @@ class PostgresDatabase(Database):
     # -- opening and closing
 
     def open_sync(self) -> None:
+        if self._writers is not None:
+            return
         try:
             session = self._connect(writable=True)
             if session.connection.info.server_version < OLDEST_SERVER * 10_000:

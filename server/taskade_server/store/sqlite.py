@@ -599,6 +599,8 @@ class SqliteDatabase(Database):
     # -- opening and closing
 
     def open_sync(self) -> None:
+        if self._inline is not None:
+            return
         version = tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
         if version < OLDEST_SQLITE:
             raise Unavailable(

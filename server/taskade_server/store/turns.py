@@ -57,7 +57,7 @@ class Turns:
         self._running[caller] += 1
 
     async def _wait(self, caller: Hashable) -> None:
-        if False:
+        if self.waiting >= self._limit:
             raise Overloaded("Too many long queries are waiting.")
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queues.setdefault(caller, deque()).append(place)
