@@ -593,3 +593,34 @@ def test_a_batch_larger_than_the_bucket_needs_a_full_one(start_server):
         refusal = client.get("/v1/users/me")
         problem(refusal, 429)
         assert int(refusal.headers["retry-after"]) > 60
+
+
+def test_what_references_make_has_a_depth_too(api):
+    """Each step puts the last result one level deeper; the whole is refused where a body of that depth would be."""
+    operations = [{"id": "s0", "method": "POST", "path": "/workspaces", "body": {"name": "Deep"}}]
+    for n in range(1, 60):
+        inner = {"$ref": f"s{n - 1}.settings"} if n > 1 else {}
+        body = {"settings": {"a": inner}}
+        operations.append({"id": f"s{n}", "method": "PATCH", "path": "/workspaces/{s0.id}", "body": body})
+    document = problem(api.post("/v1/batch", json={"operations": operations}), 422, "batch-failed")
+    assert "Nested deeper than 32" in document["detail"]
+
+
+def test_a_version_is_only_named_where_there_is_one(api):
+    operations = [
+        {"method": "POST", "path": "/tasks", "body": {"name": "x"}, "if_match": 1},
+        {"method": "GET", "path": "/tasks", "if_match": 1},
+    ]
+    document = problem(api.post("/v1/batch", json={"operations": operations}), 422)
+    assert places(document) == ["/operations/0/if_match", "/operations/1/if_match"]
+    document = problem(api.post("/v1/tasks", json={"name": "x"}, headers={"If-Match": '"1"'}), 400)
+    assert codes(document) == ["not_allowed"]
+
+
+def test_a_batch_that_is_refused_for_its_length_does_not_cost_more_than_the_longest(start_server):
+    server = start_server(rate_limit="1000/minute")
+    with server.client() as client:
+        refused = client.post("/v1/batch", json={"operations": [0] * 50_000})
+        problem(refused, 422)
+        problem(client.get("/v1/tasks"), 429)
+        assert int(client.get("/v1/tasks").headers["retry-after"]) <= 60

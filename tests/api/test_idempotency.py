@@ -369,6 +369,24 @@ def test_a_key_that_was_limited_to_another_project(server, api, a_project):
         problem(client.post("/v1/tasks", **options), 404)
 
 
+def test_what_a_batch_has_read_is_not_given_again_to_whom_it_is_closed_now(server, api, a_project):
+    """The project that was read is not one that was written to, so that only the rights as a whole can tell."""
+    other = create(api, "projects", name="Read only")["id"]
+    create(api, "tasks", name="to be read", project_id=other)
+    made = create(api, "api-keys", name="x", project_ids=[a_project["id"], other])
+    operations = [
+        {"method": "POST", "path": "/tasks", "body": {"name": "x", "project_id": a_project["id"]}},
+        {"method": "GET", "path": f"/tasks?project_id={other}"},
+    ]
+    options: Any = {"headers": new_key(), "json": {"operations": operations}}
+    with server.client(made["secret"]) as client:
+        first = client.post("/v1/batch", **options)
+        assert "to be read" in first.text
+        assert client.post("/v1/batch", **options).content == first.content
+        api.patch(f"/v1/api-keys/{made['id']}", json={"project_ids": [a_project["id"]]})
+        problem(client.post("/v1/batch", **options), 404)
+
+
 # ---- at the same time ------------------------------------------------------------------------------------------------
 
 

@@ -49,18 +49,18 @@ BUGS = (
     Bug(
         "an idempotency row in a transaction of its own",
         "http/pipeline.py",
-        "            once.remember(tx, attempt, after, reply)\n",
+        "            once.remember(tx, attempt, after, reply, reads=reads)\n",
         "            rows = (attempt, after, reply)\n"
         "            asyncio.get_running_loop().call_later(\n"
-        "                0.5, lambda: self.db.write_sync(lambda later: once.remember(later, *rows))\n"
+        "                0.5, lambda: self.db.write_sync(lambda later: once.remember(later, *rows, reads=reads))\n"
         "            )\n",
         "tests/api/test_idempotency.py",
     ),
     Bug(
         "a replay without asking who may see it now",
         "http/once.py",
-        "if not all(_sees(call.principal, *place) for place in json.decode(found.places)):",
-        "if False:",
+        'visible = all(_sees(call.principal, *place) for place in needs["places"])',
+        "visible = True",
         "tests/api/test_idempotency.py",
     ),
     Bug(

@@ -68,6 +68,8 @@ def test_a_server_outlives_a_failing_disk(orders):
     report = faults.run(orders)
     assert_held(report)
     assert report.figures["servers stopped and opened anew"]
+    # Those whose commit failed were not cut off: they were answered 503 outcome-unknown.
+    assert report.figures["of them told so by a real server (503)"]
 
 
 @pytest.mark.parametrize("trial", exhaustion.TRIALS, ids=lambda trial: trial.__name__.strip("_"))

@@ -122,8 +122,10 @@ def test_a_queue_that_is_full():
     async def scene(stage: Stage) -> None:
         for name in ("a1", "a2", "a3"):
             await stage.enter(name)
+        refused = await stage.enter("a4")
+        assert refused.done(), "at once"
         with pytest.raises(Overloaded):
-            await (await stage.enter("a4"))
+            await refused
 
     on_stage(scene, places=1, waiting=2)
 

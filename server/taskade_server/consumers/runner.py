@@ -163,17 +163,17 @@ class Runner:
             await asyncio.wait({running})
             raise
         running.cancel()
-        try:
-            await running
-        except asyncio.CancelledError:
+        # Not awaited by itself: that would take our own cancellation for the job's.
+        await asyncio.wait({running})
+        if running.cancelled():
             logger.warning("%s was broken off: the lease on it was lost.", job.name)
-        except (Unavailable, LeaseLost) as error:
+            return False
+        error = running.exception()
+        if isinstance(error, Unavailable | LeaseLost):
             logger.warning("%s failed: %s", job.name, error)
-        except Exception:
-            logger.exception("%s failed.", job.name)
-        else:
-            return True
-        return False
+        elif error is not None:
+            logger.error("%s failed.", job.name, exc_info=error)
+        return error is None
 
     async def _sleep(self, job: Job, seconds: float) -> None:
         with suppress(TimeoutError):

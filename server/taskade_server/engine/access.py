@@ -6,8 +6,10 @@ computed anew for each request. An object that may not be read does not exist (4
 changed answers 403.
 """
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Final
 
 from taskade_server.engine.model import Resource
@@ -66,6 +68,15 @@ class Principal:
             return True
         resource, _, verb = scope.partition(":")
         return verb == "read" and f"{resource}:write" in self.scopes
+
+    def fingerprint(self) -> str:
+        """A digest of all that the caller may reach, whatever the scopes; the same on every process."""
+        grants = [
+            [g.workspace_id, g.role, g.live, None if g.only is None else sorted(g.only), sorted(g.hidden),
+             sorted(g.project_roles.items())]
+            for g in sorted(self.grants.values(), key=attrgetter("workspace_id"))
+        ]  # fmt: skip
+        return hashlib.sha256(json.encode([self.user_id, grants]).encode()).hexdigest()
 
     def grant(self, workspace_id: str | None) -> Grant | None:
         """The grant in a live workspace."""

@@ -29,6 +29,7 @@ from taskade_server.kit.errors import (
 from taskade_server.store.database import Conflict, Tx
 
 MAX_OPERATIONS: Final = 1000
+HEAVY_FROM: Final = 20
 MAX_RESULT_BYTES: Final = 32 << 20
 # What references put into paths and bodies. Each is a few bytes long and may stand for a whole list.
 MAX_FILLED_BYTES: Final = 16 << 20
@@ -49,6 +50,7 @@ class Target:
     scope: str
     operation_id: str
     body: bool
+    versioned: bool
 
 
 @dataclass(slots=True)
@@ -90,7 +92,17 @@ class _Run:
 def cost(body: Any) -> int:
     """How many requests a batch counts for."""
     operations = body.get("operations") if isinstance(body, dict) else None
-    return max(1, len(operations)) if isinstance(operations, list) else 1
+    # One that is refused for its length is not worth more than the longest that is not.
+    return min(max(1, len(operations)), MAX_OPERATIONS) if isinstance(operations, list) else 1
+
+
+def is_heavy(body: Any) -> bool:
+    """Whether a batch may touch so many rows that it has no place on the event loop."""
+    operations = body.get("operations") if isinstance(body, dict) else None
+    if not isinstance(operations, list):
+        return False
+    paths = [str(item.get("path")) for item in operations if isinstance(item, dict)]
+    return len(operations) > HEAVY_FROM or any("/bulk" in path or "/projects" in path for path in paths)
 
 
 def handle(call: Call, tx: Tx) -> Reply:
@@ -193,6 +205,9 @@ def _operation(index: int, item: Any, known: set[str], api: Api, issues: list[Is
     if item.get("body") is not None and not target.body:
         issues.append(Issue("not_allowed", "This operation takes no body.", pointer=f"{place}/body"))
     version = _version(item.get("if_match"), place, issues)
+    if version is not None and not target.versioned:
+        detail = "This operation changes no single object that could have a version; leave if_match out."
+        issues.append(Issue("not_allowed", detail, pointer=f"{place}/if_match"))
     return _Operation(index, name or "", method.upper(), path, target, item.get("body"), version, bool(used))
 
 
@@ -256,7 +271,7 @@ def _perform(operation: _Operation, call: Call, tx: Tx, api: Api, principal: Pri
     if operation.references:
         path = _filled(path, run, _segment)
         query_string = _filled(query_string, run, lambda value: quote(_as_text(value), safe=""))
-        body = _resolved(body, run)
+        body = _checked(_resolved(body, run))
     target, parameters = api.find(operation.method, path)
     if target.operation_id != operation.target.operation_id:
         raise NotFound(f"There is no path {path[:200]}.")
@@ -266,6 +281,15 @@ def _perform(operation: _Operation, call: Call, tx: Tx, api: Api, principal: Pri
     inner.if_match = operation.if_match
     inner.url = f"{api.base_url}/v1{path}"
     return target.handler(inner, tx)
+
+
+def _checked(body: Any) -> Any:
+    """A body with results put into it must be one that could have been sent."""
+    try:
+        json.check_tree(body)
+    except (json.Faulty, RecursionError) as error:
+        raise Invalid(str(error), errors=[Issue("malformed_json", str(error), pointer="")]) from error
+    return body
 
 
 def _filled(text: str, run: _Run, form: Callable[[Any], str]) -> str:

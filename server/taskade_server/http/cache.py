@@ -20,7 +20,8 @@ OVERHEAD: Final = 1000
 class Entry:
     """One answer. `stamp` is the state of the database in which it was last known to be right (0: unknown).
 
-    `question` is how the request that made it was spelled, `operation` the route's operation id.
+    `question` is how the request that made it was spelled, `operation` the route's operation id, `epoch` the state of
+    rights, `size` about how many bytes it takes.
     """
 
     reply: Reply
@@ -28,6 +29,8 @@ class Entry:
     workspaces: list[str]
     question: Question
     operation: str
+    epoch: int
+    size: int
 
 
 class ResponseCache:
@@ -61,13 +64,15 @@ class ResponseCache:
 
     def put(self, key: Key, question: Question, operation: str, reply: Reply, stamp: int) -> None:
         """Keep an answer that has `heads`; the oldest entries make room for it."""
-        size = _size(reply)
+        size = _size(key, question, reply)
         if size > self.max_bytes // 8:
             return
         reply.packed = {}
         with self._lock:
             self._drop(key)
-            self._entries[key] = Entry(reply, stamp, [name for name, _ in reply.heads], question, operation)
+            self._entries[key] = Entry(
+                reply, stamp, [name for name, _ in reply.heads], question, operation, key[1], size
+            )
             self._keys[question] = key
             self.bytes += size
             while self.bytes > self.max_bytes:
@@ -76,7 +81,7 @@ class ResponseCache:
     def _drop(self, key: Key) -> None:
         entry = self._entries.pop(key, None)
         if entry is not None:
-            self.bytes -= _size(entry.reply)
+            self.bytes -= entry.size
             if self._keys.get(entry.question) == key:
                 del self._keys[entry.question]
 
@@ -86,6 +91,7 @@ class ResponseCache:
         return entry.reply.heads == tuple(heads)
 
 
-def _size(reply: Reply) -> int:
-    """About what an entry takes: the text, its bytes, and a compressed form or two."""
-    return OVERHEAD + 3 * len(reply.body or "")
+def _size(key: Key, question: Question, reply: Reply) -> int:
+    """About what an entry takes: the text, its bytes, a compressed form or two, and how it was asked for."""
+    asked = sum(len(part or b"") for part in question) + len(key[2]) + len(key[3])
+    return OVERHEAD + asked + 3 * len(reply.body or "")

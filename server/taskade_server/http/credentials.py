@@ -16,6 +16,8 @@ from taskade_server.kit.errors import Forbidden, Unauthenticated
 from taskade_server.store.database import Database, Tx
 
 _MAX_CACHED: Final = 10_000
+# A caller is remembered, and his share of the memory counted, by how the credential is spelled: in one way only.
+_MAX_TOKEN: Final = 200
 
 
 @dataclass(slots=True)
@@ -58,10 +60,10 @@ class Credentials:
                 self._keep(credential, known)
         return self._checked(known, request)
 
-    def known_principal(self, request: Request) -> Principal | None:
-        """The caller, if he is known; for answers that were made for him in the present state of the database."""
+    def known_principal(self, request: Request, epoch: int) -> Principal | None:
+        """The caller as known in a state of rights; for answers that were made for him in the present one."""
         known = self.known.get(request.headers.get(b"authorization", b""))
-        return None if known is None else self._checked(known, request)
+        return None if known is None or known.epoch != epoch else self._checked(known, request)
 
     def refreshed(self, tx: Tx, request: Request) -> Principal:
         """The caller as this unit has made him: for what follows in a unit that changed rights."""
@@ -91,14 +93,14 @@ class Credentials:
     def _look_up(self, tx: Tx, credential: bytes, epoch: int, request: Request) -> Known:
         """Ask the database; whoever guesses is soon not asked for any more."""
         scheme, _, token = credential.decode("latin-1").partition(" ")
-        if scheme.lower() != "bearer" or not token:
+        if scheme.lower() != "bearer" or not token or token != token.strip() or len(token) > _MAX_TOKEN:
             request.limits = self.limits.anonymous(request.client)
             raise Unauthenticated("Send the header Authorization: Bearer <API key>.", headers=_challenge(""))
         if credential not in self.known:
             # Whoever was let in before does not suffer from a neighbour's guesses when rights change.
             self.limits.login_check(request.client)
         try:
-            return Known(epoch, *identity.authenticate(tx, self.secret, token.strip()))
+            return Known(epoch, *identity.authenticate(tx, self.secret, token))
         except Unauthenticated as error:
             self.known.pop(credential, None)
             self.limits.login_failed(request.client)
@@ -107,7 +109,10 @@ class Credentials:
     def _keep(self, credential: bytes, known: Known) -> None:
         if len(self.known) >= _MAX_CACHED:
             self.known.clear()
-        self.known[credential] = known
+        present = self.known.get(credential)
+        # A long read may end after a change of rights that it has not seen.
+        if present is None or present.epoch <= known.epoch:
+            self.known[credential] = known
 
 
 def _challenge(error: str) -> dict[str, str]:

@@ -91,7 +91,7 @@ class Guard:
     def has_room(self, caller: bytes, number: int) -> bool:
         """Whether this caller may hold so many bytes more."""
         mine = self._callers.get(caller, 0) + number
-        return True and mine <= self._held_bytes // CALLER_SHARE
+        return self.bytes_held + number <= self._held_bytes and mine <= self._held_bytes // CALLER_SHARE
 
     def release(self, caller: bytes, number: int) -> None:
         """They are gone."""

@@ -76,18 +76,30 @@ def recall(tx: Tx, once: Once, call: Call) -> Reply | None:
         return None
     if found.digest != once.digest:
         raise IdempotencyKeyReused
-    if not all(_sees(call.principal, *place) for place in json.decode(found.places)):
-        raise NotFound("What this request changed is no longer visible to this key.")
+    needs = json.decode(found.places)
+    visible = all(_sees(call.principal, *place) for place in needs["places"])
+    if not visible or needs["rights"] not in ("", call.principal.fingerprint()):
+        raise NotFound("What this request answered may no longer be seen with this key.")
     headers = [(name.encode(), value.encode("latin-1")) for name, value in json.decode(found.headers)]
-    return Reply(found.status, _with_secret(found.body, once, call), [*headers, REPLAYED])
+    body = _with_secret(found.body, once, call) if needs["secret"] else found.body
+    return Reply(found.status, body, [*headers, REPLAYED])
 
 
-def remember(tx: Tx, once: Once, principal: Principal, reply: Reply) -> None:
-    """Keep an answer at the end of its unit. `principal` is the caller as the unit left him."""
+def remember(tx: Tx, once: Once, principal: Principal, reply: Reply, *, reads: bool) -> None:
+    """Keep an answer at the end of its unit. `principal` is the caller as the unit left him.
+
+    `reads` says that it may hold more than what was written; it is then good for the very same rights only.
+    """
     headers = [(name.decode(), value.decode("latin-1")) for name, value in reply.headers if name in _KEPT]
-    places = sorted(place for place in log.places(tx) if _sees(principal, *place))
-    stored = StoredReply(once.digest, reply.status, json.encode(headers), _without_secret(reply), json.encode(places))
-    log.remember_reply(tx, once.owner, once.key, stored)
+    needs = {
+        "places": [place for place in log.places(tx) if _sees(principal, *place)],
+        "rights": principal.fingerprint() if reads else "",
+        "secret": reply.secret,
+    }
+    body = _without_secret(reply) if reply.secret else reply.body
+    log.remember_reply(
+        tx, once.owner, once.key, StoredReply(once.digest, reply.status, json.encode(headers), body, json.encode(needs))
+    )
 
 
 def in_use() -> IdempotencyKeyInUse:
@@ -105,15 +117,11 @@ def seed(once: Once | None) -> str:
     return f"{once.owner}\n{once.text}" if once is not None else ""
 
 
-def _without_secret(reply: Reply) -> str | None:
-    if not reply.secret:
-        return reply.body
+def _without_secret(reply: Reply) -> str:
     document: dict[str, Any] = json.decode(reply.body or "{}")
     return json.encode({**document, "secret": ""})
 
 
-def _with_secret(body: str | None, once: Once, call: Call) -> str | None:
-    if body is None or not body.endswith('"secret":""}'):
-        return body
-    document: dict[str, Any] = json.decode(body)
+def _with_secret(body: str | None, once: Once, call: Call) -> str:
+    document: dict[str, Any] = json.decode(body or "{}")
     return json.encode({**document, "secret": signing.new_key(document["id"], call.secret, seed(once)).text})

@@ -194,7 +194,7 @@ def _operation_parameters(route: Route) -> list[Schema]:
         found += [f"{name}Include", f"{name}Fields"] if route.resource.relations else [f"{name}Fields"]
     if route.method == "GET":
         found.append("IfNoneMatch")
-    if route.writes and "{id}" in route.path and route.body != "member":
+    if route.versioned:
         found += ["IfMatch", "UnlessMatch"]
     if route.writes:
         found += ["DryRun", "IdempotencyKey", "Prefer"]
@@ -348,7 +348,7 @@ def _problem_statuses(route: Route) -> list[int]:
         found += [408, 409, 413, 415, 422]
     if route.body == "query":
         found += [408, 413, 415]
-    if route.writes and "{id}" in route.path and route.body != "member":
+    if route.versioned:
         found.append(412)
     return sorted(found)
 

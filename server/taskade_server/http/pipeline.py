@@ -48,7 +48,6 @@ logger: Final = logging.getLogger("taskade")
 Page = Callable[[Request], Awaitable[Reply]]
 VISIBLE_SECONDS: Final = 5.0
 REPLICA_SECONDS: Final = 0.2
-HEAVY_BATCH: Final = 20
 CACHE_BYTES: Final = 32 << 20
 _NOBODY: Final = Principal("", None, frozenset(), {}, None)
 """Stands in a call until the caller is known."""
@@ -123,7 +122,7 @@ class Pipeline:
         entry = self.cache.recent(self._question(request))
         if entry is None or entry.stamp != self.db.changed() or not entry.stamp:
             return None
-        principal = self.credentials.known_principal(request)
+        principal = self.credentials.known_principal(request, entry.epoch)
         if principal is None or not wire.accepts_json(request.header(b"accept")):
             return None
         request.operation = entry.operation
@@ -138,7 +137,11 @@ class Pipeline:
         return request.headers.get(b"authorization"), request.method, request.scope["query_string"], address
 
     async def _answer(self, request: Request, receive: Receive) -> Reply:
-        route, parameters = self._route(request)
+        try:
+            route, parameters = self._route(request)
+        except (NotFound, MethodNotAllowed):
+            await self._charge_address(request)
+            raise
         if route is None:
             return await self._page(request)
         request.operation = route.operation_id
@@ -147,6 +150,9 @@ class Pipeline:
             raise NotAcceptable
         call = Call(_NOBODY, self.secret, request.request_id, parameters, request.query_string)
         call.if_match = wire.versions(request.headers.get(b"if-match"))
+        if call.if_match is not None and not route.versioned:
+            detail = "If-Match names the version of one object to change, which this request has not; leave it out."
+            raise Malformed(detail, errors=[Issue("not_allowed", detail, parameter="If-Match")])
         if route.answer == "list":
             call.url = f"{self.public_url or request.base_url}{request.path}"
         if route.writes:
@@ -154,6 +160,7 @@ class Pipeline:
             return await self._write(route, request, call, receive)
         call.if_none_match = request.headers.get(b"if-none-match")
         if route.body:
+            await self.db.read(partial(self._admit, route, request, call))
             call.body = await wire.read_json(request, receive, route.max_body)
         wanted = call.take("min_seq")
         if wanted is not None:
@@ -193,8 +200,7 @@ class Pipeline:
             page = self.page_prefixes.get(path)
         request.operation = path if page is not None else ""
         if request.operation not in observe.PROBES:
-            charge = partial(self.limits.anonymous, request.client)
-            request.limits = await asyncio.to_thread(charge) if self.limits.waits else charge()
+            await self._charge_address(request)
         if page is not None:
             if request.method == "OPTIONS":
                 raise _Preflight(["GET", "HEAD", "OPTIONS"])
@@ -206,6 +212,11 @@ class Pipeline:
         first = request.path.strip("/").partition("/")[0]
         hint = f" Did you mean /v1{request.path[:100]}?" if first in self.table.paths() else ""
         raise NotFound(f"There is no path {request.path[:200]}.{hint}")
+
+    async def _charge_address(self, request: Request) -> None:
+        """For what takes no key, or has not come as far as to need one."""
+        charge = partial(self.limits.anonymous, request.client)
+        request.limits = await asyncio.to_thread(charge) if self.limits.waits else charge()
 
     def _admit(self, route: Route, request: Request, call: Call, tx: Tx) -> None:
         """Who calls, whether the key covers the route, and whether its budget does."""
@@ -263,7 +274,10 @@ class Pipeline:
         if self.replica is not None and await self._reaches(self.replica, positions, REPLICA_SECONDS):
             # The caller is known from the primary, where a revoked right is gone at once.
             try:
-                return await self.replica.read(partial(route.handler, call), snapshot=True)
+                reply = await self.replica.read(partial(route.handler, call), snapshot=True)
+                if reply.status == 304:
+                    self._give_back(request)
+                return reply
             except store.Unavailable:
                 logger.warning("The replica does not answer; the primary does its work.")
         if not await self._reaches(self.db, positions, VISIBLE_SECONDS):
@@ -307,7 +321,7 @@ class Pipeline:
         call.body = await wire.read_json(request, receive, route.max_body, patch=json_patch)
         heavy = route.heavy
         if route.body == "batch":
-            heavy = (cost := batch.cost(call.body)) > HEAVY_BATCH
+            heavy, cost = batch.is_heavy(call.body), batch.cost(call.body)
             request.limits = []  # a refusal brings its own
             if self.limits.waits:
                 request.limits = await asyncio.to_thread(request.charge.raise_to, cost)
@@ -351,10 +365,12 @@ class Pipeline:
             reply.headers.append((b"dry-run", b"true"))
             raise _DryRun(reply)
         # At the end of the unit, where the positions are known.
-        tx.before_commit.append(partial(self._seal, request, call, attempt, reply, tx))
+        tx.before_commit.append(partial(self._seal, route, request, call, attempt, reply, tx))
         return reply
 
-    def _seal(self, request: Request, call: Call, attempt: Once | None, reply: Reply, tx: Tx) -> None:
+    def _seal(
+        self, route: Route, request: Request, call: Call, attempt: Once | None, reply: Reply, tx: Tx
+    ) -> None:  # fmt: skip
         seqs = log.commit_seqs(tx)
         if seqs:
             reply.headers.append((b"commit-seq", ", ".join(f"{name}:{seq}" for name, seq in seqs.items()).encode()))
@@ -363,7 +379,8 @@ class Pipeline:
                 after = self.credentials.refreshed(tx, request) if log.altered_grants(tx) else call.principal
             except Problem:  # the caller has just ended his own rights
                 after = _NOBODY
-            once.remember(tx, attempt, after, reply)
+            reads = route.body == "batch" or bool(call.query_string)
+            once.remember(tx, attempt, after, reply, reads=reads)
 
     def _operation(self, method: str, path: str) -> tuple[batch.Target, list[str]]:
         """The route of an operation of a batch. NotFound, MethodNotAllowed, or Invalid if it cannot be part of one."""
@@ -373,7 +390,9 @@ class Pipeline:
             raise MethodNotAllowed(f"{path[:200]} supports {', '.join(sorted(routes))}.")
         if not route.batchable:
             raise Invalid(f"{method} {path[:200]} cannot be part of a batch.")
-        return batch.Target(route.handler, route.scope, route.operation_id, bool(route.body)), parameters
+        return batch.Target(
+            route.handler, route.scope, route.operation_id, bool(route.body), route.versioned
+        ), parameters
 
 
 def _flag(text: str | None) -> bool:
@@ -415,9 +434,7 @@ def as_problem(error: Exception, request: Request) -> Problem | _Preflight:
         return Unavailable(headers=retry)
     if isinstance(error, store.Conflict):
         return Clash("Another object has the same unique value; nothing was written.")
-    logger.error(
-        "%s %s failed", request.method, request.path, exc_info=error, extra={"request_id": request.request_id}
-    )
+    logger.error("%s %s failed", request.method, request.path, exc_info=error, extra={"request_id": request.request_id})
     return Internal()
 
 

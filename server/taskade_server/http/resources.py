@@ -22,6 +22,8 @@ from taskade_server.store.database import Tx
 
 Verb = Callable[[Tx, Context, str], str]
 MAX_PARSED: Final = 256
+MAX_REMEMBERED: Final = 4096
+"""Longer query strings are neither kept parsed nor with their answer."""
 MAX_WORKSPACES: Final = 100
 
 
@@ -64,7 +66,8 @@ def _list(call: Call, tx: Tx, resource: Resource, body: Any, within: str) -> Rep
     parsed = _parsed(call, tx, resource, body, within)
     # The use of a key is added to its whole document, so it is cut to the chosen fields only then.
     keys = resource is identity.API_KEY
-    heads, etag = _validator(call, tx) if body is None and parsed.lasting and not keys else ((), "")
+    short = len(call.query_string) <= MAX_REMEMBERED
+    heads, etag = _validator(call, tx) if body is None and parsed.lasting and short and not keys else ((), "")
     if etag and call.if_none_match is not None and names_etag(call.if_none_match, etag):
         return Reply(304, None, [(b"etag", etag.encode())])
     page = query.run(tx, call.principal, replace(parsed, fields=None) if keys else parsed, call.secret)
@@ -108,7 +111,15 @@ def _parsed(call: Call, tx: Tx, resource: Resource, body: Any, within: str) -> q
     parsed = query.parse(tx, call.principal, resource, call.secret, call.pairs(), body, fixed)
     if within == "workspace_id":
         parsed.where = filters.And((parsed.where, filters.Not(Leaf(resource.fields["project_id"], "exists"))))
-    if body is None and parsed.lasting and parsed.after is None and not within:
+    # Not in a unit that writes: what it refers to may yet be undone.
+    if (
+        body is None
+        and parsed.lasting
+        and parsed.after is None
+        and not within
+        and not tx.writable
+        and len(key[1]) <= MAX_REMEMBERED
+    ):
         if len(call.principal.queries) >= MAX_PARSED:
             call.principal.queries.clear()
         call.principal.queries[key] = parsed
@@ -318,7 +329,6 @@ def create_tasks(call: Call, tx: Tx) -> Reply:
 
 def update_tasks(call: Call, tx: Tx) -> Reply:
     """PATCH /tasks/bulk."""
-    _no_version(call)
     call.no_parameters()
     chosen, condition, patch = tasks.selection(_body(call), wants_set=True)
     documents = tasks.update_bulk(tx, call.context(), _chosen(call, tx, chosen, condition), patch)
@@ -327,17 +337,10 @@ def update_tasks(call: Call, tx: Tx) -> Reply:
 
 def delete_tasks(call: Call, tx: Tx) -> Reply:
     """DELETE /tasks/bulk."""
-    _no_version(call)
     call.no_parameters()
     chosen, condition, _ = tasks.selection(_body(call), wants_set=False)
     documents = tasks.delete_bulk(tx, call.context(), _chosen(call, tx, chosen, condition))
     return Reply(200, json.array(documents))
-
-
-def _no_version(call: Call) -> None:
-    if call.if_match is not None:
-        detail = "If-Match names the version of one task and says nothing about many; leave it out."
-        raise Malformed(detail, errors=[Issue("not_allowed", detail, parameter="If-Match")])
 
 
 def _chosen(call: Call, tx: Tx, chosen: list[str] | None, condition: Any) -> list[str]:

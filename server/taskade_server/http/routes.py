@@ -53,6 +53,11 @@ class Route:
     listing: bool = False
     batchable: bool = True
 
+    @property
+    def versioned(self) -> bool:
+        """Whether it changes one object, which If-Match can name the version of."""
+        return self.writes and "{id}" in self.path and self.body != "member"
+
 
 RESOURCES: Final = (
     workspaces.WORKSPACE, projects.PROJECT, tasks.TASK, tasks.COMMENT, projects.TEMPLATE, identity.USER,

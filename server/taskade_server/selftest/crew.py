@@ -109,6 +109,7 @@ class Crew:
         if answer.fate == "acknowledged":
             self.tally.add("in bulk or batch", operation.together)
         if answer.fate == "unknown":
+            self.tally.add("told so", answer.status != 0)
             writer.unsettled.append(operation)
         else:
             writer.settle(operation, answer.fate == "acknowledged")

@@ -114,6 +114,7 @@ def run(orders: Orders) -> Report:
         "acknowledged writes lost": counts["lost"] + crew.lost,
         "bulks and batches torn": counts["torn"] + crew.torn,
         "left open, and sent again": counts["sent again"],
+        "of them told so by a real server (503)": crew.tally.counts["told so"],
     }
     if counts["never"]:
         report.notes.append(f"{counts['never']} faults never came: the operation is too rare.")

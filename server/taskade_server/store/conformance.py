@@ -137,6 +137,24 @@ class Conformance:
             assert [[type(value) for value in row] for row in found] == [[type(v) for v in row] for row in rows]
             assert db.read_sync(lambda tx: tx.one("SELECT n FROM kinds WHERE i = ?", (0,))) == (1,)
 
+    def test_a_page_ends_where_it_is_large_enough(self, factory: Factory) -> None:
+        rows = [(number, "é" * 1000 * number, 1, number) for number in range(1, 6)]
+        sql = "SELECT name AS doc, id, place FROM items WHERE part = ? ORDER BY id LIMIT 4"
+        with prepared(factory) as db:
+            db.write_sync(lambda tx: tx.many(ADD, rows))
+
+            def page(most: int) -> tuple[list[int], bool]:
+                found, cut = db.read_sync(lambda tx: tx.page(sql, (1,), most))
+                assert all(len(row) == 3 and len(row[0]) == 1000 * row[1] for row in found)
+                return [row[1] for row in found], cut
+
+            # The sizes are counted in characters or in bytes, as the database knows them.
+            assert page(0) == page(1) == ([1], True)
+            assert page(4000) in (([1, 2], True), ([1, 2, 3], True))
+            assert page(1_000_000) == ([1, 2, 3, 4], False)
+            assert db.read_sync(lambda tx: tx.page(sql, (2,), 0)) == ([], False)
+            assert db.write_sync(lambda tx: tx.page(sql, (1,), 1)[1]) is True
+
     def test_booleans_and_sums_are_integers(self, factory: Factory) -> None:
         with prepared(factory) as db:
             db.write_sync(lambda tx: tx.many(ADD, [(1, "a", True, 1), (2, "b", False, 2)]))

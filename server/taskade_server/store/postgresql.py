@@ -434,18 +434,23 @@ class PostgresDatabase(Database):
             raise Unavailable("The database is not open.")
         if self._waiting >= QUEUE_LIMIT:
             raise Overloaded("Too many requests are waiting for the database.")
-        begun = False
+        begun = abandoned = False
 
         def in_turn() -> T:
             nonlocal begun
+            # Each side says what it does before it looks at the other: never are both too late.
             begun = True
+            if abandoned:
+                raise Overloaded("Nobody waits for this any more.")
             return job()
 
         self._waiting += 1
         answer = asyncio.get_running_loop().run_in_executor(threads, in_turn)
         try:
             await asyncio.wait({answer}, timeout=QUEUE_SECONDS)
+            abandoned = not begun
             if begun and not answer.done():
+                abandoned = False
                 await asyncio.wait({answer}, timeout=UNIT_SECONDS - QUEUE_SECONDS)
             if answer.done():
                 return answer.result()
