@@ -12,7 +12,7 @@ import resource
 import socket
 import stat
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager, suppress
 from typing import Final
 
@@ -44,20 +44,11 @@ TRIM_FROM: Final = 0.75
 TRIM_TO: Final = 0.5
 
 
-def raise_file_limit() -> int:
-    """Let this process open as many files as it may at all; how many that are."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = hard if hard != resource.RLIM_INFINITY else max(soft, 1 << 16)
-    if most > soft:
-        with suppress(OSError, ValueError):  # macOS says more than it allows
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-            return most
-    return soft
-
-
 def capacity(wanted: int = MAX_CONNECTIONS) -> int:
     """How many connections this process can have at once: those wanted, as far as the limit of open files allows."""
-    files = raise_file_limit()
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # Granian has raised it as far as it may
+    if files == resource.RLIM_INFINITY:
+        return wanted
     return max(1, min(wanted, files - min(RESERVED_FILES, files // 2)))
 
 
@@ -101,7 +92,7 @@ class Trimmer:
                 await asyncio.to_thread(self.trim)
 
     def trim(self) -> None:
-        """Close what is too much; everybody may keep an equal share."""
+        """Close what is too much; those who have more than others come first."""
         by_client: dict[str, list[tuple[int, Peer]]] = defaultdict(list)
         for number in map(int, os.listdir("/dev/fd")):
             with _duplicate(number) as connection:
@@ -109,15 +100,13 @@ class Trimmer:
             if peer is not None:
                 by_client[subscriber(peer[0])].append((number, peer))
         busy = self._busy()
-        excess = sum(map(len, by_client.values())) - int(self._most * TRIM_TO)
-        share = int(self._most * TRIM_TO) // max(1, len(by_client))
-        for client, found in sorted(by_client.items(), key=lambda item: -len(item[1])):
+        share = fair_share(map(len, by_client.values()), int(self._most * TRIM_TO))
+        for client, found in by_client.items():
             idle = [entry for entry in found if entry[1] not in busy]
-            surplus = idle[: max(0, min(excess, len(found) - share))]
+            surplus = idle[: max(0, len(found) - share)]
             closed = sum(self._hang_up(number, peer) for number, peer in surplus)
             if closed:
                 logger.warning("%d idle connections of %s were closed: it has too many.", closed, client)
-            excess -= closed
             self.trimmed += closed
 
     def _hang_up(self, number: int, peer: Peer) -> bool:
@@ -128,6 +117,17 @@ class Trimmer:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
             return True
+
+
+def fair_share(counts: Iterable[int], total: int) -> int:
+    """How many each may have so that all together have no more than `total`; who has less leaves the rest to others."""
+    waiting = sorted(counts)
+    for place, count in enumerate(waiting):
+        share = total // (len(waiting) - place)
+        if count > share:
+            return share
+        total -= count
+    return max(waiting, default=0)
 
 
 @contextmanager

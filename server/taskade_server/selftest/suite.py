@@ -12,7 +12,18 @@ from typing import Any, Final, TextIO
 import apsw
 
 from taskade_server.kit import json
-from taskade_server.selftest import batches, consistency, exhaustion, faults, kill, limits, once, points, power
+from taskade_server.selftest import (
+    batches,
+    consistency,
+    exhaustion,
+    faults,
+    hostile,
+    kill,
+    limits,
+    once,
+    points,
+    power,
+)
 from taskade_server.selftest.parts import Orders, Report
 
 Part = Callable[[Orders], Report]
@@ -26,6 +37,7 @@ PARTS: Final[Mapping[str, tuple[str, Part]]] = {
     "once": ("one key, many requests at once", once.run),
     "consistency": ("what concurrent clients see, against one order of all", consistency.run),
     "limits": ("rate limits against random schedules", limits.run),
+    "hostile": ("a healthy client among hundreds that mean harm", hostile.run),
 }
 PAUSE_SECONDS: Final = 5.0
 MOST_FAULTS: Final = 20
