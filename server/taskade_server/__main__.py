@@ -461,7 +461,8 @@ def _schema_of(config: Config) -> tuple[str, list[str]]:
 
 @main.command("selftest")
 @click.argument("parts", nargs=-1, metavar="[PART]...", type=click.Choice([*suite.PARTS]))
-@click.option("--crash", is_flag=True, help=f"The long record of crashes ({', '.join(suite.CRASH)}): half an hour.")
+@click.option("--crash", is_flag=True,
+              help=f"The long record of crashes ({', '.join(suite.CRASH)}): a quarter of an hour.")  # fmt: skip
 @click.option("--long", is_flag=True, help="Every part at length.")
 @click.option("--rounds", type=click.IntRange(1), metavar="N", help="How often each part tries; by default its own.")
 @click.option("--tasks", type=click.IntRange(0), metavar="N",

@@ -1,7 +1,7 @@
 """Nothing that was acknowledged is lost, whatever happens to the process, its disk or the power.
 
 The parts of `taskade selftest` in their short form, on real processes and simulated disks; `taskade selftest --crash`
-tries the same for half an hour. A test that only ever passes proves nothing, so the ones at the end break something
+tries the same at length. A test that only ever passes proves nothing, so the ones at the end break something
 on purpose, and see that it is noticed.
 """
 

@@ -12,7 +12,7 @@ import apsw
 import pytest
 from taskade_server import app, config
 from taskade_server.config import Config, ConfigError
-from taskade_server.engine import log
+from taskade_server.engine import check, log
 from taskade_server.http import connections
 from taskade_server.selftest.host import FILE, Host
 from taskade_server.selftest.installation import prepare
@@ -113,6 +113,18 @@ def test_work_that_was_done_in_vain_is_not_reported_as_done(tmp_path):
         db.write_sync(unit)
     with Host(tmp_path).open().db as again:
         assert again.read_sync(lambda tx: tx.all("SELECT * FROM last_used")) == []
+
+
+def test_a_document_that_cannot_be_read_is_reported(tmp_path):
+    """A check is for damaged databases, so nothing it finds may make it fail."""
+    host = Host(tmp_path).open()
+    with host.db as db:
+        assert db.read_sync(check.damage) == []
+        db.write_sync(lambda tx: tx.run("UPDATE templates SET doc = substr(doc, 1, 300) || char(0) WHERE n = 1"))
+        db.write_sync(lambda tx: tx.run("UPDATE templates SET doc = '[]' WHERE n = 2"))
+        found = db.read_sync(check.damage)
+    assert "row 1 of templates has a document that cannot be read" in found
+    assert "row 2 of templates has a document that cannot be read" in found
 
 
 def test_the_secret_appears_whole_or_not_at_all(tmp_path, monkeypatch):

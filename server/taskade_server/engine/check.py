@@ -132,8 +132,13 @@ def _compare(tx: Tx, resource: Resource, expected: dict[str, bytes]) -> Iterator
     for page in pages(tx, resource.table, columns, ("n",)):
         side = _side_rows(tx, resource, last, page[-1][0])
         for n, doc, *values in page:
-            document = json.decode(doc)
-            object_id = document["id"]
+            try:
+                document = json.decode(doc)
+                object_id = document["id"]
+            except (ValueError, KeyError, TypeError):
+                side.pop(n, None)
+                yield f"row {n} of {resource.table} has a document that cannot be read"
+                continue
             if expected.pop(object_id, None) != _digest(doc):
                 yield f"{resource.name} {object_id} differs from the log"
             yield from _inner_differences(resource, document, values, side.pop(n, set()))

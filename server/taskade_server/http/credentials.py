@@ -16,7 +16,6 @@ from taskade_server.kit.errors import Forbidden, Unauthenticated
 from taskade_server.store.database import Database, Tx
 
 _MAX_CACHED: Final = 10_000
-# A caller is remembered, and his share of the memory counted, by how the credential is spelled: in one way only.
 _MAX_TOKEN: Final = 200
 
 
@@ -55,8 +54,9 @@ class Credentials:
         known = self.known.get(credential)
         if known is None or known.epoch != epoch:
             known = self._look_up(tx, credential, epoch, request)
-            if not tx.writable:
-                # What a write sees may yet be undone, together with the number of the state that it made.
+            # What a write sees may yet be undone, together with the number of the state that it made. And of the many
+            # ways to spell a credential one is remembered.
+            if not tx.writable and credential.count(b" ") == 1:
                 self._keep(credential, known)
         return self._checked(known, request)
 
@@ -93,14 +93,14 @@ class Credentials:
     def _look_up(self, tx: Tx, credential: bytes, epoch: int, request: Request) -> Known:
         """Ask the database; whoever guesses is soon not asked for any more."""
         scheme, _, token = credential.decode("latin-1").partition(" ")
-        if scheme.lower() != "bearer" or not token or token != token.strip() or len(token) > _MAX_TOKEN:
+        if scheme.lower() != "bearer" or not token or len(token) > _MAX_TOKEN:
             request.limits = self.limits.anonymous(request.client)
             raise Unauthenticated("Send the header Authorization: Bearer <API key>.", headers=_challenge(""))
         if credential not in self.known:
             # Whoever was let in before does not suffer from a neighbour's guesses when rights change.
             self.limits.login_check(request.client)
         try:
-            return Known(epoch, *identity.authenticate(tx, self.secret, token))
+            return Known(epoch, *identity.authenticate(tx, self.secret, token.strip()))
         except Unauthenticated as error:
             self.known.pop(credential, None)
             self.limits.login_failed(request.client)

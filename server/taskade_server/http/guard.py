@@ -58,7 +58,8 @@ class Guard:
         """Answer one request, or refuse it."""
         headers = dict(scope["headers"])
         client = scope.get("client")
-        caller = headers.get(b"authorization") or (client[0].encode() if client else b"")
+        # However many spaces there are in a credential, it is the same caller.
+        caller = b" ".join(headers.get(b"authorization", b"").split()) or (client[0].encode() if client else b"")
         CALLER.set(caller)
         exchange = _Exchange(self, scope, caller, receive, send)
         self._under_way.add(exchange)
