@@ -21,6 +21,7 @@ import uvloop
 
 from taskade_server import serving
 from taskade_server.config import REPLY_HOURS, TRASH_DAYS, Config, ConfigError, check, file_secret, prepare_folder
+from taskade_server.consumers.feed import Feed
 from taskade_server.consumers.runner import Job, Lease, Runner
 from taskade_server.domain import identity, projects, tasks, workspaces
 from taskade_server.engine import edit, log
@@ -133,6 +134,7 @@ class Application:
         self.traffic = serving.Traffic()
         self.limits = limits_of(config)
         self.observer = observer_of(config, folder)
+        self.feed = Feed(db)
         document = openapi.render()
         known = pages.exact(db, document, lambda: not self.traffic.ending)
         known["/metrics"] = metrics.page(self.observer, db, config.observing.metrics_token)
@@ -146,6 +148,7 @@ class Application:
             public_url=config.public_url,
             proxies=Proxies(config.trusted_proxies),
             replica=self.replica,
+            feed=self.feed,
         )
         self.guard = Guard(self.pipeline)
         self.connections = connections.capacity(config.max_connections)
@@ -172,6 +175,7 @@ class Application:
         if self.replica is not None:
             await self.replica.open()
         self.observer.start()
+        self.feed.start()
         self._flushing = asyncio.create_task(_repeat(FLUSH_SECONDS, self.flush_usage))
         self._trimming = asyncio.create_task(self.trimmer.run())
         if self._runner is not None:
@@ -179,6 +183,7 @@ class Application:
 
     async def stop(self) -> None:
         """End that, write what is pending, close the database."""
+        await self.feed.stop()
         for task in (self._flushing, self._trimming):
             if task is not None:
                 task.cancel()

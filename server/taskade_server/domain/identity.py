@@ -42,6 +42,7 @@ USER: Final = Resource(
               filterable=False),
     ),
     visibility="shared", alternate_keys=("handle", "email"), search=("name", "email", "handle"), grants=("*",),
+    lasting=True,
     relations=(Relation("created_by", "user", "one", "created_by", "The user who invited this one.", replaces=True),),
     private=(("trash_root", "text"),),
 )  # fmt: skip

@@ -90,6 +90,7 @@ PROJECT: Final = Resource(
         Relation("created_by", "user", "one", "created_by", "The user who created it.", replaces=True),
     ),
     private=(("trash_root", "text"), ("inbox_of", "text")),
+    narrower_events={"project.archived": "Archived.", "project.unarchived": "Made active again."},
 )  # fmt: skip
 
 

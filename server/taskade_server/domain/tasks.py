@@ -80,6 +80,12 @@ TASK: Final = Resource(
         Relation("created_by", "user", "one", "created_by", "The user who created it.", replaces=True),
     ),
     private=(("trash_root", "text"),),
+    narrower_events={
+        "task.assigned": "Got an assignee, also on creation.",
+        "task.completed": "Entered a done status, also on creation.",
+        "task.reopened": "Left the done statuses.",
+        "task.moved": "Changed its project, parent or position.",
+    },
 )  # fmt: skip
 
 COMMENT: Final = Resource(

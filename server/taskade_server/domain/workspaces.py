@@ -27,7 +27,7 @@ WORKSPACE: Final = Resource(
         Field("settings", "object", "Free settings of clients; updates merge into it, null removes a key.",
               {"theme": "dark", "notifications": True}, nullable=False, default={}, max_length=32_768),
     ),
-    visibility="self", search=("name", "description"), grants=("*",),
+    visibility="self", search=("name", "description"), grants=("*",), lasting=True,
     relations=(
         Relation("members", "member", "reverse", "workspace_id", "Who belongs to it."),
         Relation("created_by", "user", "one", "created_by", "The user who created it.", replaces=True),

@@ -19,7 +19,7 @@ from taskade_server.store.database import Tx
 _EVENTS: Final = "events"
 _EVENT_COLUMNS: Final = (
     "workspace_id", "seq", "id", "type", "resource", "object_id", "project_id",
-    "actor_id", "key_id", "request_id", "at", "data", "previous",
+    "actor_id", "key_id", "request_id", "at", "data", "previous", "address", "user_agent", "origin",
 )  # fmt: skip
 
 
@@ -28,11 +28,17 @@ _PROJECT: Final = _EVENT_COLUMNS.index("project_id") - _EVENT_COLUMNS.index("typ
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """On whose behalf a change happens: recorded with every event."""
+    """On whose behalf a change happens, and from where: recorded with every event.
+
+    `origin` is a JSON text that says what led to a change that nobody asked for directly.
+    """
 
     user_id: str | None
     key_id: str | None = None
     request_id: str | None = None
+    address: str | None = None
+    user_agent: str | None = None
+    origin: str | None = None
 
 
 @dataclass(slots=True)
@@ -53,7 +59,7 @@ class Change:
 
 
 class Event(NamedTuple):
-    """One entry of a workspace's log as stored; `data` and `previous` are JSON texts."""
+    """One entry of a workspace's log as stored; `data`, `previous` and `origin` are JSON texts."""
 
     workspace_id: str
     seq: int
@@ -68,6 +74,9 @@ class Event(NamedTuple):
     at: int
     data: str
     previous: str | None
+    address: str | None
+    user_agent: str | None
+    origin: str | None
 
 
 @dataclass(slots=True)
@@ -162,6 +171,12 @@ def read_after(tx: Tx, workspace_id: str, seq: int, limit: int = 1000) -> list[E
         (workspace_id, seq, limit),
     )
     return [Event(*row) for row in rows]
+
+
+def find(tx: Tx, event_id: str) -> Event | None:
+    """One event by its id."""
+    row = tx.one(f"SELECT {', '.join(_EVENT_COLUMNS)} FROM events WHERE id = ?", (event_id,))
+    return Event(*row) if row else None
 
 
 def touch(tx: Tx, object_id: str, at: int) -> None:
@@ -318,7 +333,7 @@ def _append(pending: _Pending, actor: Actor, change: Change, text: str, now: int
     events = pending.events.setdefault(doc["workspace_id"], [])
     for kind in (resource.event_type(change.action), *change.also):
         events.append([kind, resource.name, doc["id"], project, actor.user_id, actor.key_id, actor.request_id,
-                       now, text, previous])  # fmt: skip
+                       now, text, previous, actor.address, actor.user_agent, actor.origin])  # fmt: skip
 
 
 def _pending(tx: Tx) -> _Pending:

@@ -168,7 +168,11 @@ class Resource:
     search: tuple[str, ...] = ()
     alternate_keys: tuple[str, ...] = ()
     trash: bool = True
+    lasting: bool = False
+    """Stays in the trash for ever, because others refer to it."""
     event_names: Mapping[str, str] = field(default_factory=dict)
+    narrower_events: Mapping[str, str] = field(default_factory=dict)
+    """Types that say more exactly what a change was, and in words what: `task.completed` beside `task.updated`."""
     scope: str = ""
     project_column: str = ""
     private: tuple[tuple[str, str], ...] = ()
@@ -266,6 +270,12 @@ class Resource:
         if "*" in self.grants:
             return True
         return any((before or {}).get(name, self.fields[name].default) != doc[name] for name in self.grants)
+
+    @cached_property
+    def actions(self) -> tuple[str, ...]:
+        """What can happen to one."""
+        return ("created", "updated", "deleted", *(("restored",) if self.trash else ()),
+                *(() if self.lasting or not self.trash else ("purged",)))  # fmt: skip
 
     def event_type(self, action: str) -> str:
         """`task.updated`; a resource may name its events otherwise."""

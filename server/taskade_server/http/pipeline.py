@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Final
 from urllib.parse import unquote
 
+from taskade_server.consumers.feed import Feed
 from taskade_server.engine import log
 from taskade_server.engine.access import Principal
 from taskade_server.http import batch, observe, once, resources, wire
@@ -49,6 +50,7 @@ Page = Callable[[Request], Awaitable[Reply]]
 VISIBLE_SECONDS: Final = 5.0
 REPLICA_SECONDS: Final = 0.2
 CACHE_BYTES: Final = 32 << 20
+MAX_USER_AGENT: Final = 200
 _NOBODY: Final = Principal("", None, frozenset(), {}, None)
 """Stands in a call until the caller is known."""
 
@@ -76,6 +78,7 @@ class Pipeline:
         public_url: str | None = None,
         proxies: Proxies = DIRECT,
         replica: Database | None = None,
+        feed: Feed | None = None,
     ) -> None:
         self.db = db
         self.secret = secret
@@ -86,6 +89,7 @@ class Pipeline:
         self.public_url = public_url
         self.proxies = proxies
         self.replica = replica
+        self.feed = feed
         self.cache = ResponseCache(CACHE_BYTES)
         self.table = Table(all_routes())
         self.credentials = Credentials(db, secret, limits)
@@ -157,6 +161,8 @@ class Pipeline:
             call.url = f"{self.public_url or request.base_url}{request.path}"
         if route.writes:
             call.unless_match = wire.versions(request.headers.get(b"if-none-match"))
+            call.address = request.client
+            call.user_agent = request.header(b"user-agent")[:MAX_USER_AGENT] or None
             return await self._write(route, request, call, receive)
         call.if_none_match = request.headers.get(b"if-none-match")
         if route.body:
@@ -334,16 +340,22 @@ class Pipeline:
         unit = partial(self._unit, route, request, call, attempt, dry_run)
         if attempt is None:
             try:
-                return await self.db.write(unit, heavy=heavy)
+                return await self._commit(unit, heavy)
             except _DryRun as done:
                 return done.reply
         if attempt.key in self._under_way:
             raise once.in_use()
         self._under_way.add(attempt.key)
         try:
-            return await self.db.write(unit, heavy=heavy)
+            return await self._commit(unit, heavy)
         finally:
             self._under_way.discard(attempt.key)
+
+    async def _commit(self, unit: Callable[[Tx], Reply], heavy: bool) -> Reply:
+        reply = await self.db.write(unit, heavy=heavy)
+        if self.feed is not None:
+            self.feed.poke()
+        return reply
 
     def _unit(
         self, route: Route, request: Request, call: Call, attempt: Once | None, dry_run: bool, tx: Tx

@@ -75,8 +75,8 @@ class Call:
     """
 
     __slots__ = (
-        "batch", "body", "epoch", "if_match", "if_none_match", "path", "principal", "query_string", "request_id",
-        "secret", "seed", "unless_match", "url",
+        "address", "batch", "body", "epoch", "if_match", "if_none_match", "path", "principal", "query_string",
+        "request_id", "secret", "seed", "unless_match", "url", "user_agent",
     )  # fmt: skip
 
     def __init__(
@@ -94,6 +94,8 @@ class Call:
         self.path = path
         self.query_string = query_string
         self.body = body
+        self.address: str | None = None
+        self.user_agent: str | None = None
         self.batch: Any = None
         self.epoch = 0
         self.seed = ""
@@ -108,7 +110,7 @@ class Call:
         principal = Principal(
             known.user_id, known.key_id, known.scopes, dict(known.grants), known.default_workspace, known.rate
         )
-        actor = Actor(known.user_id, known.key_id, self.request_id)
+        actor = Actor(known.user_id, known.key_id, self.request_id, self.address, self.user_agent)
         return Context(principal, actor, self.secret, self.if_match, self.unless_match, self.seed)
 
     def take(self, name: str) -> str | None:

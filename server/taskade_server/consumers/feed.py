@@ -1,0 +1,154 @@
+"""Tells whoever waits that a workspace's log has grown, and hands out what was added, read once for all of them.
+
+Why one watcher for a process: a thousand idle streams must cost a thousand small waits, not a thousand questions a
+second; and when something happens, most of them want the very same page of the log.
+"""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+from taskade_server.engine import log
+from taskade_server.engine.log import Event
+from taskade_server.store.database import Database, StoreError
+
+logger: Final = logging.getLogger("taskade")
+
+PAGE: Final = 200
+"""So many events are read at once."""
+KEPT_PAGES: Final = 32
+# How long somebody else's commit may go unnoticed: SQLite tells it from a page in shared memory, PostgreSQL is asked.
+LOOK_SECONDS: Final = {"sqlite": 0.02, "postgresql": 0.1}
+AWAY_SECONDS: Final = 1.0
+_Waiter = asyncio.Future[None]
+
+
+class Feed:
+    """The logs of one database, for one event loop. `start` before use, `stop` at the end."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._look_seconds = LOOK_SECONDS[db.dialect]
+        self._waiters: dict[str, dict[_Waiter, int]] = {}
+        self._look = asyncio.Event()
+        self._poked = False
+        self._pages: OrderedDict[tuple[str, int, int], asyncio.Task[list[Event]]] = OrderedDict()
+        self._watching: asyncio.Task[None] | None = None
+        self._ended = asyncio.Event()
+
+    def start(self) -> None:
+        """Begin to watch, in a task of the running event loop."""
+        self._ended.clear()
+        self._watching = asyncio.create_task(self._watch())
+
+    async def stop(self) -> None:
+        """End; whoever waits is woken and told that nothing has come."""
+        self._ended.set()
+        for waiters in self._waiters.values():
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+        if self._watching is not None:
+            self._watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watching
+        for page in self._pages.values():
+            page.cancel()
+        await asyncio.gather(*self._pages.values(), return_exceptions=True)
+        self._pages.clear()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it was stopped: streams end, so that their clients go on with another process."""
+        return self._ended.is_set()
+
+    def poke(self) -> None:
+        """Something was committed by this process: look at once."""
+        if self._waiters:
+            self._poked = True
+            self._look.set()
+
+    async def wait(self, positions: Mapping[str, int], seconds: float) -> bool:
+        """Until the log of some workspace goes beyond its position here (True), the time is over or the feed ends."""
+        if self.ended:
+            return False
+        waiter: _Waiter = asyncio.get_running_loop().create_future()
+        for name, seq in positions.items():
+            self._waiters.setdefault(name, {})[waiter] = seq
+        self._poked = True
+        self._look.set()
+        try:
+            async with asyncio.timeout(seconds):
+                await waiter
+            return not self.ended
+        except TimeoutError:
+            return False
+        finally:
+            for name in positions:
+                waiters = self._waiters.get(name, {})
+                waiters.pop(waiter, None)
+                if not waiters:
+                    self._waiters.pop(name, None)
+
+    async def page(self, workspace_id: str, after: int, head: int) -> list[Event]:
+        """The first events behind `after`, up to `head`, which the log has reached. StoreError if it cannot be read."""
+        upto = min(head, after + PAGE)
+        key = (workspace_id, after, upto)
+        found = self._pages.get(key)
+        if found is None or (found.done() and (found.cancelled() or found.exception() is not None)):
+            found = self._pages[key] = asyncio.create_task(self._read(*key))
+            if len(self._pages) > KEPT_PAGES:
+                self._pages.popitem(last=False)
+        self._pages.move_to_end(key)
+        # One that gives up must not take the page from the others.
+        return await asyncio.shield(found)
+
+    async def _read(self, workspace_id: str, after: int, upto: int) -> list[Event]:
+        read = partial(log.read_after, workspace_id=workspace_id, seq=after, limit=upto - after)
+        return await self._db.read(read)
+
+    async def heads(self, workspaces: Iterable[str]) -> dict[str, int]:
+        """How far the logs of some workspaces are now."""
+        names = sorted(workspaces)
+        found = dict(await self._db.read(partial(log.heads, workspaces=names))) if names else {}
+        return {name: found.get(name, 0) for name in names}
+
+    async def _watch(self) -> None:
+        stamp, away = -1, False
+        while True:
+            if not self._waiters:
+                self._look.clear()
+                await self._look.wait()
+            try:
+                present = self._db.changed()
+                if self._poked or not present or present != stamp:
+                    self._poked = False
+                    self._wake(await self.heads(self._waiters))
+                    stamp = present
+                away = False
+            except StoreError as error:
+                if not away:
+                    logger.warning("The log cannot be watched: %s", error)
+                away = True
+            await self._pause(AWAY_SECONDS if away else self._look_seconds)
+
+    def _wake(self, heads: Mapping[str, int]) -> None:
+        for name, head in heads.items():
+            for waiter, seq in self._waiters.get(name, {}).items():
+                if head > seq and not waiter.done():
+                    waiter.set_result(None)
+
+    async def _pause(self, seconds: float) -> None:
+        """Until somebody pokes, at most so long."""
+        self._look.clear()
+        until = time.monotonic() + seconds
+        while not self._poked and (left := until - time.monotonic()) > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._look.wait()
+                    self._look.clear()

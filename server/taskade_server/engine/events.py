@@ -1,0 +1,99 @@
+"""What an event is to its readers: which types there are, who may see one, and how it reads.
+
+Why one registry: webhooks, streams, sync, audit, the documents of the API and the tools each need to know what can
+happen; the types follow from the resources, so that a new resource has its events everywhere at once.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
+
+from taskade_server.engine import access
+from taskade_server.engine.access import Principal
+from taskade_server.engine.log import Event
+from taskade_server.engine.model import REGISTRY, Resource
+from taskade_server.kit import json, time
+from taskade_server.kit.errors import did_you_mean
+
+_SUMMARIES: Final = {
+    "created": "Created.",
+    "updated": "Changed; `previous` has the old values of what changed.",
+    "deleted": "Deleted.",
+    "restored": "Brought back from the trash.",
+    "purged": "Removed for good, after 30 days in the trash.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EventType:
+    """One type of event: `data` holds a whole resource; `has_previous`, beside it the old values of what changed."""
+
+    name: str
+    resource: Resource
+    summary: str
+    has_previous: bool
+
+
+@cache
+def catalogue() -> dict[str, EventType]:
+    """Every type by name: for each resource first the general ones, then those that say it more narrowly."""
+    found: dict[str, EventType] = {}
+    for resource in REGISTRY.values():
+        for action in resource.actions:
+            name = resource.event_type(action)
+            found[name] = EventType(name, resource, _SUMMARIES[action], action in ("updated", "deleted", "restored"))
+        for name, summary in resource.narrower_events.items():
+            found[name] = EventType(name, resource, summary, True)
+    return found
+
+
+def fits(patterns: Iterable[str], name: str) -> bool:
+    """Whether a type is one of the patterns: `task.created`, `task.*` or `*`."""
+    return any(
+        pattern in ("*", name) or (pattern.endswith(".*") and name.startswith(pattern[:-1])) for pattern in patterns
+    )
+
+
+def fault(pattern: str) -> str | None:
+    """What is wrong with a pattern that fits no type, in one sentence; None if nothing is."""
+    if any(fits([pattern], name) for name in catalogue()):
+        return None
+    groups = sorted({f"{name.partition('.')[0]}.*" for name in catalogue()})
+    hint = did_you_mean(pattern, [*catalogue(), *groups])
+    return f'There is no event "{pattern[:80]}".{hint} Patterns: *, {", ".join(groups)} or the type of an event.'
+
+
+def sees(principal: Principal, event: Event) -> bool:
+    """Whether a principal may see what an event tells, by the rights and scopes of this moment."""
+    resource = REGISTRY[event.resource]
+    if not principal.allows(f"{_scope(resource, event)}:read"):
+        return False
+    if resource.visibility == "shared":
+        return principal.grant(event.workspace_id) is not None
+    if resource.visibility == "owner":
+        return bool(json.decode(event.data).get("user_id") == principal.user_id)
+    return access.sees(principal, resource, event.workspace_id, event.project_id, event.object_id)
+
+
+def _scope(resource: Resource, event: Event) -> str:
+    if resource.name == "member":
+        return "workspaces" if event.project_id is None else "projects"
+    return resource.plural
+
+
+def render(event: Event) -> str:
+    """An event as every surface shows it, as JSON text; `data` and `previous` are the texts that the log keeps."""
+    kind = "user" if event.actor_id else "system"
+    head = json.encode(
+        {
+            "id": event.id,
+            "type": event.type,
+            "timestamp": time.format_ms(event.at),
+            "workspace_id": event.workspace_id,
+            "seq": event.seq,
+            "actor": {"type": kind, "id": event.actor_id, "api_key_id": event.key_id},
+            "request_id": event.request_id,
+        }
+    )
+    return f'{head[:-1]},"origin":{event.origin or "null"},"data":{event.data},"previous":{event.previous or "null"}}}'
