@@ -31,6 +31,7 @@ from taskade_server.config import (
     check,
     observing,
     parse_networks,
+    parse_outbound,
     prepare_folder,
     rates,
 )
@@ -41,6 +42,7 @@ from taskade_server.engine.model import REGISTRY, Resource
 from taskade_server.http import openapi
 from taskade_server.http.connections import MAX_CONNECTIONS
 from taskade_server.kit import logs, time
+from taskade_server.kit.destinations import SETTING
 from taskade_server.kit.errors import Problem
 from taskade_server.selftest import kill, suite
 from taskade_server.selftest.parts import Orders
@@ -74,6 +76,13 @@ def database_options(command: Callable[P, R]) -> Callable[P, R]:
                         metavar="DIR",
                         show_default=True, show_envvar=True,
                         help="Folder of the SQLite database.")(command)  # fmt: skip
+
+
+def outbound_options(command: Callable[P, R]) -> Callable[P, R]:
+    """Where requests of the server's own may go."""
+    return click.option("--outbound-allow", default="", metavar="NETWORKS", envvar=SETTING, show_envvar=True,
+                        help="Addresses that webhooks may go to although they are not public, for example 10.1.2.3/32.",
+                        )(command)  # fmt: skip
 
 
 def limit_options(command: Callable[P, R]) -> Callable[P, R]:
@@ -131,6 +140,7 @@ def main() -> None:
               help="Port to listen on; 0 takes a free one.")  # fmt: skip
 @database_options
 @limit_options
+@outbound_options
 @click.option("--workers", default=1, type=int, envvar="TASKADE_WORKERS", show_default=True, show_envvar=True,
               help="Server processes (more than one needs PostgreSQL).")  # fmt: skip
 @click.option("--replica-url", envvar="TASKADE_REPLICA_URL", metavar="URL", show_envvar=True,
@@ -146,7 +156,7 @@ def main() -> None:
 @plain_errors
 def serve(
     data: Path, database_url: str | None, rate_limit: str, max_rate_limit: str | None, anonymous_limit: str | None,
-    login_limit: str | None, valkey_url: str | None, trusted_proxies: str, **more: Any
+    login_limit: str | None, valkey_url: str | None, trusted_proxies: str, outbound_allow: str, **more: Any
 ) -> None:  # fmt: skip
     """Serve the API. On an empty database, make an owner, a workspace and a key, and print a first request."""
     limits = rates(rate_limit, max_rate_limit, anonymous_limit, login_limit)
@@ -156,6 +166,7 @@ def serve(
         **limits,
         valkey_url=valkey_url or None,
         trusted_proxies=parse_networks(trusted_proxies),
+        outbound_allow=parse_outbound(outbound_allow),
         **more,
     )
     sys.exit(app.serve(config, _greet))
@@ -163,10 +174,11 @@ def serve(
 
 @main.command()
 @database_options
+@outbound_options
 @plain_errors
-def worker(data: Path, database_url: str | None) -> None:
+def worker(data: Path, database_url: str | None, outbound_allow: str) -> None:
     """Do background work for the servers on the same database; start as many as you like."""
-    app.work(_existing(data, database_url))
+    app.work(_existing(data, database_url, outbound_allow=parse_outbound(outbound_allow)))
 
 
 def _greet(config: Config, key: str | None) -> None:
@@ -245,9 +257,9 @@ def _expiry(text: str | None) -> str | None:
     return time.format_ms(time.now_ms() + int(found[1]) * (7 if found[2] == "w" else 1) * time.DAY_MS)
 
 
-def _existing(data: Path, database_url: str | None) -> Config:
+def _existing(data: Path, database_url: str | None, **more: Any) -> Config:
     """The configuration of a command that works on a database which is there already."""
-    config = configured(data, database_url)
+    config = configured(data, database_url, **more)
     if config.database_url is None and not Path(config.target).exists():
         raise ConfigError(
             f"There is no database in {data}; start `taskade serve --data {data}` once, or give its folder with --data."

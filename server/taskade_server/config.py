@@ -14,7 +14,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from taskade_server.http import connections, observe, traces
-from taskade_server.kit import logs
+from taskade_server.kit import destinations, logs
+from taskade_server.kit.destinations import Network
 from taskade_server.store.database import is_postgresql
 
 DEFAULT_DATA: Final = "taskade-data"
@@ -24,7 +25,6 @@ DEFAULT_LOGIN: Final = 20
 MAX_RATE: Final = 1_000_000_000
 TRASH_DAYS: Final = 30
 REPLY_HOURS: Final = 25  # the promise is 24
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class ConfigError(Exception):
@@ -69,6 +69,7 @@ class Config:
     login_limit: int | None = None
     valkey_url: str | None = None
     trusted_proxies: tuple[Network, ...] = ()
+    outbound_allow: tuple[Network, ...] = ()
     observing: Observing = field(default_factory=Observing)
 
     @property
@@ -123,14 +124,17 @@ def rates(
     }
 
 
-def parse_networks(text: str) -> tuple[Network, ...]:
-    """Addresses and networks, separated by commas. ConfigError for anything else."""
+def parse_networks(text: str, setting: str = "TASKADE_TRUSTED_PROXIES") -> tuple[Network, ...]:
+    """Addresses and networks, separated by commas. ConfigError, which names the setting, for anything else."""
     try:
         return tuple(ipaddress.ip_network(part.strip(), strict=False) for part in text.split(",") if part.strip())
     except ValueError as error:
-        raise ConfigError(
-            f"TASKADE_TRUSTED_PROXIES takes addresses and networks such as 10.0.0.0/8: {error}."
-        ) from error
+        raise ConfigError(f"{setting} takes addresses and networks such as 10.0.0.0/8: {error}.") from error
+
+
+def parse_outbound(text: str) -> tuple[Network, ...]:
+    """The networks that requests may be sent to although they are not public. ConfigError for anything else."""
+    return parse_networks(text, destinations.SETTING)
 
 
 def observing(environment: Mapping[str, str], terminal: bool) -> Observing:
