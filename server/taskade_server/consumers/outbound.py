@@ -582,7 +582,8 @@ def _reason(error: BaseException) -> str:
         text = "no answer"
     elif isinstance(error, OSError):
         # The event loop puts its own words, with the address, into a failed connect's.
-        text = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror or type(error).__name__
+        number = error.errno or 0
+        text = os.strerror(number) if number > 0 else error.strerror or type(error).__name__
     else:
         text = str(error)
     return text[:1].lower() + text[1:].rstrip(".")
