@@ -2,12 +2,14 @@
 
 import json as plain
 import re
+import subprocess
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from taskade_server.kit import json
 
+from tests.support import toolchains
 from tests.unit.examples import examples
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=5)
@@ -154,3 +156,110 @@ def test_the_place_is_named(body, pointer):
     with pytest.raises(json.Faulty) as refusal:
         json.decode_strict(body)
     assert refusal.value.pointer == pointer
+
+
+# ---- the form that survives JavaScript -------------------------------------------------------------------------------
+
+ROUND_TRIP = """
+let rest = ''
+process.stdin.setEncoding('utf8')
+process.stdin.on('data', (data) => {
+  const lines = (rest + data).split('\\n')
+  rest = lines.pop()
+  for (const line of lines) process.stdout.write(JSON.stringify(JSON.parse(line)) + '\\n')
+})
+"""
+
+
+@pytest.fixture(scope="module")
+def through_javascript():
+    """Send a JSON text through JSON.parse and JSON.stringify of Node.js, one process for all."""
+    with subprocess.Popen([toolchains.node(), "-e", ROUND_TRIP], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as node:
+        assert node.stdin is not None
+        assert node.stdout is not None
+        source, sink = node.stdout, node.stdin
+
+        def send(text: str) -> str:
+            sink.write(text.encode() + b"\n")
+            sink.flush()
+            return source.readline().decode().removesuffix("\n")
+
+        yield send
+        sink.close()
+
+
+NUMBERS = (
+    st.floats(allow_nan=False).map(repr).filter(lambda text: "inf" not in text)
+    | st.integers(-(2**70), 2**70).map(str)
+    | st.from_regex(r"-?(0|[1-9][0-9]{0,24})(\.[0-9]{1,24})?([eE][+-]?[0-9]{1,3})?", fullmatch=True)
+    | st.decimals(-1000, 1000, places=3).map(str).filter(lambda text: "E" not in text)
+    | st.sampled_from(["1.0", "1e21", "1e20", "1e-6", "1e-7", "-0.0", "-0", "5e-324", "1e999", str(2**53 + 1)])
+)
+ODD = ['"\\/"', '"\\u0041"', '"\\u0008\\u000a"', '"\\u007f\\u2028"', '"\\ud800"', '"\\uDEAD"', '"x\\"7"']
+STRINGS = (
+    st.text(st.characters(exclude_categories=[])).map(plain.dumps)
+    | st.text().map(lambda text: plain.dumps(text, ensure_ascii=False))
+    | st.sampled_from(ODD)
+)
+# No key has a backslash: V8 13.6 reads {"\\n":0} as {"\\\\":0} if it has read enough of the latter before.
+KEYS = (
+    STRINGS.filter(lambda text: "\\" not in plain.loads(text))
+    | st.integers(0, 2**33).map(lambda number: f'"{number}"')
+    | st.integers(0, 9).map(lambda number: f'"{number}"')
+    | st.sampled_from(
+        ['"__proto__"', '"toJSON"', '""', '"01"', '"-1"', '"4294967294"', '"4294967295"', '"constructor"']
+    )
+)
+DOCUMENTS = st.recursive(
+    NUMBERS | STRINGS | st.sampled_from(["null", "true", "false"]),
+    lambda inner: (
+        st.lists(inner, max_size=4).map(lambda found: f"[{','.join(found)}]")
+        | st.lists(st.tuples(KEYS, inner), max_size=5, unique_by=lambda member: plain.loads(member[0])).map(
+            lambda found: "{" + ",".join(f"{key}:{value}" for key, value in found) + "}"
+        )
+    ),
+    max_leaves=15,
+)
+
+
+@examples(1500)
+@given(DOCUMENTS)
+def test_a_portable_text_is_what_javascript_would_write(through_javascript, text):
+    found = json.portable(text)
+    assert found == through_javascript(text)
+    assert json.portable(found) == found == through_javascript(found)
+
+
+@examples(300)
+@given(st.lists(st.tuples(st.text("ab2'\"\n/", max_size=4), st.sampled_from([0, 1.5, 12.0, True, "x"])), max_size=6))
+def test_a_portable_value_is_the_same_to_javascript_too(through_javascript, members):
+    found = json.portable(dict(members))
+    assert found == through_javascript(json.encode(dict(members)))
+
+
+@pytest.mark.parametrize(
+    ("text", "quick"),
+    [
+        ('{"id":"task_1","n":12,"f":-0.25,"t":[true,false,null,0],"e":"a\\n\\"b\\u001f","o":{},"l":[],"x":""}', True),
+        ("[123456789012345,0.000001,99.99]", True),
+        ('{"4294967296x":1,"01":2}', True),
+        ("[1234567890123456]", False),
+        ("[-0]", False),
+        ("[1.0]", False),
+        ("[1e3]", False),
+        ("[0.0000001]", False),
+        ('{"a":1,"7":2}', False),
+        ('"\\/"', False),
+        ('"\\u000a"', False),
+        ("[1, 2]", False),
+        (f"[0.{'1' * 16}]", False),
+    ],
+)
+def test_what_is_portable_already_is_seen_at_once(text, quick):
+    assert bool(json._PORTABLE.fullmatch(text)) is quick
+
+
+def test_a_long_text_is_looked_through_in_linear_time(through_javascript):
+    text = json.encode({"a": ["x" * 50_000 + '"\\' * 20_000, "12" * 50_000, [1.5, 2] * 20_000], "b": 0.5})
+    assert json.portable(text) is text
+    assert through_javascript(text) == text
