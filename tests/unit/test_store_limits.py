@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from taskade_server.store import sqlite
-from taskade_server.store.database import Database, Overloaded, QueryTooExpensive, Tx, connect
+from taskade_server.store.database import Database, Overloaded, QueryTooExpensive, Tx, Unavailable, connect
 from taskade_server.store.sqlite import SqliteDatabase
 from taskade_server.store.turns import CALLER
 
@@ -213,5 +213,16 @@ def test_one_caller_cannot_take_every_reader(play):
         assert not any(task.done() for task in greedy)
         leave.set()
         await asyncio.gather(*greedy)
+
+    play(scene)
+
+
+def test_closing_answers_the_readers_that_wait(play):
+    async def scene(db: Database) -> None:
+        reads = [asyncio.create_task(db.read(counting(1000, []), heavy=True)) for _ in range(20)]
+        await asyncio.sleep(0)
+        await db.close()
+        ends = await asyncio.gather(*reads, return_exceptions=True)
+        assert all(end == 1000 or isinstance(end, Unavailable) for end in ends), ends
 
     play(scene)

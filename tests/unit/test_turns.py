@@ -148,6 +148,20 @@ def test_who_gives_up_leaves_no_trace():
     on_stage(scene, places=1)
 
 
+def test_waiting_until_all_is_over():
+    async def scene(stage: Stage) -> None:
+        await stage.turns.over()
+        await stage.enter("a1")
+        await stage.enter("b1")
+        over = [asyncio.create_task(stage.turns.over()) for _ in range(2)]
+        await stage.leave("a1")
+        assert stage.inside == ["b1"] and not over[0].done()
+        await stage.leave("b1")
+        assert over[0].done() and over[1].done()
+
+    on_stage(scene, places=1)
+
+
 @examples(100)
 @given(st.lists(st.tuples(st.sampled_from("abc-"), st.integers(0, 3)), min_size=1, max_size=40), st.integers(1, 4))
 def test_whatever_happens_no_place_is_lost(visits, places):

@@ -326,7 +326,10 @@ class PostgresDatabase(Database):
         self._writers: ThreadPoolExecutor | None = None
         # Those for reading and those for writing: a query has less time where others wait to read.
         self._idle: tuple[deque[_Session], deque[_Session]] = (deque(), deque())
-        self._turns = Turns(self._half, waiting=QUEUE_LIMIT, seconds=QUEUE_SECONDS)
+        self._read_turns, self._write_turns = (
+            Turns(self._half, waiting=QUEUE_LIMIT, seconds=QUEUE_SECONDS) for _ in range(2)
+        )
+        self._closing = False
         self._waiting = 0
         self._busy: set[_Session] = set()
         self._connects = self._retries = 0
@@ -387,20 +390,26 @@ class PostgresDatabase(Database):
                 sessions.pop().connection.close()
 
     async def open(self) -> None:
+        self._closing = False
         await asyncio.get_running_loop().run_in_executor(None, self.open_sync)
 
     async def close(self) -> None:
+        self._closing = True
+        await asyncio.gather(self._read_turns.over(), self._write_turns.over())
         await asyncio.get_running_loop().run_in_executor(None, self.close_sync)
 
     # -- units of work
 
     async def read(self, fn: Callable[[Tx], T], *, snapshot: bool = False, heavy: bool = False) -> T:
+        self._check_open()
         job = partial(self._run, fn, writable=False, snapshot=snapshot)
-        async with self._turns.turn():
+        async with self._read_turns.turn():
             return await self._in_thread(self._readers, job, Unavailable)
 
     async def write(self, fn: Callable[[Tx], T], *, heavy: bool = False) -> T:
-        return await self._in_thread(self._writers, partial(self._run, fn, writable=True), OutcomeUnknown)
+        self._check_open()
+        async with self._write_turns.turn():
+            return await self._in_thread(self._writers, partial(self._run, fn, writable=True), OutcomeUnknown)
 
     def read_sync(self, fn: Callable[[Tx], T], *, snapshot: bool = False) -> T:
         self._check_open()
@@ -411,7 +420,7 @@ class PostgresDatabase(Database):
         return self._run(fn, writable=True)
 
     def _check_open(self) -> None:
-        if self._writers is None:
+        if self._writers is None or self._closing:
             raise Unavailable("The database is not open.")
 
     def changed(self) -> int:
@@ -421,7 +430,7 @@ class PostgresDatabase(Database):
         return {
             "postgresql_pool_size": 2 * self._half,
             "postgresql_pool_in_use": len(self._busy),
-            "postgresql_waiting": self._waiting + self._turns.waiting,
+            "postgresql_waiting": self._waiting + self._read_turns.waiting + self._write_turns.waiting,
             "postgresql_connects_total": self._connects,
             "postgresql_retries_total": self._retries,
         }

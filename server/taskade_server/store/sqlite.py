@@ -661,6 +661,7 @@ class SqliteDatabase(Database):
         if self._draining:
             self._drained = loop.create_future()
             await self._drained
+        await self._turns.over()
         await loop.run_in_executor(None, self.close_sync)
 
     # -- reading

@@ -28,6 +28,7 @@ class Turns:
         self._running: Counter[Hashable] = Counter()
         # In the order of whose turn is next.
         self._queues: dict[Hashable, deque[asyncio.Future[None]]] = {}
+        self._watchers: list[asyncio.Future[None]] = []
         self.waiting = 0
 
     @property
@@ -47,6 +48,13 @@ class Turns:
             yield
         finally:
             self._end(caller)
+
+    async def over(self) -> None:
+        """Return when nobody has a place or waits for one any more."""
+        if self._running:
+            watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._watchers.append(watcher)
+            await watcher
 
     def _may(self, caller: Hashable) -> bool:
         """Whether a caller may have one more place. Nobody in particular may have them all."""
@@ -95,3 +103,7 @@ class Turns:
                 if queue:
                     self._queues[following] = queue  # at the end: the others come first now
                 return
+        if not self._running:
+            for watcher in self._watchers:
+                watcher.set_result(None)
+            self._watchers.clear()
