@@ -24,6 +24,7 @@ from granian.server.embed import Server as EmbeddedServer
 
 from taskade_server.config import ConfigError
 from taskade_server.http import connections
+from taskade_server.kit import logs
 
 logger: Final = logging.getLogger("taskade")
 
@@ -101,8 +102,7 @@ def become_anew(listener: socket.socket) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the new one knows what to do about it, it would end it
     listener.set_inheritable(True)
     os.environ[INHERIT] = str(listener.fileno())
-    sys.stdout.flush()
-    sys.stderr.flush()
+    _flush()
     os.execv(sys.executable, _command())
 
 
@@ -110,9 +110,15 @@ def leave(ending: "Ending", listener: socket.socket) -> None:
     """End this process, or replace it, without waiting for what is still running in it. It does not return."""
     if ending is Ending.RELOAD:
         become_anew(listener)
+    _flush()
+    os._exit(0)
+
+
+def _flush() -> None:
+    """What was said shall be read, although nobody will clean up."""
+    logs.SINK.close()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
 
 
 def _command() -> list[str]:

@@ -234,6 +234,8 @@ def test_refusals_are_logged_too(server, api):
         found = line_of(server, stranger.get("/v1/tasks"))
     assert found["status"] == 401
     assert "key_id" not in found
+    twice = api.get("/v1/tasks", headers=[("content-type", "a"), ("content-type", "b")])
+    assert (twice.status_code, line_of(server, twice)["status"]) == (400, 400)
 
 
 def test_probes_leave_no_lines(server, api):

@@ -222,3 +222,12 @@ def test_what_waits_is_written_at_the_end_of_the_process():
     lines = said(program, "json", 3)
     assert lines[:1000] == [str(number) for number in range(1000)]
     assert json.loads(lines[1000])["message"] == "last"
+
+
+def test_the_last_lines_are_read_although_the_process_leaves_at_once():
+    script = (
+        "from taskade_server import serving; from taskade_server.kit import logs; logs.SINK.start();"
+        " logs.SINK.put(b'last words'); serving.leave(serving.Ending.STOP, None)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, timeout=60)
+    assert done.stderr == b"last words\n"

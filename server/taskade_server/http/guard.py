@@ -8,10 +8,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
-from taskade_server.http.pipeline import problem_reply
-from taskade_server.http.wire import Receive, Request, Scope, Send
-from taskade_server.http.wire import send as send_reply
-from taskade_server.kit.errors import Malformed, Problem, Unavailable
+from taskade_server.http.wire import Receive, Scope, Send
+from taskade_server.kit.errors import Malformed, Unavailable
 from taskade_server.store.turns import CALLER
 
 Message = MutableMapping[str, Any]
@@ -27,16 +25,11 @@ PIECE_BYTES: Final = 64
 WHOLE_BYTES: Final = 64 << 10
 DRAIN_SECONDS: Final = 30.0
 DRAIN_BYTES_A_SECOND: Final = 64 << 10
-# Headers of which there can be but one: two parsers that choose differently are how requests are smuggled.
-_SINGLE: Final = frozenset(
-    {b"host", b"authorization", b"content-length", b"content-type", b"content-encoding", b"transfer-encoding",
-     b"idempotency-key"}
-)  # fmt: skip
 _RETRY: Final = {"retry-after": "1"}
 
 
 class Guard:
-    """An ASGI application before another. A caller is a credential or, without one, an address."""
+    """An ASGI application before another, which answers what is raised here. A caller is a credential or an address."""
 
     def __init__(
         self,
@@ -55,7 +48,7 @@ class Guard:
         self.cut = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or refuse it."""
+        """Pass one request on, and what it takes and gives only as far as there is room."""
         headers = dict(scope["headers"])
         client = scope.get("client")
         # However many spaces there are in a credential, it is the same caller.
@@ -64,13 +57,9 @@ class Guard:
         exchange = _Exchange(self, scope, caller, receive, send)
         self._under_way.add(exchange)
         try:
-            if len(headers) != len(scope["headers"]) and (twice := _repeated(scope["headers"])):
-                problem = Malformed(f"The header {twice.decode('latin-1')} stands more than once.")
-                await _refuse(scope, problem, send)
-            else:
-                # Who holds something already may be given a small answer, but perhaps not a large one.
-                respond = _Hesitation(exchange).send if caller in self._callers else exchange.send
-                await self._application(scope, exchange.receive, respond)
+            # Who holds something already may be given a small answer, but perhaps not a large one.
+            respond = _Hesitation(exchange).send if caller in self._callers else exchange.send
+            await self._application(scope, exchange.receive, respond)
         finally:
             self._under_way.discard(exchange)
             if exchange.held:
@@ -118,26 +107,6 @@ class Guard:
 
 def _no_room() -> Unavailable:
     return Unavailable("The server holds as many large requests and answers as it has room for.", headers=_RETRY)
-
-
-def _repeated(headers: list[tuple[bytes, bytes]]) -> bytes:
-    """The name of a header that may stand once and stands more often; empty if there is none."""
-    seen: set[bytes] = set()
-    for name, _ in headers:
-        if name in _SINGLE:
-            if name in seen:
-                return name
-            seen.add(name)
-    return b""
-
-
-async def _refuse(scope: Scope, problem: Problem, send: Send) -> None:
-    request = Request(scope)
-    await send_reply(request, problem_reply(request, problem), send)
-
-
-async def _discard(message: Message) -> None:
-    """The rest of an answer that was replaced."""
 
 
 class _Exchange:
@@ -189,12 +158,6 @@ class _Exchange:
             # An answer that is shorter than it said ends the connection.
             self.guard.cut += 1
 
-    async def refuse(self) -> None:
-        """Answer that there is no room, instead of what would have been answered."""
-        self.guard.refused += 1
-        await _refuse(self.scope, _no_room(), self._send)
-        self._send = _discard
-
     @property
     def reads(self) -> bool:
         """Whether it can be refused at its end: what was written is written, and is answered whatever it takes."""
@@ -211,7 +174,7 @@ class _Hesitation:
         self._start: Message | None = None
 
     async def send(self, message: Message) -> None:
-        """As that of the exchange."""
+        """As that of the exchange. Unavailable, before anything was sent, if there is no room for the answer."""
         if message["type"] == "http.response.start":
             self._start = message
             return
@@ -219,7 +182,7 @@ class _Hesitation:
         exchange, size = self._exchange, len(message.get("body", b""))
         if start is not None:
             if size > WHOLE_BYTES and exchange.reads and not exchange.guard.has_room(exchange.caller, size):
-                await exchange.refuse()
-                return
+                exchange.guard.refused += 1
+                raise _no_room()
             await exchange.send(start)
         await exchange.send(message)

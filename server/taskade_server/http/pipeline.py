@@ -106,7 +106,11 @@ class Pipeline:
             observer.started()
         try:
             reply = await self._reply(request, receive)
-            sent = await wire.send(request, reply, send)
+            try:
+                sent = await wire.send(request, reply, send)
+            except Problem as refusal:  # the guard has no room for the answer
+                reply = problem_reply(request, refusal)
+                sent = await wire.send(request, reply, send)
             status = reply.status
         finally:
             if observer is not None:
@@ -114,6 +118,8 @@ class Pipeline:
 
     async def _reply(self, request: Request, receive: Receive) -> Reply:
         try:
+            if len(request.headers) != len(request.scope["headers"]):
+                wire.check_headers(request)
             return self._at_once(request) or await self._answer(request, receive)
         except ClientGone:
             # Perhaps only its sending half is closed, and it still listens.

@@ -38,6 +38,11 @@ PROBLEM_TYPE: Final = b"application/problem+json"
 _parser: Final = ThreadPoolExecutor(1, "parse")
 _ASCII: Final = "".join(map(chr, range(128)))
 JSON_PATCH: Final = "application/json-patch+json"
+# Headers of which there can be but one: two parsers that choose differently are how requests are smuggled.
+_SINGLE: Final = frozenset(
+    {b"host", b"authorization", b"content-length", b"content-type", b"content-encoding", b"transfer-encoding",
+     b"idempotency-key"}
+)  # fmt: skip
 _JSON_BODIES: Final = frozenset({"application/json", "application/merge-patch+json", "text/json"})
 
 
@@ -210,6 +215,15 @@ class Request:
     def base_url(self) -> str:
         """Scheme and host as the client sees them."""
         return f"{self.header(b'x-forwarded-proto') or self.scope.get('scheme', 'http')}://{self.header(b'host')}"
+
+
+def check_headers(request: Request) -> None:
+    """Malformed if a header that may stand once stands more often."""
+    seen: set[bytes] = set()
+    for name, _ in request.scope["headers"]:
+        if name in _SINGLE and name in seen:
+            raise Malformed(f"The header {name.decode('latin-1')} stands more than once.")
+        seen.add(name)
 
 
 async def read_body(request: Request, receive: Receive, limit: int) -> bytes:
