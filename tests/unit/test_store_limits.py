@@ -3,17 +3,20 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from taskade_server.store import sqlite
 from taskade_server.store.database import Database, Overloaded, QueryTooExpensive, Tx, Unavailable, connect
+from taskade_server.store.postgresql import PostgresDatabase
 from taskade_server.store.sqlite import SqliteDatabase
 from taskade_server.store.turns import CALLER
 
-ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT ?) SELECT count(*) FROM n"
+from tests.support.postgres import PostgreSQL
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) SELECT count(*) FROM n"
 MUCH, FAR_TOO_MUCH = 1_000_000, 10**12
 
 
@@ -36,23 +39,41 @@ def add(row: int) -> Callable[[Tx], int]:
     return lambda tx: tx.run("INSERT INTO t VALUES (?)", (row,))
 
 
+def hold(inside: threading.Semaphore, leave: threading.Event) -> Callable[[Tx], None]:
+    """A unit that takes as long as its test wants it to."""
+
+    def unit(tx: Tx) -> None:
+        inside.release()
+        leave.wait(20)
+
+    return unit
+
+
 def rows(tx: Tx) -> list[int]:
     return [row[0] for row in tx.all("SELECT a FROM t ORDER BY a")]
 
 
+Scene = Callable[[Database], Coroutine[Any, Any, None]]
+
+
+async def with_table(db: Database, scene: Scene) -> None:
+    async with db:
+        await db.write(lambda tx: tx.script("CREATE TABLE t (a INTEGER)"))
+        await scene(db)
+
+
 @pytest.fixture
-def play(tmp_path: Path) -> Callable[[Callable[[Database], Coroutine[Any, Any, None]]], None]:
+def play(tmp_path: Path) -> Callable[[Scene], None]:
     """Runs a scene on a database with an empty table `t`."""
+    return lambda scene: asyncio.run(with_table(SqliteDatabase(tmp_path / "x.db"), scene))
 
-    def run(scene: Callable[[Database], Coroutine[Any, Any, None]]) -> None:
-        async def main() -> None:
-            async with SqliteDatabase(tmp_path / "x.db") as db:
-                await db.write(lambda tx: tx.script("CREATE TABLE t (a INTEGER)"))
-                await scene(db)
 
-        asyncio.run(main())
-
-    return run
+@pytest.fixture
+def play_on_postgresql(postgres: PostgreSQL) -> Iterator[Callable[[Scene], None]]:
+    """The same on the other kind, with four places for writing and four for reading."""
+    url = postgres.create_database()
+    yield lambda scene: asyncio.run(with_table(PostgresDatabase(url, pool_size=8), scene))
+    postgres.drop_database(url)
 
 
 @pytest.mark.parametrize("before", [False, True])
@@ -198,15 +219,11 @@ def test_one_caller_cannot_take_every_reader(play):
     async def scene(db: Database) -> None:
         inside, leave = threading.Semaphore(0), threading.Event()
 
-        def long(tx: Tx) -> None:
-            inside.release()
-            leave.wait(20)
-
         async def ask(caller: str, unit: Callable[[Tx], Any]) -> Any:
             CALLER.set(caller)
             return await db.read(unit, heavy=True)
 
-        greedy = [asyncio.create_task(ask("ana", long)) for _ in range(10)]
+        greedy = [asyncio.create_task(ask("ana", hold(inside, leave))) for _ in range(10)]
         for _ in range(3):
             assert await asyncio.to_thread(inside.acquire, timeout=20)
         assert await ask("tom", rows) == [], "while hers go on"
@@ -215,6 +232,25 @@ def test_one_caller_cannot_take_every_reader(play):
         await asyncio.gather(*greedy)
 
     play(scene)
+
+
+def test_one_caller_cannot_take_every_writer(play_on_postgresql):
+    async def scene(db: Database) -> None:
+        inside, leave = threading.Semaphore(0), threading.Event()
+
+        async def ask(caller: str, unit: Callable[[Tx], Any]) -> Any:
+            CALLER.set(caller)
+            return await db.write(unit)
+
+        greedy = [asyncio.create_task(ask("ana", hold(inside, leave))) for _ in range(10)]
+        for _ in range(3):
+            assert await asyncio.to_thread(inside.acquire, timeout=20)
+        assert await ask("tom", add(1)) == 1, "while hers go on"
+        assert not any(task.done() for task in greedy)
+        leave.set()
+        await asyncio.gather(*greedy)
+
+    play_on_postgresql(scene)
 
 
 def test_closing_answers_the_readers_that_wait(play):
@@ -226,3 +262,41 @@ def test_closing_answers_the_readers_that_wait(play):
         assert all(end == 1000 or isinstance(end, Unavailable) for end in ends), ends
 
     play(scene)
+
+
+def test_closing_waits_for_all_who_came_before(play_on_postgresql):
+    async def scene(db: Database) -> None:
+        inside, leave = threading.Semaphore(0), threading.Event()
+        first = asyncio.create_task(db.write(hold(inside, leave)))
+        later = [asyncio.create_task(db.write(add(number))) for number in range(20)]
+        reads = [asyncio.create_task(db.read(counting(1000, []))) for _ in range(20)]
+        assert await asyncio.to_thread(inside.acquire, timeout=20)
+        closing = [asyncio.create_task(db.close()) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable):
+            await db.write(add(100))
+        assert not any(task.done() for task in closing)
+        leave.set()
+        await asyncio.gather(*closing)
+        assert await asyncio.gather(first, *later, *reads) == [None, *[1] * 20, *[1000] * 20]
+        db.open_sync()
+        assert await db.read(rows) == list(range(20)), "it can be opened again"
+
+    play_on_postgresql(scene)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_closing_twice_at_once_and_giving_one_up(request, kind):
+    async def scene(db: Database) -> None:
+        unit = asyncio.create_task(db.write(lambda tx: time.sleep(0.05), heavy=True))
+        read = asyncio.create_task(db.read(counting(MUCH, []), heavy=True))
+        await asyncio.sleep(0.01)
+        closing = [asyncio.create_task(db.close()) for _ in range(3)]
+        await asyncio.sleep(0)
+        closing[1].cancel()
+        ends = await asyncio.gather(unit, read, *closing, return_exceptions=True)
+        assert ends[0] is None
+        assert [type(end) for end in ends[2:]] == [type(None), asyncio.CancelledError, type(None)]
+        await db.close()
+
+    request.getfixturevalue("play" if kind == "sqlite" else "play_on_postgresql")(scene)

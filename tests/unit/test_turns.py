@@ -153,11 +153,14 @@ def test_waiting_until_all_is_over():
         await stage.turns.over()
         await stage.enter("a1")
         await stage.enter("b1")
-        over = [asyncio.create_task(stage.turns.over()) for _ in range(2)]
+        over = [asyncio.create_task(stage.turns.over()) for _ in range(3)]
         await stage.leave("a1")
         assert stage.inside == ["b1"] and not over[0].done()
+        over[1].cancel()
+        await settle()
         await stage.leave("b1")
-        assert over[0].done() and over[1].done()
+        assert over[0].done() and over[1].cancelled() and over[2].done()
+        assert stage.turns.running == 0
 
     on_stage(scene, places=1)
 

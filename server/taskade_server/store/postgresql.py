@@ -353,6 +353,7 @@ class PostgresDatabase(Database):
         # Apart, so that changes which wait for each other's locks cannot keep everybody from reading.
         self._readers = ThreadPoolExecutor(self._half, "postgresql-read")
         self._writers = ThreadPoolExecutor(self._half, "postgresql-write")
+        self._closing = False
 
     def _connect(self, *, writable: bool) -> _Session:
         until, why = self._down

@@ -593,7 +593,7 @@ class SqliteDatabase(Database):
         self._queues: tuple[deque[_Unit[Any]], deque[_Unit[Any]]] = (deque(), deque())
         self._was_heavy = False
         self._draining = False
-        self._drained: asyncio.Future[None] | None = None
+        self._drained: list[asyncio.Future[None]] = []
         self._fatal: BaseException | None = None
 
     # -- opening and closing
@@ -659,8 +659,9 @@ class SqliteDatabase(Database):
         self._stopped = self._stopped or Unavailable("The database is closed.")
         loop = asyncio.get_running_loop()
         if self._draining:
-            self._drained = loop.create_future()
-            await self._drained
+            drained: asyncio.Future[None] = loop.create_future()
+            self._drained.append(drained)
+            await drained
         await self._turns.over()
         await loop.run_in_executor(None, self.close_sync)
 
@@ -766,8 +767,10 @@ class SqliteDatabase(Database):
         writer, units = self._writer, self._take()
         if writer is None or not units:
             self._draining = False
-            if self._drained and not self._drained.done():
-                self._drained.set_result(None)
+            for drained in self._drained:
+                if not drained.done():  # he may have given up
+                    drained.set_result(None)
+            self._drained.clear()
             return
         if units[0].heavy or not writer.lock.acquire(blocking=False):
             self._committer.submit(self._group_on_thread, writer, units, loop)

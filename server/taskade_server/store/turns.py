@@ -1,6 +1,6 @@
-"""Whose turn it is to run a long query: everybody's who asks, one after another.
+"""Whose turn it is at the database: everybody's who asks, one after another.
 
-Why by caller: in a queue in the order of arrival, one caller with twenty long queries makes everybody else wait for all
+Why by caller: in a queue in the order of arrival, one caller with twenty long units makes everybody else wait for all
 of them. So callers take turns, none ever has every place, and who has waited too long is told to come again.
 """
 
@@ -50,8 +50,8 @@ class Turns:
             self._end(caller)
 
     async def over(self) -> None:
-        """Return when nobody has a place or waits for one any more."""
-        if self._running:
+        """Return when nobody has a place or waits for one any more. Whoever closes lets nobody in from then on."""
+        while self._running:
             watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._watchers.append(watcher)
             await watcher
@@ -66,14 +66,14 @@ class Turns:
 
     async def _wait(self, caller: Hashable) -> None:
         if self.waiting >= self._limit:
-            raise Overloaded("Too many long queries are waiting.")
+            raise Overloaded("Too many requests are waiting for the database.")
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queues.setdefault(caller, deque()).append(place)
         self.waiting += 1
         try:
             await asyncio.wait({place}, timeout=self._seconds)
             if not place.done():
-                raise Overloaded("The database is busy with long queries.")
+                raise Overloaded("The database is busy with what came before.")
         except BaseException:
             if place.done():
                 self._end(caller)
@@ -105,5 +105,6 @@ class Turns:
                 return
         if not self._running:
             for watcher in self._watchers:
-                watcher.set_result(None)
+                if not watcher.done():  # he may have given up
+                    watcher.set_result(None)
             self._watchers.clear()
