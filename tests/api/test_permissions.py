@@ -115,6 +115,7 @@ MATRIX = {
     "api-keys.update": ONLY_ME,
     "api-keys.put": ONLY_ME,
     "api-keys.delete": "204 404 404 404 404 404 403",
+    "event-types.catalogue": "200 200 200 200 200 200 200",
     "batch": EDITORS,
 }
 
@@ -181,6 +182,7 @@ def place(api, home, bystander, an_admin, a_member, a_guest, a_viewer):
     return {
         "workspaces": workspace, "projects": project, "tasks": task, "comments": comment, "templates": template,
         "users": user, "api-keys": key, "batch": task,
+        "event-types": task,
     }  # fmt: skip
 
 

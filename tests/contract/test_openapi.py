@@ -13,7 +13,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
-from taskade_server.engine import filters
+from taskade_server.engine import events, filters
 from taskade_server.http import openapi
 from taskade_server.http.routes import all_routes
 from taskade_server.kit.errors import problem_classes
@@ -99,6 +99,33 @@ def test_examples_of_members_satisfy_them():
 def test_routes_and_document_name_the_same_operations():
     routes = {(route.method, route.path, route.operation_id) for route in all_routes()}
     assert {(method, path, operation["operationId"]) for method, path, operation in operations()} == routes
+
+
+def test_every_type_of_event_is_a_webhook():
+    assert list(DOCUMENT["webhooks"]) == list(events.catalogue())
+
+
+@pytest.mark.parametrize("name", DOCUMENT["webhooks"])
+def test_webhooks_have_samples_that_satisfy_them(name):
+    """Its own schema and the one of any event; and without a member that the schema does not name."""
+    operation = DOCUMENT["webhooks"][name]["post"]
+    content = operation["requestBody"]["content"][openapi.JSON]
+    sample, known = content["example"], resolve(content["schema"])
+    assert sample["type"] == name
+    for schema in (content["schema"], {"$ref": "#/components/schemas/Event"}):
+        assert faults(schema, sample) == []
+    assert set(sample) == set(known["properties"])
+    assert set(sample["data"]) <= set(resolve(known["properties"]["data"])["properties"])
+    assert (sample["previous"] is not None) is events.catalogue()[name].has_previous
+    headers = {item["name"] for item in map(resolve, operation["parameters"]) if item["required"]}
+    assert headers == {"webhook-id", "webhook-timestamp", "webhook-signature", "x-taskade-signature"}
+
+
+@pytest.mark.parametrize("name", DOCUMENT["webhooks"])
+def test_a_webhook_of_another_type_or_with_less_is_not_one(name):
+    content = DOCUMENT["webhooks"][name]["post"]["requestBody"]["content"][openapi.JSON]
+    for wrong in ({"type": "task.eaten"}, {"seq": 0}, {"previous": {"nobody": 1}}, {"actor": {"type": "user"}}):
+        assert faults(content["schema"], {**content["example"], **wrong}), wrong
 
 
 def test_operation_ids_are_unique():

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from taskade_server import __version__
 from taskade_server.domain import identity, projects, tasks
-from taskade_server.engine import access, query, schema
+from taskade_server.engine import access, event_schema, events, query, schema
+from taskade_server.engine.events import EventType
 from taskade_server.engine.model import CUSTOM_KEY, Resource
 from taskade_server.engine.schema import Schema, closed, or_null, ref, sample_id, title
 from taskade_server.http import batch, patching
@@ -78,8 +79,10 @@ def document() -> Schema:
         "tags": [
             *({"name": _tag(resource.plural), "description": resource.description} for resource in RESOURCES),
             {"name": "Batch", "description": "Several operations as one."},
+            {"name": "Event types", "description": "What can happen."},
         ],
         "paths": _paths(),
+        "webhooks": _webhooks(),
         "components": {
             "securitySchemes": {
                 "bearer": {
@@ -163,6 +166,7 @@ _NOTES: Final = {
     "list": "In the order of `sort`; without it in that of creation, or of the time by which the filter is bounded."
     " A page holds `limit` of them, and `Link` leads on.",
     "get": "`If-None-Match` with the ETag of an earlier answer gives 304.",
+    "event-types.catalogue": "The same for everybody, in the order of the resources; `sample` is for tools to show.",
     "me": "The user whose key the request carries.",
     "delete": "It can be restored for 30 days; what belongs to it goes along.",
     "api-keys.delete": "The key stops working at once.",
@@ -281,6 +285,9 @@ def _success(route: Route) -> Schema:
         media = {"schema": ref("BatchResults"), "example": _BATCH_RESULTS}
         return {"description": "The results in the order of the operations.", "headers": _headers(*extra),
                 "content": {JSON: media}}  # fmt: skip
+    if route.answer == "event_types":
+        content = {JSON: {"schema": {"type": "array", "items": ref("EventType")}, "example": _SOME_TYPES}}
+        return {"description": "Every type of event.", "headers": _headers("ListETag"), "content": content}
     if route.answer == "none":
         return {"description": "Done; there is nothing to say.", "headers": _headers(*extra)}
     if route.answer == "key":
@@ -324,6 +331,35 @@ def _links(route: Route) -> Schema:
     return found
 
 
+# ---- webhooks --------------------------------------------------------------------------------------------------------
+
+
+def _webhooks() -> Schema:
+    """What the server sends to the addresses that webhooks name, by the type of the event."""
+    return {kind.name: {"post": _webhook(kind)} for kind in events.catalogue().values()}
+
+
+def _webhook(kind: EventType) -> Schema:
+    body = {"schema": ref(event_schema.name_of(kind.resource)), "example": event_schema.sample(kind, webhook=True)}
+    return {
+        "operationId": f"on.{kind.name}",
+        "summary": kind.summary,
+        "description": f"Sent to webhooks whose `events` has `{kind.name}`, `{kind.name.partition('.')[0]}.*` or `*`.",
+        "tags": ["Event types"],
+        "security": [],
+        "parameters": [{"$ref": f"#/components/parameters/{parameter}"} for parameter in _SIGNATURE_PARAMETERS],
+        "requestBody": {"required": True, "content": {JSON: body}},
+        "responses": {status: {"$ref": f"#/components/responses/{name}"} for status, (name, _) in _RECEIVERS.items()},
+    }
+
+
+_RECEIVERS: Final = {
+    "2XX": ("WebhookTaken", "Taken; the body is kept in the log of attempts, and means nothing beyond that."),
+    "410": ("WebhookGone", "The receiver is gone: the webhook is disabled."),
+    "default": ("WebhookRefused", "Not taken: it is sent again later, not before `Retry-After` if the answer has it."),
+}
+
+
 # ---- problems --------------------------------------------------------------------------------------------------------
 
 _PROBLEM_NAMES: Final = {
@@ -360,7 +396,8 @@ def _problem_responses() -> Schema:
     found = {_PROBLEM_NAMES[status]: _problem_response(status, classes) for status, classes in by_status.items()}
     # The one error without a document: the connection's parser answers before the server has a request.
     text = "The URL is longer than 64 KiB: send the conditions as the body of QUERY or POST .../query. Has no body."
-    return {**found, "UriTooLong": {"description": text}}
+    receivers = {name: {"description": words} for name, words in _RECEIVERS.values()}
+    return {**found, "UriTooLong": {"description": text}, **receivers}
 
 
 def _problem_response(status: int, classes: list[type[Problem]]) -> Schema:
@@ -453,7 +490,7 @@ def _schemas() -> Schema:
             found[f"{name}Update"] = schema.update(resource)
             found[f"{name}Query"] = _query_schema(resource)
     found |= _key_schemas() | _member_schemas() | _task_schemas()
-    found |= schema.conditions([*RESOURCES, identity.MEMBER])
+    found |= schema.conditions([*RESOURCES, identity.MEMBER]) | event_schema.schemas()
     return found | _batch_schemas() | _problem_schemas()
 
 
@@ -715,7 +752,7 @@ def _parameters() -> Schema:
                        "description": "The member: a user's id, handle or e-mail."}  # fmt: skip
     for resource in (*RESOURCES, identity.MEMBER):
         found |= _list_parameters(resource)
-    return found | _COMMON_PARAMETERS
+    return found | _COMMON_PARAMETERS | _SIGNATURE_PARAMETERS
 
 
 def _list_parameters(resource: Resource) -> Schema:
@@ -773,6 +810,25 @@ _COMMON_PARAMETERS: Final[Schema] = {
                "description": "The `Commit-Seq` of a write that the answer must show; waits for it if need be."},
     "UnlessMatch": {"name": "If-None-Match", "in": "header", "schema": {"type": "string"}, "example": '"2"',
                     "description": "Write only if none of these ETags is the present one; otherwise 412."},
+}  # fmt: skip
+
+_SIGNATURE_PARAMETERS: Final[Schema] = {
+    "WebhookId": {"name": "webhook-id", "in": "header", "required": True, "example": sample_id("evt"),
+                  "schema": {"type": "string", "pattern": r"^[^.\s]+$"},
+                  "description": "The id of the event, the same in each attempt: remember it to do nothing twice."},
+    "WebhookTimestamp": {"name": "webhook-timestamp", "in": "header", "required": True, "example": "1705393200",
+                         "schema": {"type": "string", "pattern": "^[0-9]+$"},
+                         "description": "When this attempt was made, in seconds since 1970: refuse it after five"
+                         " minutes."},
+    "WebhookSignature": {"name": "webhook-signature", "in": "header", "required": True,
+                         "example": "v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4=",
+                         "schema": {"type": "string", "pattern": "^v1a?,[A-Za-z0-9+/=]+( v1a?,[A-Za-z0-9+/=]+)*$"},
+                         "description": "Signatures of `{webhook-id}.{webhook-timestamp}.{body}` (Standard Webhooks),"
+                         " separated by spaces; one of them has to fit."},
+    "TaskadeSignature": {"name": "x-taskade-signature", "in": "header", "required": True,
+                         "example": f"sha256={'0f' * 32}",
+                         "schema": {"type": "string", "pattern": "^sha256=[0-9a-f]{64}$"},
+                         "description": "HMAC-SHA256 of the body alone, for receivers that have nothing else."},
 }  # fmt: skip
 
 _HEADER_NAMES: Final = {"ListETag": "ETag", "RetryInUse": "Retry-After"}
@@ -835,6 +891,7 @@ _BATCH_RESULTS: Final = {
         {"status": 204, "headers": {}, "body": None},
     ]
 }  # fmt: skip
+_SOME_TYPES: Final = [event_schema.listed(events.catalogue()["task.completed"])]
 _EXAMPLES: Final[dict[str, dict[str, tuple[str, Any]]]] = {
     "batch": {
         "mixed": ("Change, create and delete", {"operations": [

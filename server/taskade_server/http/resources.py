@@ -6,11 +6,12 @@ Why plain functions of (call, tx): they cannot tell whether a socket or a batch 
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any, Final
 
 from taskade_server import __version__
 from taskade_server.domain import identity, projects, tasks, workspaces
-from taskade_server.engine import access, edit, filters, log, query
+from taskade_server.engine import access, edit, event_schema, events, filters, log, query
 from taskade_server.engine.edit import Context
 from taskade_server.engine.filters import Leaf
 from taskade_server.engine.model import Resource
@@ -178,6 +179,22 @@ def me(call: Call, tx: Tx) -> Reply:
         found = tx.one("SELECT doc FROM users WHERE id = ?", (call.principal.user_id,))
         return one(call, tx, identity.USER, found[0] if found else "{}")
     return one(call, tx, identity.USER, row.document)
+
+
+@cache
+def _event_types() -> tuple[str, str]:
+    text = json.encode([event_schema.listed(kind) for kind in events.catalogue().values()])
+    return text, f'W/"{hashlib.blake2b(text.encode(), digest_size=12).hexdigest()}"'
+
+
+def event_types(call: Call, tx: Tx) -> Reply:
+    """GET /event-types: the same for everybody, and for as long as the program is the same."""
+    call.no_parameters()
+    text, etag = _event_types()
+    headers = [(b"etag", etag.encode())]
+    if call.if_none_match is not None and names_etag(call.if_none_match, etag):
+        return Reply(304, None, headers)
+    return Reply(200, text, headers)
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------

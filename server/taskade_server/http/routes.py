@@ -30,7 +30,7 @@ Body = Literal[
     "empty",
     "batch",
 ]
-Answer = Literal["one", "list", "none", "key", "batch"]
+Answer = Literal["one", "list", "none", "key", "batch", "event_types"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +102,8 @@ def all_routes() -> list[Route]:
     found.append(Route("POST", "/batch", "batch", "", batch.handle, tasks.TASK,
                        "Run up to 1,000 operations in one transaction, all or none", writes=True, body="batch",
                        answer="batch", max_body=8 * MIB, batchable=False))  # fmt: skip
+    found.append(Route("GET", "/event-types", "event-types.catalogue", "", do.event_types, identity.USER,
+                       "List the types of events", answer="event_types"))  # fmt: skip
     found.append(Route("GET", "/users/me", "users.me", "", do.me, identity.USER, "The user this key acts as"))
     return found
 
