@@ -1,4 +1,4 @@
-"""The `taskade` command: serve, worker, keys, backup, restore, check, upgrade, demo.
+"""The `taskade` command: serve, worker, keys, backup, restore, check, upgrade, demo, and the tools.
 
 Why every failure is one line and status 1: an operator at three in the morning reads the last line of a log, and a
 supervisor reads the status.
@@ -48,6 +48,7 @@ from taskade_server.selftest import kill, suite
 from taskade_server.selftest.parts import Orders
 from taskade_server.store import backup, schema
 from taskade_server.store.database import StoreError, connect
+from taskade_server.tools.commands import COMMANDS
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -522,6 +523,10 @@ def demo_command(data: Path, database_url: str | None) -> None:
     click.echo(summary)
     if key is not None:
         click.echo(f"\nThe owner's API key, shown only this once:\n\n  {key}\n")
+
+
+for tool in COMMANDS:
+    main.add_command(tool)
 
 
 if __name__ == "__main__":

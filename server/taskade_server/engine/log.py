@@ -240,8 +240,8 @@ def _stamp(change: Change, actor: Actor, stamp: str) -> None:
         change.doc = {name: doc[name] for name in change.resource.fields}
         return
     doc["version"] = int(doc["version"]) + 1
-    if change.action in ("deleted", "restored"):
-        doc["deleted_at"] = stamp if change.action == "deleted" and change.resource.trash else None
+    if change.resource.trash and change.action in ("deleted", "restored"):
+        doc["deleted_at"] = stamp if change.action == "deleted" else None
 
 
 def _insert(tx: Tx, resource: Resource, group: list[tuple[Change, str]]) -> None:
