@@ -28,6 +28,7 @@ from taskade_server.engine import edit, log
 from taskade_server.engine.access import Principal
 from taskade_server.engine.edit import Context
 from taskade_server.engine.log import Actor, Change
+from taskade_server.engine.model import Resource
 from taskade_server.http import connections, metrics, openapi, pages, traces
 from taskade_server.http.addresses import Proxies
 from taskade_server.http.guard import Guard
@@ -241,16 +242,24 @@ def limits_of(config: Config) -> Limits:
         raise ConfigError(f"--valkey-url cannot be understood: {error}") from error
 
 
+# What is removed for good, and what without a trash of its own goes with it. What hangs on another goes before it.
+_TRASH: Final[tuple[tuple[Resource, tuple[Resource, ...]], ...]] = (
+    (tasks.COMMENT, ()),
+    (tasks.TASK, ()),
+    (projects.PROJECT, (identity.MEMBER,)),
+    (projects.TEMPLATE, ()),
+)
+
+
 def background_jobs(db: Database) -> list[Job]:
     """What is done for all processes together by one of them."""
 
     async def empty_trash(lease: Lease) -> None:
         """Remove for good what has been in the trash for 30 days, a few hundred rows at a time."""
         before = time.now_ms() - TRASH_DAYS * time.DAY_MS
-        for resource in (tasks.COMMENT, tasks.TASK, projects.PROJECT, projects.TEMPLATE):
-            await _until_done(
-                db, lease, partial(edit.purge, actor=Actor(None), resource=resource, before_ms=before, limit=500), 500
-            )
+        purge = partial(edit.purge, actor=Actor(None), before_ms=before, limit=500)
+        for resource, below in _TRASH:
+            await _until_done(db, lease, partial(purge, resource=resource, below=below), 500)
 
     async def forget_replies(lease: Lease) -> None:
         """Remove the answers that no repetition of a request can ask for any more."""

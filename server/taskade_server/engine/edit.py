@@ -3,7 +3,7 @@
 Why in one place: each step that a verb forgets is a hole (a lost update, a silent field, a change without a lock).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,19 +131,35 @@ def untrash(tx: Tx, context: Context, resource: Resource, object_id: str, below:
     return log.apply(tx, context.actor, changes)[0]
 
 
-def purge(tx: Tx, actor: Actor, resource: Resource, before_ms: int, limit: int = 500) -> int:
-    """Remove rows that went to the trash before a time, for good; returns how many."""
+def purge(
+    tx: Tx, actor: Actor, resource: Resource, before_ms: int, limit: int = 500, below: Iterable[Resource] = ()
+) -> int:
+    """Remove about `limit` rows for good that went to the trash before a time; returns how many.
+
+    `below` are resources without a trash of their own: what of them belongs to a purged object goes with it.
+    """
+    # Locked, so that whoever restores one at this moment either comes first or finds nothing.
     found = tx.all(
         f"SELECT n, doc FROM {resource.table} WHERE deleted_at IS NOT NULL AND deleted_at < ?"
-        f" ORDER BY n LIMIT {int(limit)}",
+        f" ORDER BY n LIMIT {int(limit)}{tx.for_update}",
         (before_ms,),
     )
-    changes = []
+    changes: list[Change] = []
     for n, text in found:
+        if len(changes) >= limit:
+            break
         doc = json.decode(text)
+        for other in below:
+            changes += _below(tx, other, f"{resource.name}_id", doc["id"])
         changes.append(Change(resource, "purged", dict(doc), doc, n))
     log.apply(tx, actor, changes)
-    return len(found)
+    return len(changes)
+
+
+def _below(tx: Tx, resource: Resource, column: str, object_id: str) -> Iterator[Change]:
+    for n, text in tx.all(f"SELECT n, doc FROM {resource.table} WHERE {column} = ? ORDER BY n", (object_id,)):
+        doc = json.decode(text)
+        yield Change(resource, "deleted", dict(doc), doc, n)
 
 
 def scope(context: Context, resource: Resource, verb: str) -> None:
