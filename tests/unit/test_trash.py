@@ -2,16 +2,18 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 import pytest
 from taskade_server import app
 from taskade_server.consumers.runner import Lease
-from taskade_server.domain import identity, projects
-from taskade_server.engine import check, edit
+from taskade_server.domain import identity, projects, tasks
+from taskade_server.engine import check, edit, log
 from taskade_server.engine.edit import Context
-from taskade_server.engine.log import Actor
+from taskade_server.engine.log import Actor, Change
 from taskade_server.kit import json, time
 from taskade_server.store.database import Database, Tx
 
@@ -87,28 +89,87 @@ def test_a_crowd_goes_in_several_units(db):
     assert db.read_sync(check.replay) == []
 
 
-def test_what_is_brought_back_at_the_last_moment_stays(postgresql_db):
-    """On SQLite one of the two comes first in any case."""
-    db = postgresql_db
-    project = made_and_deleted(db, 31, TOM)
-    restored, leave = threading.Event(), threading.Event()
+# ---- at the same moment: on SQLite one of the two comes first in any case
 
-    def restore(tx: Tx) -> None:
-        projects.restore(tx, context(), project)
-        restored.set()
+
+def meet(db: Database, first: Callable[[Tx], object], second: Callable[[], object]) -> None:
+    """Begin `second` when `first` is done but not committed yet, and let it wait for that."""
+    done, leave = threading.Event(), threading.Event()
+
+    def unit(tx: Tx) -> None:
+        first(tx)
+        done.set()
         leave.wait(20)
 
-    units = [threading.Thread(target=db.write_sync, args=[restore]), threading.Thread(target=empty_trash, args=[db])]
-    try:
-        units[0].start()
-        assert restored.wait(20)
-        units[1].start()
-        while not db.read_sync(lambda tx: tx.one("SELECT 1 FROM pg_locks WHERE NOT granted")):
-            assert units[1].is_alive(), "the purge has not waited"
-    finally:
-        leave.set()
-    for unit in units:
-        unit.join()
-    assert members_of(db, project) == [TOM]
-    assert [kind for kind, _ in events_about(db, project)][-1] == "project.restored"
+    with ThreadPoolExecutor(2) as threads:
+        try:
+            begun = threads.submit(db.write_sync, unit)
+            assert done.wait(20)
+            other = threads.submit(second)
+            while not db.read_sync(lambda tx: tx.one("SELECT 1 FROM pg_locks WHERE NOT granted")):
+                assert not other.done(), "the second has not waited for the first"
+        finally:
+            leave.set()
+        begun.result(20)
+        other.result(20)
     assert db.read_sync(check.replay) == []
+
+
+def test_what_is_brought_back_at_the_last_moment_stays(postgresql_db):
+    db = postgresql_db
+    project = made_and_deleted(db, 31, TOM)
+    meet(db, lambda tx: projects.restore(tx, context(), project), partial(empty_trash, db))
+    assert members_of(db, project) == [TOM]
+    assert events_about(db, project)[-1] == ("project.restored", ANA)
+
+
+def test_what_is_gone_at_the_last_moment_is_not_brought_back(postgresql_db):
+    db = postgresql_db
+
+    def tree(tx: Tx) -> tuple[str, str]:
+        parent = json.decode(tasks.create(tx, context(), {"name": "Above", "project_id": world.PROJECTS[0]}))["id"]
+        child = json.decode(tasks.create(tx, context(), {"name": "Below", "parent_id": parent}))["id"]
+        tasks.delete(tx, context(), parent)
+        return parent, child
+
+    def purge_child(tx: Tx) -> None:
+        n, text = tx.all("SELECT n, doc FROM tasks WHERE id = ?", (child,))[0]
+        before = json.decode(text)
+        log.apply(tx, Actor(None), [Change(tasks.TASK, "purged", dict(before), before, n)])
+
+    parent, child = db.write_sync(tree)
+    meet(db, purge_child, lambda: db.write_sync(lambda tx: tasks.restore(tx, context(), parent)))
+    assert db.read_sync(lambda tx: tx.all("SELECT id FROM tasks WHERE id IN (?, ?)", (parent, child))) == [(parent,)]
+
+
+PATHS = {
+    "a subtask": ("subtask", "task", "name"),
+    "a comment of a task": ("comment", "task", "body"),
+    "a comment of a project": ("comment", "project", "body"),
+    "a task of a project": ("task", "project", "name"),
+}
+
+
+@pytest.mark.parametrize(("changed", "deleted", "member"), PATHS.values(), ids=PATHS)
+def test_what_has_just_changed_goes_to_the_trash_as_it_is(postgresql_db, changed, deleted, member):
+    db, made = postgresql_db, {}
+
+    def make(tx: Tx) -> None:
+        made["project"] = json.decode(projects.create(tx, context(), {"name": "P"}))["id"]
+        made["task"] = json.decode(tasks.create(tx, context(), {"name": "T", "project_id": made["project"]}))["id"]
+        made["subtask"] = json.decode(tasks.create(tx, context(), {"name": "S", "parent_id": made["task"]}))["id"]
+        made["comment"] = json.decode(tasks.create_comment(tx, context(), {"body": "C", "task_id": made["task"]}))["id"]
+
+    def change(tx: Tx) -> None:
+        update = tasks.update_comment if changed == "comment" else tasks.update
+        update(tx, context(), made[changed], {member: "the newest"})
+
+    def delete(tx: Tx) -> None:
+        (projects if deleted == "project" else tasks).delete(tx, context(), made[deleted])
+
+    db.write_sync(make)
+    meet(db, change, lambda: db.write_sync(delete))
+    table = "comments" if changed == "comment" else "tasks"
+    [(text,)] = db.read_sync(lambda tx: tx.all(f"SELECT doc FROM {table} WHERE id = ?", (made[changed],)))
+    found = json.decode(text)
+    assert (found[member], found["version"], found["deleted_at"] is None) == ("the newest", 3, False)

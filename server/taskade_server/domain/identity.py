@@ -307,7 +307,8 @@ def remove_member(tx: Tx, context: Context, workspace_id: str, project_id: str |
     rows = [found]
     if project_id is None:
         rows += tx.all(
-            'SELECT n, doc FROM members WHERE workspace_id = ? AND "user" = ? AND project_id IS NOT NULL ORDER BY n',
+            'SELECT n, doc FROM members WHERE workspace_id = ? AND "user" = ? AND project_id IS NOT NULL'
+            f" ORDER BY n{tx.for_update}",
             (workspace_id, user_id),
         )
     changes = []

@@ -222,7 +222,8 @@ def delete(tx: Tx, context: Context, project_id: str) -> None:
     for name in ("task", "comment"):
         below = REGISTRY[name]
         found = tx.all(
-            f"SELECT n, doc FROM {below.table} WHERE project_id = ? AND deleted_at IS NULL ORDER BY n", (project_id,)
+            f"SELECT n, doc FROM {below.table} WHERE project_id = ? AND deleted_at IS NULL ORDER BY n{tx.for_update}",
+            (project_id,),
         )
         rows += [(below, query.Row(n, row.workspace_id, project_id, text), json.decode(text)) for n, text in found]
     edit.trash(tx, context, rows, project_id)

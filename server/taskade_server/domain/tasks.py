@@ -564,7 +564,8 @@ def _carry(desk: _Desk, row: query.Row, before: dict[str, Any], project: dict[st
 
 
 def _moved_comments(desk: _Desk, task_id: str, project: dict[str, Any]) -> list[Change]:
-    found = desk.tx.all("SELECT n, doc FROM comments WHERE task_id = ? ORDER BY n", (task_id,))
+    sql = f"SELECT n, doc FROM comments WHERE task_id = ? ORDER BY n{desk.tx.for_update}"
+    found = desk.tx.all(sql, (task_id,))
     return [_moved_comment(n, text, project) for n, text in found]
 
 
@@ -806,7 +807,10 @@ def _trash_tree(tx: Tx, context: Context, row: query.Row, doc: dict[str, Any]) -
     tasks = [(row, doc), *_subtree(tx, doc["id"])]
     rows: list[tuple[Resource, query.Row, dict[str, Any]]] = [(TASK, inner, before) for inner, before in tasks]
     for _, before in tasks:
-        found = tx.all("SELECT n, doc FROM comments WHERE task_id = ? AND deleted_at IS NULL", (before["id"],))
+        found = tx.all(
+            f"SELECT n, doc FROM comments WHERE task_id = ? AND deleted_at IS NULL ORDER BY n{tx.for_update}",
+            (before["id"],),
+        )
         rows += [
             (COMMENT, query.Row(n, row.workspace_id, before["project_id"], text), json.decode(text))
             for n, text in found
@@ -816,14 +820,15 @@ def _trash_tree(tx: Tx, context: Context, row: query.Row, doc: dict[str, Any]) -
 
 
 def _subtree(tx: Tx, task_id: str) -> list[tuple[query.Row, dict[str, Any]]]:
-    """All live tasks below a task, parents before children."""
+    """All live tasks below a task, parents before children, each locked: a change that came first is part of them."""
     found: list[tuple[query.Row, dict[str, Any]]] = []
     level = [task_id]
     while level:
         below: list[str] = []
         for parent in level:
             for n, text in tx.all(
-                "SELECT n, doc FROM tasks WHERE parent_id = ? AND deleted_at IS NULL ORDER BY n", (parent,)
+                f"SELECT n, doc FROM tasks WHERE parent_id = ? AND deleted_at IS NULL ORDER BY n{tx.for_update}",
+                (parent,),
             ):
                 doc = json.decode(text)
                 found.append((query.Row(n, doc["workspace_id"], doc["project_id"], text), doc))

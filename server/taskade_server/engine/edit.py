@@ -122,7 +122,8 @@ def untrash(tx: Tx, context: Context, resource: Resource, object_id: str, below:
     for name in below:
         other = REGISTRY[name]
         found = tx.all(
-            f"SELECT n, doc FROM {other.table} WHERE trash_root = ? AND id <> ? AND deleted_at IS NOT NULL ORDER BY n",
+            f"SELECT n, doc FROM {other.table} WHERE trash_root = ? AND id <> ? AND deleted_at IS NOT NULL"
+            f" ORDER BY n{tx.for_update}",
             (object_id, object_id),
         )
         for n, text in found:
@@ -157,7 +158,8 @@ def purge(
 
 
 def _below(tx: Tx, resource: Resource, column: str, object_id: str) -> Iterator[Change]:
-    for n, text in tx.all(f"SELECT n, doc FROM {resource.table} WHERE {column} = ? ORDER BY n", (object_id,)):
+    sql = f"SELECT n, doc FROM {resource.table} WHERE {column} = ? ORDER BY n{tx.for_update}"
+    for n, text in tx.all(sql, (object_id,)):
         doc = json.decode(text)
         yield Change(resource, "deleted", dict(doc), doc, n)
 
