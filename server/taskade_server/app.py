@@ -21,7 +21,9 @@ import uvloop
 
 from taskade_server import serving
 from taskade_server.config import REPLY_HOURS, TRASH_DAYS, Config, ConfigError, check, file_secret, prepare_folder
+from taskade_server.consumers import webhooks
 from taskade_server.consumers.feed import Feed
+from taskade_server.consumers.outbound import Outbound
 from taskade_server.consumers.runner import Job, Lease, Runner
 from taskade_server.domain import identity, projects, tasks, workspaces
 from taskade_server.engine import edit, log
@@ -136,6 +138,7 @@ class Application:
         self.limits = limits_of(config)
         self.observer = observer_of(config, folder)
         self.feed = Feed(db)
+        self.outbound = Outbound(config.outbound_allow)
         document = openapi.render()
         known = pages.exact(db, document, lambda: not self.traffic.ending)
         known["/metrics"] = metrics.page(self.observer, db, config.observing.metrics_token)
@@ -150,6 +153,7 @@ class Application:
             proxies=Proxies(config.trusted_proxies),
             replica=self.replica,
             feed=self.feed,
+            destinations=self.outbound.rules,
         )
         self.guard = Guard(self.pipeline)
         self.connections = connections.capacity(config.max_connections)
@@ -163,7 +167,8 @@ class Application:
         ]
         if self.replica is not None:
             self.observer.sources.append(metrics.of_stats(self.replica.stats, "replica"))
-        self._runner = Runner(db, background_jobs(db)) if config.background else None
+        jobs = background_jobs(db, self.feed, self.outbound, secret)
+        self._runner = Runner(db, jobs) if config.background else None
         self._flushing: asyncio.Task[None] | None = None
         self._trimming: asyncio.Task[None] | None = None
 
@@ -190,6 +195,7 @@ class Application:
                 task.cancel()
         if self._runner is not None:
             await self._runner.stop()
+        await self.outbound.close()
         try:
             await self.flush_usage()
         except StoreError as error:
@@ -251,7 +257,7 @@ _TRASH: Final[tuple[tuple[Resource, tuple[Resource, ...]], ...]] = (
 )
 
 
-def background_jobs(db: Database) -> list[Job]:
+def background_jobs(db: Database, feed: Feed, outbound: Outbound, secret: bytes) -> list[Job]:
     """What is done for all processes together by one of them."""
 
     async def empty_trash(lease: Lease) -> None:
@@ -266,7 +272,11 @@ def background_jobs(db: Database) -> list[Job]:
         before = time.now_ms() - REPLY_HOURS * 3_600_000
         await _until_done(db, lease, partial(log.forget_replies, before_ms=before, limit=1000), 1000)
 
-    return [Job("trash", CLEAN_SECONDS, empty_trash), Job("replies", CLEAN_SECONDS, forget_replies)]
+    return [
+        Job("trash", CLEAN_SECONDS, empty_trash),
+        Job("replies", CLEAN_SECONDS, forget_replies),
+        *webhooks.jobs(db, feed, outbound, secret),
+    ]
 
 
 async def _until_done(db: Database, lease: Lease, remove: Callable[[Tx], int], limit: int) -> None:
@@ -370,17 +380,21 @@ async def _serve_here(
 
 def work(config: Config) -> None:
     """Do background work until SIGINT or SIGTERM."""
-    db, _ = open_database(config)
-    uvloop.run(_work_here(db))
+    db, secret = open_database(config)
+    uvloop.run(_work_here(config, db, secret))
 
 
-async def _work_here(db: Database) -> None:
+async def _work_here(config: Config, db: Database, secret: bytes) -> None:
     told = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
-    runner = Runner(db, background_jobs(db))
+    feed, outbound = Feed(db), Outbound(config.outbound_allow)
+    runner = Runner(db, background_jobs(db, feed, outbound, secret))
+    feed.start()
     runner.start()
     logger.info("Background work begins.")
     await told.wait()
+    await feed.stop()
     await runner.stop()
+    await outbound.close()
     await db.close()

@@ -4,6 +4,7 @@ Why a table: a right that nobody wrote down is a right that somebody has by acci
 fails the test.
 """
 
+import time
 from typing import Any, NamedTuple
 
 import httpx2
@@ -13,6 +14,7 @@ from taskade_server.kit import ids
 
 from tests.api.asking import codes, create, listed, names, problem
 
+NOWHERE = "http://127.0.0.1:59999/matrix"
 PRINCIPALS = ("owner", "admin", "member", "guest editor", "guest viewer", "outsider", "wrong scope")
 
 # One status for each principal. A dash: the list comes, without the object in question.
@@ -29,6 +31,9 @@ MEMBERS_CREATE = "201 201 201 403 403 404 403"
 THE_OWNER = "200 403 403 403 403 404 403"
 ONLY_ME = "200 404 404 404 404 404 403"
 ONLY_ME_LIST = "200 - - - - - 403"
+MANAGERS = "200 200 404 404 404 404 403"
+MANAGERS_LIST = "200 200 - - - - 403"
+MEMBERS_CREATE_HERE = "201 201 201 403 403 404 403"
 ANYBODY_CREATES = "201 201 201 201 201 201 403"
 IN_A_PROJECT = "201 201 201 201 403 422 403"
 SEVERAL = "200 200 200 200 403 422 403"
@@ -116,6 +121,19 @@ MATRIX = {
     "api-keys.put": ONLY_ME,
     "api-keys.delete": "204 404 404 404 404 404 403",
     "event-types.catalogue": "200 200 200 200 200 200 200",
+    "webhooks.list": MANAGERS_LIST,
+    "webhooks.query": MANAGERS_LIST,
+    "webhooks.query_post": MANAGERS_LIST,
+    "webhooks.get": MANAGERS,
+    "webhooks.create": MEMBERS_CREATE_HERE,
+    "webhooks.update": MANAGERS,
+    "webhooks.put": MANAGERS,
+    "webhooks.delete": "204 204 404 404 404 404 403",
+    "webhooks.secret": MANAGERS,
+    "webhooks.rotate_secret": MANAGERS,
+    "webhooks.deliveries": MANAGERS,
+    "webhooks.delivery": MANAGERS,
+    "webhooks.resend": "202 202 404 404 404 404 403",
     "batch": EDITORS,
 }
 
@@ -179,11 +197,22 @@ def place(api, home, bystander, an_admin, a_member, a_guest, a_viewer):
     def key() -> Target:
         return Target(create(api, "api-keys", name="A key", scopes=["tasks:read"])["id"], home)
 
-    return {
+    def webhook() -> Target:
+        """One of the owner's that has a delivery."""
+        inside = create(api, "projects", name="A project")["id"]
+        made = create(api, "webhooks", url=NOWHERE, project_id=inside)["id"]
+        create(api, "tasks", name="A task", project_id=inside)
+        while not api.get(f"/v1/webhooks/{made}/deliveries").json():
+            time.sleep(0.01)
+        return Target(made, home)
+
+    yield {
         "workspaces": workspace, "projects": project, "tasks": task, "comments": comment, "templates": template,
         "users": user, "api-keys": key, "batch": task,
-        "event-types": task,
+        "event-types": task, "webhooks": webhook,
     }  # fmt: skip
+    for made in api.get("/v1/webhooks", params={"url": NOWHERE}).json():
+        api.delete(f"/v1/webhooks/{made['id']}")
 
 
 def body_for(route: Route, target: Target, bystander: str) -> Any:
@@ -197,10 +226,12 @@ def body_for(route: Route, target: Target, bystander: str) -> Any:
         "templates": {"name": "New", "workspace_id": target.parent},
         "users": {"name": "New", "email": f"{ids.new('user')}@example.com", "workspace_id": target.parent},
         "api-keys": {"name": "New", "scopes": ["tasks:read"]},
+        "webhooks": {"url": NOWHERE, "workspace_id": target.parent},
     }
+    changes = {"comments": {"body": "Changed"}, "webhooks": {"description": "Changed"}}
     return {
         "create": creations.get(kind),
-        "patch": {"body": "Changed"} if kind == "comments" else {"name": "Changed"},
+        "patch": changes.get(kind, {"name": "Changed"}),
         "query": {"filter": {"id": target.id}},
         "bulk_create": {"tasks": [creations["tasks"]]},
         "bulk_update": {"ids": [target.id], "set": {"name": "Changed"}},
@@ -209,6 +240,7 @@ def body_for(route: Route, target: Target, bystander: str) -> Any:
         "member_role": {"role": "guest" if kind == "workspaces" else "commenter"},
         "move": {"parent_id": None},
         "batch": {"operations": [{"method": "PATCH", "path": f"/tasks/{target.id}", "body": {"name": "Changed"}}]},
+        "rotate_secret": {},
         "empty": {},
         "": None,
     }[route.body]
@@ -255,6 +287,9 @@ def test_matrix(way, route, api, principals, place, bystander):
         wrong = "another wrong scope" if kind == "api-keys" else "wrong scope"
         client = principals[wrong if name == "wrong scope" else name]
         path = route.path.replace("{id}", target.id).replace("{user}", bystander)
+        if "{delivery}" in path:
+            (delivery, *_) = api.get(f"/v1/webhooks/{target.id}/deliveries").json()
+            path = path.replace("{delivery}", delivery["id"])
         if route.listing and "members" not in route.path:
             path += f"?id={target.id}"
         status, answer = way(client, route.method, path, body_for(route, target, bystander))

@@ -156,6 +156,8 @@ _COMMAND = (sys.executable, "-m", "taskade_server")
 def _environment(data: Path, database_url: str) -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("TASKADE_", "OTEL_"))}
     environment["TASKADE_DATA"] = str(data)
+    # Receivers of webhooks are on this machine.
+    environment["TASKADE_OUTBOUND_ALLOW"] = "127.0.0.0/8,::1/128"
     # Tests of durability ask for `full`; the others need not wait for the disk.
     environment["TASKADE_SQLITE_SYNCHRONOUS"] = "normal"
     if database_url:

@@ -34,7 +34,12 @@ class Feed:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._look_seconds = LOOK_SECONDS[db.dialect]
+        # PostgreSQL does not tell that there was a commit: whoever wants to know has to look.
+        self._unseen_seconds = self._look_seconds if db.dialect == "postgresql" else float("inf")
         self._waiters: dict[str, dict[_Waiter, int]] = {}
+        self._curious: set[_Waiter] = set()
+        self.version = 0
+        """Rises whenever something may have been committed, as far as that was noticed."""
         self._look = asyncio.Event()
         self._poked = False
         self._pages: OrderedDict[tuple[str, int, int], asyncio.Task[list[Event]]] = OrderedDict()
@@ -49,7 +54,7 @@ class Feed:
     async def stop(self) -> None:
         """End; whoever waits is woken and told that nothing has come."""
         self._ended.set()
-        for waiters in self._waiters.values():
+        for waiters in (*self._waiters.values(), self._curious):
             for waiter in waiters:
                 if not waiter.done():
                     waiter.set_result(None)
@@ -69,9 +74,34 @@ class Feed:
 
     def poke(self) -> None:
         """Something was committed by this process: look at once."""
+        self._notice()
         if self._waiters:
             self._poked = True
             self._look.set()
+
+    def _notice(self) -> None:
+        self.version += 1
+        for waiter in self._curious:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def changed(self, seen: int, seconds: float) -> None:
+        """Until anything may have been committed anywhere since `version` was `seen`, at most so long."""
+        if self.ended:
+            await asyncio.sleep(self._look_seconds)
+            return
+        if self.version != seen:
+            return
+        waiter: _Waiter = asyncio.get_running_loop().create_future()
+        self._curious.add(waiter)
+        self._look.set()
+        try:
+            async with asyncio.timeout(min(seconds, self._unseen_seconds)):
+                await waiter
+        except TimeoutError:
+            pass
+        finally:
+            self._curious.discard(waiter)
 
     async def wait(self, positions: Mapping[str, int], seconds: float) -> bool:
         """Until the log of some workspace goes beyond its position here (True), the time is over or the feed ends."""
@@ -121,15 +151,17 @@ class Feed:
     async def _watch(self) -> None:
         stamp, away = -1, False
         while True:
-            if not self._waiters:
+            if not self._waiters and not self._curious:
                 self._look.clear()
                 await self._look.wait()
             try:
                 present = self._db.changed()
-                if self._poked or not present or present != stamp:
+                if present and present != stamp:
+                    self._notice()
+                if self._waiters and (self._poked or not present or present != stamp):
                     self._poked = False
                     self._wake(await self.heads(self._waiters))
-                    stamp = present
+                stamp = present
                 away = False
             except StoreError as error:
                 if not away:

@@ -113,7 +113,8 @@ def visible(principal: Principal, resource: Resource, dialect: str, *, within: I
     parts: list[str] = []
     params: list[Any] = list(names)
     for grant in chosen:
-        sql, more = _project_limits(resource, grant, dialect)
+        limits = _managed if resource.visibility == "managed" else _project_limits
+        sql, more = limits(principal, resource, grant, dialect)
         if sql:
             parts.append(sql if len(chosen) == 1 else f"(t.workspace_id <> ? OR {sql})")
             params += [grant.workspace_id, *more] if len(chosen) > 1 else more
@@ -124,7 +125,17 @@ def _in(column: str, names: tuple[str, ...]) -> str:
     return f"{column} = ?" if len(names) == 1 else f"{column} IN ({', '.join('?' * len(names))})"
 
 
-def _project_limits(resource: Resource, grant: Grant, dialect: str) -> tuple[str, list[Any]]:
+def _managed(principal: Principal, resource: Resource, grant: Grant, dialect: str) -> tuple[str, list[Any]]:
+    """One's own and, for who administers the workspace, everybody's; with some projects only, one's own in these."""
+    if grant.only is not None:
+        sql, params = _in_list("t.project_id", sorted(grant.only), dialect)
+        return f"(t.user_id = ? AND {sql})", [principal.user_id, *params]
+    return ("", []) if grant.role in ("admin", "owner") else ("t.user_id = ?", [principal.user_id])
+
+
+def _project_limits(
+    principal: Principal, resource: Resource, grant: Grant, dialect: str
+) -> tuple[str, list[Any]]:  # fmt: skip
     column = f"t.{resource.project_column}" if resource.project_column else ""
     if not column:
         return ("1 = 0", []) if resource.visibility == "workspace" and grant.only is not None else ("", [])
@@ -154,7 +165,7 @@ def among(column: str, values: Sequence[Any], dialect: str) -> tuple[str, list[A
 
 
 def sees(principal: Principal, resource: Resource, workspace_id: str, project_id: str | None, object_id: str) -> bool:
-    """The same rule as `visible` for one row in hand; `shared` and `owner` resources need the SQL form."""
+    """The same rule as `visible` for one row in hand; `shared`, `owner` and `managed` resources need the SQL form."""
     grant = principal.grants.get(workspace_id)
     if grant is None or not (grant.live or resource.visibility == "self"):
         return False

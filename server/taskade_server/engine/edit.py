@@ -12,6 +12,7 @@ from taskade_server.engine.access import Principal
 from taskade_server.engine.log import Actor, Change
 from taskade_server.engine.model import REGISTRY, Checker, Resource
 from taskade_server.kit import ids, json
+from taskade_server.kit.destinations import NOWHERE_INSIDE, Rules
 from taskade_server.kit.errors import MAX_ISSUES, Clash, Invalid, Issue, NotFound, PreconditionFailed
 from taskade_server.store.database import Tx
 
@@ -21,6 +22,7 @@ class Context:
     """One request's caller: who asks, on whose behalf events are recorded, and the version the client expects.
 
     `seed` is not empty for a request that may be sent again: a secret made for it is derived from the seed.
+    `destinations` says where this installation may send requests to.
     """
 
     principal: Principal
@@ -29,6 +31,7 @@ class Context:
     if_match: frozenset[str] | None = None
     if_none_match: frozenset[str] | None = None
     seed: str = ""
+    destinations: Rules = NOWHERE_INSIDE
 
 
 def load(

@@ -39,7 +39,7 @@ class EventType:
 def catalogue() -> dict[str, EventType]:
     """Every type by name: for each resource first the general ones, then those that say it more narrowly."""
     found: dict[str, EventType] = {}
-    for resource in REGISTRY.values():
+    for _, resource in sorted(REGISTRY.items()):
         for action in resource.actions:
             name = resource.event_type(action)
             found[name] = EventType(name, resource, _SUMMARIES[action], action in ("updated", "deleted", "restored"))
@@ -71,9 +71,21 @@ def sees(principal: Principal, event: Event) -> bool:
         return False
     if resource.visibility == "shared":
         return principal.grant(event.workspace_id) is not None
-    if resource.visibility == "owner":
-        return bool(json.decode(event.data).get("user_id") == principal.user_id)
+    if resource.visibility in ("owner", "managed"):
+        return _is_own(principal, resource, event)
     return access.sees(principal, resource, event.workspace_id, event.project_id, event.object_id)
+
+
+def _is_own(principal: Principal, resource: Resource, event: Event) -> bool:
+    """The rule of `access.visible` for what belongs to one user."""
+    doc = json.decode(event.data)
+    mine = bool(doc.get("user_id") == principal.user_id)
+    if resource.visibility == "owner":
+        return mine
+    grant = principal.grant(event.workspace_id)
+    if grant is None or grant.only is not None:
+        return grant is not None and mine and doc.get("project_id") in (grant.only or ())
+    return mine or grant.role in ("admin", "owner")
 
 
 def _scope(resource: Resource, event: Event) -> str:

@@ -16,7 +16,7 @@ from taskade_server.kit.errors import MAX_ISSUES, Issue, did_you_mean
 
 Kind = Literal[
     "id", "ref", "user", "text", "key", "enum", "bool", "integer", "number", "time", "day",
-    "strings", "refs", "custom", "object", "list", "record",
+    "strings", "refs", "custom", "object", "filter", "list", "record",
 ]  # fmt: skip
 
 MAX_CUSTOM_FIELDS: Final = 100
@@ -27,7 +27,7 @@ MAX_INTEGER: Final = 2**53 - 1
 SIDE_VALUE_LENGTH: Final = 200
 CUSTOM_KEY: Final = r'[^\x00-\x1f\x7f\[\]$/~"\\][^\x00-\x1f\x7f\[\]/~"\\]{0,63}'
 _CUSTOM_KEY: Final = re.compile(CUSTOM_KEY)
-_NESTED: Final = frozenset({"custom", "object", "list", "record"})
+_NESTED: Final = frozenset({"custom", "object", "filter", "list", "record"})
 _MULTIPLE: Final = frozenset({"strings", "refs", "custom"})
 
 REGISTRY: Final[dict[str, "Resource"]] = {}
@@ -163,7 +163,7 @@ class Resource:
     prefix: str
     description: str
     own: tuple[Field, ...]
-    visibility: Literal["workspace", "project", "self", "shared", "owner", "member"]
+    visibility: Literal["workspace", "project", "self", "shared", "owner", "member", "managed"]
     relations: tuple[Relation, ...] = ()
     search: tuple[str, ...] = ()
     alternate_keys: tuple[str, ...] = ()
@@ -485,6 +485,14 @@ class Checker:
         if len(json.encode(merged)) > member.max_length:
             self.fault(place, "too_long", f"{member.name} may take {member.max_length:,} bytes as JSON.")
         return merged
+
+    def _filter(self, member: Field, value: Any, place: str, before: Any = None) -> dict[str, Any] | None:
+        """A condition replaces the former one whole: to merge two would make a third that nobody wrote."""
+        if not isinstance(value, dict) or not value:
+            return self._wrong(place, member, "an object with conditions, or null", value)  # type: ignore[no-any-return]
+        if len(json.encode(value)) > member.max_length:
+            self.fault(place, "too_long", f"{member.name} may take {member.max_length:,} bytes as JSON.")
+        return value
 
     def _custom(self, member: Field, value: Any, place: str, before: Any = None) -> dict[str, Any]:
         if not isinstance(value, dict):

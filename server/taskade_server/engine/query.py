@@ -32,6 +32,8 @@ MAX_INCLUDED_TEXT: Final = 32 << 20
 MAX_PAGE_TEXT: Final = 8 << 20
 LATE_FROM: Final = 100
 """Above this many rows, what is sorted are numbers, and the documents are fetched for those that are left."""
+_BY_SQL: Final = ("shared", "owner", "managed")
+"""Whether somebody sees one is more than workspace and project tell: the row itself has to be asked."""
 _RANGES: Final = ("gt", "gte", "lt", "lte")
 RARE: Final = 1_500
 """Below this many candidate rows, reading them all and sorting beats walking an index."""
@@ -101,14 +103,14 @@ def get(
     """One visible row by id. `deleted`: False live, True in the trash, None either; `lock` holds it to the commit."""
     sql = _get_sql(resource.name, deleted)
     params: tuple[Any, ...] = (object_id,)
-    if resource.visibility in ("shared", "owner"):
+    if resource.visibility in _BY_SQL:
         rule = access.visible(principal, resource, tx.dialect)
         sql, params = f"{sql} AND {rule.sql}", (*params, *rule.params)
     found = tx.one(sql + tx.for_update if lock else sql, params)
     if found is None:
         return None
     row = Row(*found)
-    if resource.visibility not in ("shared", "owner") and not access.sees(
+    if resource.visibility not in _BY_SQL and not access.sees(
         principal, resource, row.workspace_id, row.project_id, object_id
     ):
         return None
@@ -134,7 +136,7 @@ def resolve(tx: Tx, principal: Principal, target: str, reference: str, *, within
     if target == "user" and reference == "me":
         reference = principal.user_id
     if ids.is_id(reference, resource.prefix):
-        if resource.visibility not in ("shared", "owner") and within is None:
+        if resource.visibility not in _BY_SQL and within is None:
             return reference if get(tx, principal, resource, reference, deleted=None) else None
         condition, params = "t.id = ?", [reference]
     elif resource.alternate_keys:

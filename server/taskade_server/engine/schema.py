@@ -163,6 +163,7 @@ _RECEIVED: Final[dict[str, Callable[[Field], Schema]]] = {
     "refs": lambda member: {"type": "array", "items": id_schema(member.target)},
     "custom": lambda member: {"type": "object", "additionalProperties": {"anyOf": list(_CUSTOM_VALUES)}},
     "object": lambda member: {"type": "object", "additionalProperties": True},
+    "filter": lambda member: {"type": "object", "additionalProperties": True},
     "record": _received_object,
     "list": lambda member: {"type": "array", "items": _received_object(member)},
 }
@@ -287,6 +288,7 @@ _SENT: Final[dict[str, Callable[[Field], Schema]]] = {
     "refs": lambda member: {"type": "array", "items": id_schema(member.target), "maxItems": member.max_items},
     "custom": _sent_custom,
     "object": lambda member: {"type": "object", "additionalProperties": True},
+    "filter": lambda member: {"type": "object", "additionalProperties": True, "minProperties": 1},
     "record": _sent_object,
     "list": lambda member: {"type": "array", "items": _sent_object(member), "maxItems": member.max_items},
 }

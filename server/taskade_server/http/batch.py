@@ -278,7 +278,7 @@ def _perform(operation: _Operation, call: Call, tx: Tx, api: Api, principal: Pri
     if target.scope:
         require_scope(principal, target.scope)
     inner = Call(principal, call.secret, call.request_id, parameters, query_string, body)
-    inner.address, inner.user_agent = call.address, call.user_agent
+    inner.address, inner.user_agent, inner.destinations = call.address, call.user_agent, call.destinations
     inner.if_match = operation.if_match
     inner.url = f"{api.base_url}/v1{path}"
     return target.handler(inner, tx)

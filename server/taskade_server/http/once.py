@@ -13,7 +13,7 @@ from taskade_server.engine import log
 from taskade_server.engine.access import Principal
 from taskade_server.engine.log import StoredReply
 from taskade_server.http.wire import Call, Reply, Request
-from taskade_server.kit import json, signing
+from taskade_server.kit import json, signing, vault
 from taskade_server.kit.errors import (
     IdempotencyKeyInUse,
     IdempotencyKeyReused,
@@ -81,11 +81,11 @@ def recall(tx: Tx, once: Once, call: Call) -> Reply | None:
     if not visible or needs["rights"] not in ("", call.principal.fingerprint()):
         raise NotFound("What this request answered may no longer be seen with this key.")
     headers = [(name.encode(), value.encode("latin-1")) for name, value in json.decode(found.headers)]
-    body = _with_secret(found.body, once, call) if needs["secret"] else found.body
+    body = _unlocked(found.body, needs["secret"], once, call)
     return Reply(found.status, body, [*headers, REPLAYED])
 
 
-def remember(tx: Tx, once: Once, principal: Principal, reply: Reply, *, reads: bool) -> None:
+def remember(tx: Tx, once: Once, principal: Principal, reply: Reply, secret: bytes, *, reads: bool) -> None:
     """Keep an answer at the end of its unit. `principal` is the caller as the unit left him.
 
     `reads` says that it may hold more than what was written; it is then good for the very same rights only.
@@ -96,7 +96,7 @@ def remember(tx: Tx, once: Once, principal: Principal, reply: Reply, *, reads: b
         "rights": principal.fingerprint() if reads else "",
         "secret": reply.secret,
     }
-    body = _without_secret(reply) if reply.secret else reply.body
+    body = _locked(reply, once, secret)
     log.remember_reply(
         tx, once.owner, once.key, StoredReply(once.digest, reply.status, json.encode(headers), body, json.encode(needs))
     )
@@ -117,11 +117,21 @@ def seed(once: Once | None) -> str:
     return f"{once.owner}\n{once.text}" if once is not None else ""
 
 
-def _without_secret(reply: Reply) -> str:
-    document: dict[str, Any] = json.decode(reply.body or "{}")
+def _locked(reply: Reply, once: Once, secret: bytes) -> str | None:
+    """The body as it may be stored."""
+    if not reply.secret or reply.body is None:
+        return reply.body
+    if reply.secret == "sealed":
+        return vault.close(secret, once.key, reply.body)
+    document: dict[str, Any] = json.decode(reply.body)
     return json.encode({**document, "secret": ""})
 
 
-def _with_secret(body: str | None, once: Once, call: Call) -> str:
-    document: dict[str, Any] = json.decode(body or "{}")
+def _unlocked(body: str | None, kind: str, once: Once, call: Call) -> str | None:
+    """The body as it was answered."""
+    if not kind or body is None:
+        return body
+    if kind == "sealed":
+        return vault.open(call.secret, once.key, body)
+    document: dict[str, Any] = json.decode(body)
     return json.encode({**document, "secret": signing.new_key(document["id"], call.secret, seed(once)).text})

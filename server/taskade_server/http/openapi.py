@@ -15,7 +15,7 @@ from taskade_server.engine import access, event_schema, events, query, schema
 from taskade_server.engine.events import EventType
 from taskade_server.engine.model import CUSTOM_KEY, Resource
 from taskade_server.engine.schema import Schema, closed, or_null, ref, sample_id, title
-from taskade_server.http import batch, patching
+from taskade_server.http import batch, patching, webhook_schema
 from taskade_server.http.routes import RESOURCES, Route, all_routes
 from taskade_server.kit import ids
 from taskade_server.kit.errors import Issue, NotFound, Problem, problem_classes
@@ -170,6 +170,11 @@ _NOTES: Final = {
     "me": "The user whose key the request carries.",
     "delete": "It can be restored for 30 days; what belongs to it goes along.",
     "api-keys.delete": "The key stops working at once.",
+    "webhooks.create": "The answer holds the `secret`, with which deliveries are signed.",
+    "webhooks.delete": "Nothing more is sent, not even what is waiting.",
+    "webhooks.secret": "For who may change the webhook, with a key that reaches as far as the one that made it.",
+    "webhooks.rotate_secret": "The old secret goes on signing beside the new one for a while.",
+    "webhooks.resend": "With the same `webhook-id`, so that a receiver can tell that it is the same.",
     "restore": "With it comes what went to the trash together with it.",
     "complete": "Sets `completed_at`; a recurring task gets its successor. A completed task stays as it is.",
     "reopen": "Clears `completed_at`. An open task stays as it is.",
@@ -187,6 +192,10 @@ def _operation_parameters(route: Route) -> list[Schema]:
         found.append(f"{title(owner)}Id")
     if "{user}" in route.path:
         found.append("Member")
+    if "{delivery}" in route.path:
+        found.append("Delivery")
+    if route.operation_id == "webhooks.deliveries":
+        found += webhook_schema.OF_LIST
     name = title(route.resource)
     if route.listing:
         found += [f"{name}Sort", "Limit", "Cursor", "Count"]
@@ -249,7 +258,7 @@ def _body(route: Route) -> Schema | None:
             "schema": ref("JsonPatch"),
             "examples": {"rename": {"summary": "Rename version 3", "value": rename}},
         }
-    return {"required": True, "content": content}
+    return {"required": route.body != "rotate_secret", "content": content}
 
 
 def _body_name(route: Route) -> str:
@@ -259,6 +268,7 @@ def _body_name(route: Route) -> str:
         "create": f"{name}Create", "patch": f"{name}Update", "query": f"{name}Query", "move": f"{name}Move",
         "bulk_create": f"{name}BulkCreate", "bulk_update": f"{name}BulkUpdate", "bulk_delete": f"{name}BulkDelete",
         "batch": "Batch",
+        "rotate_secret": "WebhookRotateSecret",
         "member": f"{title(owner[:-1])}MemberCreate", "member_role": f"{title(owner[:-1])}MemberUpdate",
     }[route.body]  # fmt: skip
 
@@ -288,13 +298,15 @@ def _success(route: Route) -> Schema:
     if route.answer == "event_types":
         content = {JSON: {"schema": {"type": "array", "items": ref("EventType")}, "example": _SOME_TYPES}}
         return {"description": "Every type of event.", "headers": _headers("ListETag"), "content": content}
+    if route.answer == "document":
+        return _document_answer(route, extra)
     if route.answer == "none":
         return {"description": "Done; there is nothing to say.", "headers": _headers(*extra)}
     if route.answer == "key":
-        whole: Schema = ref("ApiKeyCreated")
+        whole: Schema = ref(f"{name}Created")
     else:
         whole = {"anyOf": [ref(name), ref(f"{name}Selection")]} if _shaped(route) else ref(name)
-    example = schema.sample(route.resource) | ({"secret": _SECRET} if route.answer == "key" else {})
+    example = schema.sample(route.resource) | ({"secret": _secret(route)} if route.answer == "key" else {})
     if route.answer == "list":
         extra += [] if route.writes else ["Link", "Total-Count"]
         extra += ["ListETag"] if route.method == "GET" else []
@@ -308,6 +320,19 @@ def _success(route: Route) -> Schema:
     if route.status == 201 and route.body == "create":
         answer["links"] = _links(route)
     return answer
+
+
+def _secret(route: Route) -> str:
+    return _SECRET if route.resource is identity.API_KEY else webhook_schema.SAMPLE_SECRET
+
+
+def _document_answer(route: Route, extra: list[str]) -> Schema:
+    name, text, example = webhook_schema.ANSWERS[route.operation_id]
+    whole: Schema = ref(name.strip("[]"))
+    if name.startswith("["):
+        whole, extra = {"type": "array", "items": whole}, [*extra, "Link"]
+    return {"description": text, "headers": _headers(*extra),
+            "content": {JSON: {"schema": whole, "example": example}}}  # fmt: skip
 
 
 def _noun(resource: Resource) -> str:
@@ -490,7 +515,7 @@ def _schemas() -> Schema:
             found[f"{name}Update"] = schema.update(resource)
             found[f"{name}Query"] = _query_schema(resource)
     found |= _key_schemas() | _member_schemas() | _task_schemas()
-    found |= schema.conditions([*RESOURCES, identity.MEMBER]) | event_schema.schemas()
+    found |= schema.conditions([*RESOURCES, identity.MEMBER]) | event_schema.schemas() | webhook_schema.schemas()
     return found | _batch_schemas() | _problem_schemas()
 
 
@@ -499,6 +524,7 @@ _USER_REFERENCE: Final[Schema] = {
     "description": "A user's id, handle or e-mail.",
 }  # fmt: skip
 _CREATE_EXTRA: Final[dict[str, Schema]] = {
+    "Webhook": webhook_schema.CREATE_EXTRA,
     "Project": {
         "members": {
             "type": ["array", "null"],
@@ -752,7 +778,7 @@ def _parameters() -> Schema:
                        "description": "The member: a user's id, handle or e-mail."}  # fmt: skip
     for resource in (*RESOURCES, identity.MEMBER):
         found |= _list_parameters(resource)
-    return found | _COMMON_PARAMETERS | _SIGNATURE_PARAMETERS
+    return found | _COMMON_PARAMETERS | _SIGNATURE_PARAMETERS | webhook_schema.PARAMETERS
 
 
 def _list_parameters(resource: Resource) -> Schema:
@@ -813,14 +839,14 @@ _COMMON_PARAMETERS: Final[Schema] = {
 }  # fmt: skip
 
 _SIGNATURE_PARAMETERS: Final[Schema] = {
-    "WebhookId": {"name": "webhook-id", "in": "header", "required": True, "example": sample_id("evt"),
+    "DeliveredId": {"name": "webhook-id", "in": "header", "required": True, "example": sample_id("evt"),
                   "schema": {"type": "string", "pattern": r"^[^.\s]+$"},
                   "description": "The id of the event, the same in each attempt: remember it to do nothing twice."},
-    "WebhookTimestamp": {"name": "webhook-timestamp", "in": "header", "required": True, "example": "1705393200",
+    "DeliveredTimestamp": {"name": "webhook-timestamp", "in": "header", "required": True, "example": "1705393200",
                          "schema": {"type": "string", "pattern": "^[0-9]+$"},
                          "description": "When this attempt was made, in seconds since 1970: refuse it after five"
                          " minutes."},
-    "WebhookSignature": {"name": "webhook-signature", "in": "header", "required": True,
+    "DeliveredSignature": {"name": "webhook-signature", "in": "header", "required": True,
                          "example": "v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4=",
                          "schema": {"type": "string", "pattern": "^v1a?,[A-Za-z0-9+/=]+( v1a?,[A-Za-z0-9+/=]+)*$"},
                          "description": "Signatures of `{webhook-id}.{webhook-timestamp}.{body}` (Standard Webhooks),"
@@ -893,6 +919,19 @@ _BATCH_RESULTS: Final = {
 }  # fmt: skip
 _SOME_TYPES: Final = [event_schema.listed(events.catalogue()["task.completed"])]
 _EXAMPLES: Final[dict[str, dict[str, tuple[str, Any]]]] = {
+    "webhooks.create": {
+        "tasks": ("What happens to tasks", {
+            "url": "https://your-app.com/webhook/task-updated",
+            "events": ["task.created", "task.updated", "task.completed"], "secret": "your_webhook_secret",
+        }),
+        "urgent": ("Urgent work in one project", {
+            "url": "https://example.com/urgent", "events": ["task.*"], "project_id": _PROJECT_ID,
+            "filter": {"priority": {"$in": ["high", "urgent"]}},
+        }),
+    },
+    "webhooks.patch": {"pause": ("Send nothing for now", {"enabled": False})},
+    "webhooks.query": {"failing": ("Those the server has disabled", {"filter": {"disabled_at": {"$exists": True}}})},
+    "webhooks.rotate_secret": {"week": ("Keep the old one for a week", {"overlap_hours": 168})},
     "batch": {
         "mixed": ("Change, create and delete", {"operations": [
             {"method": "PUT", "path": f"/tasks/{sample_id('task')}", "body": {"status": "completed"}},

@@ -25,6 +25,7 @@ from taskade_server.http.once import Once
 from taskade_server.http.routes import Route, Table, all_routes
 from taskade_server.http.wire import Call, ClientGone, Receive, Reply, Request, Scope, Send
 from taskade_server.kit import json
+from taskade_server.kit.destinations import NOWHERE_INSIDE, Rules
 from taskade_server.kit.errors import (
     Behind,
     Clash,
@@ -79,6 +80,7 @@ class Pipeline:
         proxies: Proxies = DIRECT,
         replica: Database | None = None,
         feed: Feed | None = None,
+        destinations: Rules = NOWHERE_INSIDE,
     ) -> None:
         self.db = db
         self.secret = secret
@@ -90,6 +92,7 @@ class Pipeline:
         self.proxies = proxies
         self.replica = replica
         self.feed = feed
+        self.destinations = destinations
         self.cache = ResponseCache(CACHE_BYTES)
         self.table = Table(all_routes())
         self.credentials = Credentials(db, secret, limits)
@@ -163,11 +166,12 @@ class Pipeline:
         if call.if_match is not None and not route.versioned:
             detail = "If-Match names the version of one object to change, which this request has not; leave it out."
             raise Malformed(detail, errors=[Issue("not_allowed", detail, parameter="If-Match")])
-        if route.answer == "list":
+        if route.answer in ("list", "document"):
             call.url = f"{self.public_url or request.base_url}{request.path}"
         if route.writes:
             call.unless_match = wire.versions(request.headers.get(b"if-none-match"))
             call.address = request.client
+            call.destinations = self.destinations
             call.user_agent = request.header(b"user-agent")[:MAX_USER_AGENT] or None
             return await self._write(route, request, call, receive)
         call.if_none_match = request.headers.get(b"if-none-match")
@@ -398,7 +402,7 @@ class Pipeline:
             except Problem:  # the caller has just ended his own rights
                 after = _NOBODY
             reads = route.body == "batch" or bool(call.query_string)
-            once.remember(tx, attempt, after, reply, reads=reads)
+            once.remember(tx, attempt, after, reply, self.secret, reads=reads)
 
     def _operation(self, method: str, path: str) -> tuple[batch.Target, list[str]]:
         """The route of an operation of a batch. NotFound, MethodNotAllowed, or Invalid if it cannot be part of one."""

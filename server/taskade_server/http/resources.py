@@ -298,7 +298,7 @@ def create_key(call: Call, tx: Tx) -> Reply:
         201,
         json.encode({**json.decode(document), "secret": secret}),
         [(b"location", location.encode()), (b"etag", b'"1"')],
-        secret=True,
+        secret="derived",
     )
 
 

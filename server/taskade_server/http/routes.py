@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal
 
-from taskade_server.domain import identity, projects, tasks, workspaces
+from taskade_server.domain import hooks, identity, projects, tasks, workspaces
 from taskade_server.engine.model import Resource
-from taskade_server.http import batch
+from taskade_server.http import batch, webhooks
 from taskade_server.http import resources as do
 from taskade_server.http.wire import Handler
 
@@ -29,8 +29,9 @@ Body = Literal[
     "move",
     "empty",
     "batch",
+    "rotate_secret",
 ]
-Answer = Literal["one", "list", "none", "key", "batch", "event_types"]
+Answer = Literal["one", "list", "none", "key", "batch", "event_types", "document"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Route:
 
 RESOURCES: Final = (
     workspaces.WORKSPACE, projects.PROJECT, tasks.TASK, tasks.COMMENT, projects.TEMPLATE, identity.USER,
-    identity.API_KEY,
+    identity.API_KEY, hooks.WEBHOOK,
 )  # fmt: skip
 
 _CREATE: Final = {
@@ -80,6 +81,7 @@ _UPDATE: Final = {
     "templates": projects.update_template,
     "users": identity.update_user,
     "api-keys": identity.update_key,
+    "webhooks": hooks.update,
 }
 _DELETE: Final = {
     "workspaces": workspaces.delete,
@@ -89,7 +91,11 @@ _DELETE: Final = {
     "templates": projects.delete_template,
     "users": identity.delete_user,
     "api-keys": identity.delete_key,
+    "webhooks": hooks.delete,
 }
+
+
+_WITH_SECRET: Final = {"api-keys": do.create_key, "webhooks": webhooks.create}
 
 
 def all_routes() -> list[Route]:
@@ -98,7 +104,13 @@ def all_routes() -> list[Route]:
     for resource in RESOURCES:
         found += _reads(resource)
         found += _writes(resource)
-    found += [*_task_routes(), *_project_routes(), *_member_routes("workspaces"), *_member_routes("projects")]
+    found += [
+        *_task_routes(),
+        *_project_routes(),
+        *_webhook_routes(),
+        *_member_routes("workspaces"),
+        *_member_routes("projects"),
+    ]
     found.append(Route("POST", "/batch", "batch", "", batch.handle, tasks.TASK,
                        "Run up to 1,000 operations in one transaction, all or none", writes=True, body="batch",
                        answer="batch", max_body=8 * MIB, batchable=False))  # fmt: skip
@@ -111,6 +123,12 @@ def all_routes() -> list[Route]:
 def _article(resource: Resource) -> str:
     noun = resource.name.replace("_", " ").replace("api", "API")
     return f"an {noun}" if noun[0] in "aeiouA" else f"a {noun}"
+
+
+def _deletion(resource: Resource, one: str) -> str:
+    if resource.trash:
+        return f"Move {one} to the trash"
+    return f"Revoke {one}" if resource is identity.API_KEY else f"Delete {one} for good"
 
 
 def _reads(resource: Resource) -> Iterator[Route]:
@@ -129,8 +147,8 @@ def _reads(resource: Resource) -> Iterator[Route]:
 def _writes(resource: Resource) -> Iterator[Route]:
     name, one = resource.plural, _article(resource)
     scope, path = f"{name}:write", f"/{name}"
-    if resource is identity.API_KEY:
-        yield Route("POST", path, f"{name}.create", scope, do.create_key, resource, f"Create {one}", writes=True,
+    if name in _WITH_SECRET:
+        yield Route("POST", path, f"{name}.create", scope, _WITH_SECRET[name], resource, f"Create {one}", writes=True,
                     body="create",
                     answer="key", status=201, batchable=False)  # fmt: skip
     else:
@@ -143,7 +161,7 @@ def _writes(resource: Resource) -> Iterator[Route]:
                     f"Change {one} by merge patch",
                     writes=True, body="patch")  # fmt: skip
     yield Route("DELETE", f"{path}/{{id}}", f"{name}.delete", scope, do.deleting(_DELETE[name]), resource,
-                f"Move {one} to the trash" if resource.trash else f"Revoke {one}", writes=True, answer="none",
+                _deletion(resource, one), writes=True, answer="none",
                 status=204, heavy=name == "projects")  # fmt: skip
     if resource.trash:
         yield Route("POST", f"{path}/{{id}}/restore", f"{name}.restore", scope,
@@ -179,6 +197,23 @@ def _project_routes() -> Iterator[Route]:
                     do.acting(projects.PROJECT, partial(projects.archive, archived=archived)),
                     projects.PROJECT, "Archive a project" if archived else "Make an archived project active again",
                     writes=True, body="empty")  # fmt: skip
+
+
+def _webhook_routes() -> Iterator[Route]:
+    path, hook = "/webhooks/{id}", hooks.WEBHOOK
+    read, write = "webhooks:read", "webhooks:write"
+    # With the secret, anybody can pretend to be this server: reading it takes the right to change the webhook.
+    yield Route("GET", f"{path}/secret", "webhooks.secret", write, webhooks.secret, hook,
+                "Read the secrets that sign a webhook's deliveries", answer="document", batchable=False)  # fmt: skip
+    yield Route("POST", f"{path}/rotate-secret", "webhooks.rotate_secret", write, webhooks.rotate, hook,
+                "Replace a webhook's secret", writes=True, body="rotate_secret", answer="document",
+                batchable=False)  # fmt: skip
+    yield Route("GET", f"{path}/deliveries", "webhooks.deliveries", read, webhooks.list_deliveries, hook,
+                "List a webhook's deliveries, newest event first", answer="document")  # fmt: skip
+    yield Route("GET", f"{path}/deliveries/{{delivery}}", "webhooks.delivery", read, webhooks.get_delivery, hook,
+                "Read a delivery with its attempts", answer="document")  # fmt: skip
+    yield Route("POST", f"{path}/deliveries/{{delivery}}/resend", "webhooks.resend", write, webhooks.resend,
+                hook, "Send a delivery again", writes=True, body="empty", answer="document", status=202)  # fmt: skip
 
 
 def _member_routes(name: str) -> Iterator[Route]:

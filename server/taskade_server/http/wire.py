@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import parse_qsl, quote, unquote_plus
 
 import zstandard
@@ -19,6 +19,7 @@ from taskade_server.engine.edit import Context
 from taskade_server.engine.log import Actor
 from taskade_server.http.addresses import DIRECT, Proxies
 from taskade_server.kit import ids, json
+from taskade_server.kit.destinations import NOWHERE_INSIDE
 from taskade_server.kit.errors import InvalidQuery, Issue, Malformed, RequestTimeout, TooLarge, UnsupportedMediaType
 from taskade_server.store.database import Tx
 
@@ -59,7 +60,8 @@ class Reply:
     """What a handler answers: status, body text (None: no body) and headers beside the usual ones.
 
     `etag` is not empty when the answer stays the same until the log of a visible workspace moves; `heads` says how far
-    they were. `secret` marks a body whose `secret` must not be stored. `packed` keeps the bytes, by encoding, of an
+    they were. `secret` marks a body that must not be stored as it is: its `secret` can be made again ("derived"), or
+    all of it is encrypted ("sealed"). `packed` keeps the bytes, by encoding, of an
     answer that is given again.
     """
 
@@ -69,7 +71,7 @@ class Reply:
     content_type: bytes = JSON_TYPE
     etag: str = ""
     heads: tuple[tuple[str, int], ...] = ()
-    secret: bool = False
+    secret: Literal["", "derived", "sealed"] = ""
     packed: dict[bytes, bytes] | None = None
 
 
@@ -80,8 +82,8 @@ class Call:
     """
 
     __slots__ = (
-        "address", "batch", "body", "epoch", "if_match", "if_none_match", "path", "principal", "query_string",
-        "request_id", "secret", "seed", "unless_match", "url", "user_agent",
+        "address", "batch", "body", "destinations", "epoch", "if_match", "if_none_match", "path", "principal",
+        "query_string", "request_id", "secret", "seed", "unless_match", "url", "user_agent",
     )  # fmt: skip
 
     def __init__(
@@ -101,6 +103,7 @@ class Call:
         self.body = body
         self.address: str | None = None
         self.user_agent: str | None = None
+        self.destinations = NOWHERE_INSIDE
         self.batch: Any = None
         self.epoch = 0
         self.seed = ""
@@ -116,7 +119,9 @@ class Call:
             known.user_id, known.key_id, known.scopes, dict(known.grants), known.default_workspace, known.rate
         )
         actor = Actor(known.user_id, known.key_id, self.request_id, self.address, self.user_agent)
-        return Context(principal, actor, self.secret, self.if_match, self.unless_match, self.seed)
+        return Context(
+            principal, actor, self.secret, self.if_match, self.unless_match, self.seed, self.destinations
+        )  # fmt: skip
 
     def take(self, name: str) -> str | None:
         """Take a parameter that is not the handler's business out of the query string; None if it is not there."""

@@ -25,6 +25,12 @@ _UNPRINTABLE: Final = re.compile(
 _AUTHORITY: Final = re.compile(r"(?:\[(?P<six>[0-9a-f:.]+)\]|(?P<name>[a-z0-9_.-]+))(?::(?P<port>[0-9]{1,5}))?")
 _LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_NAME: Final = re.compile("[A-Za-z0-9!#$%&'*+.^_`|~-]{1,200}")
+_VALUE: Final = re.compile("(?:[!-~](?:[ -~]{0,4094}[!-~])?)?")
+_RESERVED: Final = re.compile(
+    "host|content-length|transfer-encoding|connection|keep-alive|te|trailer|upgrade|expect|accept-encoding|proxy-.*",
+    re.IGNORECASE,
+)
 # Ports of protocols that take a request for their own commands, as browsers refuse them (Fetch Standard, "bad port").
 _BAD_PORTS: Final = frozenset(
     (0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109,
@@ -202,7 +208,22 @@ class Rules:
         return None
 
 
+def header_refusal(name: str, value: str) -> str | None:
+    """Why a header cannot be sent, in one sentence; None if it can."""
+    if not _NAME.fullmatch(name):
+        return f"{name!r} is not a header's name: letters, digits and hyphens are."
+    if _RESERVED.fullmatch(name):
+        return f"The header {name} is set by the connection itself."
+    if not _VALUE.fullmatch(value):
+        return f"The value of {name} must be printable ASCII of at most 4,096 characters, without spaces around it."
+    return None
+
+
 _ADVICE: Final = f"Whoever runs this server can allow it with {SETTING}."
+
+
+NOWHERE_INSIDE: Final = Rules()
+"""The rules where the operator allows nothing beyond what is public."""
 
 
 def _literal(six: str | None, name: str | None) -> Address | None:

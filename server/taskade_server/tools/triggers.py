@@ -15,7 +15,8 @@ from taskade_server.tools.client import Api
 Body = dict[str, Any]
 _AFTER_30_DAYS: Final = "It happens by itself to what has been in the trash for 30 days; no request can cause it."
 IMPOSSIBLE: Final[Mapping[str, str]] = {
-    f"{name}.purged": _AFTER_30_DAYS for name in ("task", "comment", "project", "template")
+    **{f"{name}.purged": _AFTER_30_DAYS for name in ("task", "comment", "project", "template")},
+    "webhook.disabled": "The server does so when an endpoint answers 410, or has taken nothing for five days.",
 }
 """Types that no request causes, and why."""
 
@@ -118,6 +119,12 @@ def _api_key(scene: Scene) -> Any:
     return scene.subject("api-keys", name="CI on the build server", scopes=["tasks:read"])
 
 
+def _webhook(scene: Scene) -> Any:
+    # Not enabled: to make a webhook happen is not to send anything to anybody.
+    body = {"url": "https://example.com/hooks/taskade", "events": ["task.completed"], "enabled": False}
+    return scene.subject("webhooks", **body)
+
+
 def _address() -> str:
     return f"trigger-{ids.new('user')[-12:]}@example.com"
 
@@ -130,6 +137,7 @@ _MAKERS: Final[Mapping[str, tuple[str, Callable[[Scene], Any], Body]]] = {
     "workspace": ("workspaces", _workspace, {"settings": {"theme": "dark"}}),
     "user": ("users", _user, {"name": "Ana Lima-Berg"}),
     "api_key": ("api-keys", _api_key, {"scopes": ["tasks:read", "projects:read"]}),
+    "webhook": ("webhooks", _webhook, {"events": ["task.*"]}),
 }
 
 
@@ -213,7 +221,7 @@ def _general() -> dict[str, Callable[[Scene], Any]]:
         f"{kind}.{action}": partial(verb, kind)
         for kind in _MAKERS
         for action, verb in verbs.items()
-        if (kind, action) != ("api_key", "restored")
+        if action != "restored" or kind not in ("api_key", "webhook")
     }
 
 

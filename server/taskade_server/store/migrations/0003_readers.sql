@@ -16,3 +16,81 @@ CREATE TABLE cursors (
     seq {{bigint}} NOT NULL,
     PRIMARY KEY (reader, workspace_id)
 );
+
+-- Webhooks. `secrets` are the webhook's keys, encrypted; `rights` what the key that made it may reach; `since` the seq
+-- after which it is told of events.
+CREATE TABLE webhooks (
+    n {{identity}},
+    id {{text}} NOT NULL UNIQUE,
+    workspace_id {{text}} NOT NULL,
+    user_id {{text}},
+    project_id {{text}},
+    url {{text}} NOT NULL,
+    description {{text}},
+    enabled {{bigint}} NOT NULL,
+    disabled_at {{bigint}},
+    disabled_reason {{text}},
+    rate_limit {{bigint}},
+    max_concurrency {{bigint}} NOT NULL,
+    public_key {{text}},
+    created_by {{text}},
+    created_at {{bigint}} NOT NULL,
+    updated_at {{bigint}} NOT NULL,
+    version {{bigint}} NOT NULL,
+    secrets {{text}},
+    rights {{text}},
+    since {{bigint}},
+    doc {{text}} NOT NULL
+);
+CREATE INDEX webhooks_by_workspace_id ON webhooks (workspace_id, n);
+
+-- What deliveries have told about an endpoint: no change of the webhook, so that it has no event.
+CREATE TABLE webhook_states (
+    webhook_id {{text}} PRIMARY KEY,
+    workspace_id {{text}} NOT NULL,
+    last_seq {{bigint}},
+    last_success_at {{bigint}},
+    last_failure_at {{bigint}},
+    failing_since {{bigint}}
+);
+
+-- One event for one webhook. `next_at` is when the next attempt is due; null while an earlier event about the same
+-- object is pending, and when there is nothing left to do.
+CREATE TABLE deliveries (
+    n {{identity}},
+    id {{text}} NOT NULL UNIQUE,
+    webhook_id {{text}} NOT NULL,
+    workspace_id {{text}} NOT NULL,
+    seq {{bigint}} NOT NULL,
+    event_id {{text}} NOT NULL,
+    type {{text}} NOT NULL,
+    object_id {{text}} NOT NULL,
+    previous_seq {{bigint}},
+    state {{text}} NOT NULL,
+    attempts {{bigint}} NOT NULL,
+    next_at {{bigint}},
+    created_at {{bigint}} NOT NULL,
+    finished_at {{bigint}},
+    last_status {{bigint}},
+    last_error {{text}}
+);
+CREATE UNIQUE INDEX deliveries_by_webhook_id_seq ON deliveries (webhook_id, seq);
+CREATE INDEX deliveries_by_webhook_id_next_at ON deliveries (webhook_id, next_at, seq) WHERE next_at IS NOT NULL;
+CREATE INDEX deliveries_by_webhook_id_object_id ON deliveries (webhook_id, object_id, seq) WHERE state = 'pending';
+CREATE INDEX deliveries_by_finished_at ON deliveries (finished_at) WHERE finished_at IS NOT NULL;
+
+CREATE TABLE attempts (
+    delivery_id {{text}} NOT NULL,
+    number {{bigint}} NOT NULL,
+    workspace_id {{text}} NOT NULL,
+    at {{bigint}} NOT NULL,
+    duration_ms {{real}} NOT NULL,
+    address {{text}},
+    request_headers {{text}} NOT NULL,
+    status {{bigint}},
+    response_headers {{text}} NOT NULL,
+    response_body {{text}} NOT NULL,
+    error {{text}},
+    detail {{text}},
+    PRIMARY KEY (delivery_id, number)
+);
