@@ -30,7 +30,8 @@ def test_the_event_really_happens(run, expect_events, a_project):
     (made,) = told["made"]
     assert {event.object_id for event in seen} == {made["id"]}
     assert told["requests"][-1] == {
-        "method": "POST", "path": f"/tasks/{made['id']}/complete", "commit_seq": f"{seen[-1].workspace_id}:{seen[-1].seq}",
+        "method": "POST", "path": f"/tasks/{made['id']}/complete",
+        "commit_seq": f"{seen[-1].workspace_id}:{seen[-1].seq}",
     }  # fmt: skip
 
 
