@@ -257,8 +257,8 @@ _TRASH: Final[tuple[tuple[Resource, tuple[Resource, ...]], ...]] = (
 )
 
 
-def background_jobs(db: Database, feed: Feed, outbound: Outbound, secret: bytes) -> list[Job]:
-    """What is done for all processes together by one of them."""
+def housekeeping(db: Database) -> list[Job]:
+    """What is removed from time to time."""
 
     async def empty_trash(lease: Lease) -> None:
         """Remove for good what has been in the trash for 30 days, a few hundred rows at a time."""
@@ -272,11 +272,12 @@ def background_jobs(db: Database, feed: Feed, outbound: Outbound, secret: bytes)
         before = time.now_ms() - REPLY_HOURS * 3_600_000
         await _until_done(db, lease, partial(log.forget_replies, before_ms=before, limit=1000), 1000)
 
-    return [
-        Job("trash", CLEAN_SECONDS, empty_trash),
-        Job("replies", CLEAN_SECONDS, forget_replies),
-        *webhooks.jobs(db, feed, outbound, secret),
-    ]
+    return [Job("trash", CLEAN_SECONDS, empty_trash), Job("replies", CLEAN_SECONDS, forget_replies)]
+
+
+def background_jobs(db: Database, feed: Feed, outbound: Outbound, secret: bytes) -> list[Job]:
+    """What is done for all processes together, each by one of them."""
+    return [*housekeeping(db), *webhooks.jobs(db, feed, outbound, secret)]
 
 
 async def _until_done(db: Database, lease: Lease, remove: Callable[[Tx], int], limit: int) -> None:

@@ -50,7 +50,7 @@ def made_and_deleted(db: Database, days_ago: int, *members: str) -> str:
 def empty_trash(db: Database) -> None:
     async def scene() -> None:
         async with asyncio.timeout(60):
-            [job] = [job for job in app.background_jobs(db) if job.name == "trash"]
+            [job] = [job for job in app.housekeeping(db) if job.name == "trash"]
             lease = Lease("trash", "test", 60.0)
             assert await lease.take(db) == 0
             await job.run(lease)
