@@ -748,7 +748,7 @@ def _driven(query: Query, rule: Visible, driver: Node | str, *, ordered: bool) -
 
 def run(tx: Tx, principal: Principal, query: Query, secret: bytes) -> Page:
     """One page of a list with its includes and chosen fields."""
-    if query.words and tx.deferred:
+    if query.words and tx.writable:
         tx.write_deferred()
     rule = access.visible(principal, query.resource, tx.dialect)
     rows, width, cut = _rows(tx, query, rule)

@@ -145,7 +145,7 @@ class Tx(ABC):
         self.deferred.append((sql, rows))
 
     def write_deferred(self) -> None:
-        """Write this unit's deferred rows now, so that it can find what it wrote. Not inside of `savepoint`."""
+        """Write what was deferred until now, so that this unit can find it. Not inside of `savepoint`."""
         deferred, self.deferred = self.deferred, []
         for sql, rows in deferred:
             self.many(sql, rows)

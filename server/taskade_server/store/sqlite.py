@@ -41,6 +41,7 @@ from taskade_server.store.interface import (
 from taskade_server.store.turns import Turns
 
 T = TypeVar("T")
+Deferred = list[tuple[str, Sequence[Params]]]
 
 # Older versions can corrupt a WAL database that has more than one connection.
 OLDEST_SQLITE = (3, 51, 3)
@@ -251,12 +252,16 @@ class _Meter:
 class _WriterTx(SqliteTx):
     """A unit that writes. Its queries have a budget, each its own; what it writes has none."""
 
-    __slots__ = ("_budget", "_meter")
+    __slots__ = ("_budget", "_meter", "_others")
 
-    def __init__(self, connection: apsw.Connection, meter: _Meter, budget: tuple[int, float]) -> None:
+    def __init__(
+        self, connection: apsw.Connection, meter: _Meter, budget: tuple[int, float], others: Deferred | None = None
+    ) -> None:
+        """`others`: what the units before it in its group have deferred."""
         super().__init__(connection, writable=True)
         self._meter = meter
         self._budget = budget
+        self._others = others
 
     def all(self, sql: str, params: Params = ()) -> list[Row]:
         self._meter.allow(*self._budget)
@@ -264,6 +269,13 @@ class _WriterTx(SqliteTx):
             return super().all(sql, params)
         finally:
             self._meter.allow()
+
+    def write_deferred(self) -> None:
+        # In the order of the units, or an older text of a row would be written over this unit's.
+        if self._others:
+            self.deferred[:0] = self._others
+            self._others.clear()
+        super().write_deferred()
 
     def page(self, sql: str, params: Params, most: int) -> tuple[list[Row], bool]:
         self._meter.allow(*self._budget)
@@ -452,7 +464,7 @@ class _Writer:
         The first run is not careful: it cannot undo a single unit, which spares a quarter of the cost of a small one.
         It need not, as long as each succeeds or fails before it wrote anything; else the group is run again carefully.
         """
-        deferred: list[tuple[str, Sequence[Params]]] = []
+        deferred: Deferred = []
         ran = 0
         for unit in units:
             if ran and time.monotonic() > deadline:
@@ -463,7 +475,7 @@ class _Writer:
             if careful:
                 self._run_carefully(unit)
             else:
-                deferred += self._run_quickly(unit, alone=len(units) == 1)
+                deferred += self._run_quickly(unit, deferred, alone=len(units) == 1)
         try:
             for sql, rows in deferred:
                 self.connection.executemany(sql, rows)
@@ -474,9 +486,9 @@ class _Writer:
             raise _ReplayError(True) from error
         return ran
 
-    def _run_quickly(self, unit: _Unit[Any], *, alone: bool) -> list[tuple[str, Sequence[Params]]]:
+    def _run_quickly(self, unit: _Unit[Any], others: Deferred, *, alone: bool) -> Deferred:
         """Run one unit; what it deferred, to be written with that of the others."""
-        tx = _WriterTx(self.connection, self.meter, unit.budget)
+        tx = _WriterTx(self.connection, self.meter, unit.budget, others)
         changes = self.connection.total_changes()
         unit.error = None
         try:
