@@ -25,15 +25,16 @@ from taskade_server.config import (
     DEFAULT_DATA,
     DEFAULT_LOGIN,
     DEFAULT_RATE,
+    DEV_MODES,
     MAX_RATE,
     Config,
     ConfigError,
     check,
     observing,
     parse_networks,
-    parse_outbound,
     prepare_folder,
     rates,
+    reachable,
 )
 from taskade_server.domain import identity
 from taskade_server.engine import check as checks
@@ -83,6 +84,14 @@ def outbound_options(command: Callable[P, R]) -> Callable[P, R]:
     """Where requests of the server's own may go."""
     return click.option("--outbound-allow", default="", metavar="NETWORKS", envvar=SETTING, show_envvar=True,
                         help="Addresses that webhooks may go to although they are not public, for example 10.1.2.3/32.",
+                        )(command)  # fmt: skip
+
+
+def dev_option(command: Callable[P, R]) -> Callable[P, R]:
+    """Development mode; `--dev` alone is `--dev on`."""
+    return click.option("--dev", type=click.Choice(DEV_MODES), is_flag=False, flag_value="on", default="off",
+                        envvar="TASKADE_DEV", show_envvar=True,
+                        help="Development mode: request bins at /dev/bin/NAME, and webhooks to this machine.",
                         )(command)  # fmt: skip
 
 
@@ -142,6 +151,7 @@ def main() -> None:
 @database_options
 @limit_options
 @outbound_options
+@dev_option
 @click.option("--workers", default=1, type=int, envvar="TASKADE_WORKERS", show_default=True, show_envvar=True,
               help="Server processes (more than one needs PostgreSQL).")  # fmt: skip
 @click.option("--replica-url", envvar="TASKADE_REPLICA_URL", metavar="URL", show_envvar=True,
@@ -157,7 +167,7 @@ def main() -> None:
 @plain_errors
 def serve(
     data: Path, database_url: str | None, rate_limit: str, max_rate_limit: str | None, anonymous_limit: str | None,
-    login_limit: str | None, valkey_url: str | None, trusted_proxies: str, outbound_allow: str, **more: Any
+    login_limit: str | None, valkey_url: str | None, trusted_proxies: str, outbound_allow: str, dev: str, **more: Any
 ) -> None:  # fmt: skip
     """Serve the API. On an empty database, make an owner, a workspace and a key, and print a first request."""
     limits = rates(rate_limit, max_rate_limit, anonymous_limit, login_limit)
@@ -167,7 +177,8 @@ def serve(
         **limits,
         valkey_url=valkey_url or None,
         trusted_proxies=parse_networks(trusted_proxies),
-        outbound_allow=parse_outbound(outbound_allow),
+        outbound_allow=reachable(outbound_allow, dev),
+        dev=dev,
         **more,
     )
     sys.exit(app.serve(config, _greet))
@@ -176,10 +187,11 @@ def serve(
 @main.command()
 @database_options
 @outbound_options
+@dev_option
 @plain_errors
-def worker(data: Path, database_url: str | None, outbound_allow: str) -> None:
+def worker(data: Path, database_url: str | None, outbound_allow: str, dev: str) -> None:
     """Do background work for the servers on the same database; start as many as you like."""
-    app.work(_existing(data, database_url, outbound_allow=parse_outbound(outbound_allow)))
+    app.work(_existing(data, database_url, outbound_allow=reachable(outbound_allow, dev)))
 
 
 def _greet(config: Config, key: str | None) -> None:
@@ -199,6 +211,8 @@ def _greet(config: Config, key: str | None) -> None:
         f"  database    {config.place}",
         f"  rate limit  {limit}",
     ]
+    if config.developing:
+        lines.append(f"  development request bins at {url}/dev/bin/NAME; webhooks may go to this machine")
     if key is not None:
         lines += [
             "",

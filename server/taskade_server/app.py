@@ -37,6 +37,7 @@ from taskade_server.http.guard import Guard
 from taskade_server.http.limits import Limits, Policy
 from taskade_server.http.observe import Observer
 from taskade_server.http.pipeline import Pipeline
+from taskade_server.http.request_bin import PREFIX, RequestBin
 from taskade_server.http.routes import all_routes
 from taskade_server.http.wire import Receive, Scope, Send
 from taskade_server.kit import ids, time
@@ -156,6 +157,9 @@ class Application:
             destinations=self.outbound.rules,
         )
         self.guard = Guard(self.pipeline)
+        self.bin = (
+            RequestBin(config.port, self.keys_of, anywhere=config.dev == "anywhere") if config.developing else None
+        )
         self.connections = connections.capacity(config.max_connections)
         self.trimmer = connections.Trimmer(config.port, self.connections, self.guard.clients)
         self.observer.sources += [
@@ -216,6 +220,10 @@ class Application:
             "idempotent_replays_total": self.pipeline.replays,
         }
 
+    async def keys_of(self, path: str) -> list[str]:
+        """The secrets of the webhooks that point to a path of this server."""
+        return []
+
     async def flush_usage(self) -> None:
         """Note when keys were last used."""
         used, self.pipeline.credentials.used = self.pipeline.credentials.used, set()
@@ -232,7 +240,8 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI: requests go past the guard to the pipeline."""
         if scope["type"] == "http":
-            await self.traffic.carry(self.guard, scope, receive, send)
+            to_bin = self.bin is not None and scope["path"].startswith(PREFIX)
+            await self.traffic.carry(self.bin if self.bin and to_bin else self.guard, scope, receive, send)
 
 
 def limits_of(config: Config) -> Limits:

@@ -25,6 +25,8 @@ DEFAULT_LOGIN: Final = 20
 MAX_RATE: Final = 1_000_000_000
 TRASH_DAYS: Final = 30
 REPLY_HOURS: Final = 25  # the promise is 24
+DEV_MODES: Final = ("off", "on", "anywhere")
+LOOPBACK: Final = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 
 
 class ConfigError(Exception):
@@ -70,6 +72,7 @@ class Config:
     valkey_url: str | None = None
     trusted_proxies: tuple[Network, ...] = ()
     outbound_allow: tuple[Network, ...] = ()
+    dev: str = "off"
     observing: Observing = field(default_factory=Observing)
 
     @property
@@ -81,6 +84,11 @@ class Config:
     def secret_file(self) -> Path:
         """Where an installation with SQLite keeps its secret."""
         return self.data / "secret.key"
+
+    @property
+    def developing(self) -> bool:
+        """Whether there are request bins, which take no key."""
+        return self.dev != "off"
 
     @property
     def counts_alone(self) -> bool:
@@ -137,6 +145,19 @@ def parse_outbound(text: str) -> tuple[Network, ...]:
     return parse_networks(text, destinations.SETTING)
 
 
+def reachable(text: str, dev: str) -> tuple[Network, ...]:
+    """The same; in development mode the machine itself is among them, for request bins and receivers under work."""
+    return parse_outbound(text) if dev == "off" else (*parse_outbound(text), *LOOPBACK)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs on this machine can connect to an address that is listened on."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def observing(environment: Mapping[str, str], terminal: bool) -> Observing:
     """How the environment wants the server to be observed; on a terminal the log is for people. ConfigError."""
 
@@ -177,6 +198,15 @@ def check(config: Config) -> None:
         raise ConfigError("--replica-url is a postgresql:// URL of a replica of the PostgreSQL in --database-url.")
     if config.max_rate_limit is not None and config.max_rate_limit < (config.rate_limit or 1):
         raise ConfigError("--max-rate-limit is at least the --rate-limit that every key has.")
+    if config.developing and config.workers > 1:
+        raise ConfigError(
+            "Development mode has one worker, which keeps the request bins: leave --workers or --dev out."
+        )
+    if config.dev == "on" and not is_loopback(config.host):
+        raise ConfigError(
+            f"Request bins take no key, so --dev does not listen on {config.host}: use 127.0.0.1, or --dev anywhere if"
+            " everybody who can connect may use them."
+        )
     schemes = ("valkey://", "valkeys://", "redis://", "rediss://", "unix://")
     if config.valkey_url is not None and not config.valkey_url.startswith(schemes):
         raise ConfigError("--valkey-url starts with valkey://, valkeys:// (TLS), redis://, rediss:// or unix://.")

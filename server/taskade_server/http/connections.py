@@ -104,19 +104,27 @@ class Trimmer:
         for client, found in by_client.items():
             idle = [entry for entry in found if entry[1] not in busy]
             surplus = idle[: max(0, len(found) - share)]
-            closed = sum(self._hang_up(number, peer) for number, peer in surplus)
+            closed = sum(_hang_up(number, self._port, peer) for number, peer in surplus)
             if closed:
                 logger.warning("%d idle connections of %s were closed: it has too many.", closed, client)
             self.trimmed += closed
 
-    def _hang_up(self, number: int, peer: Peer) -> bool:
-        """End a connection, if the descriptor is still its own."""
-        with _duplicate(number) as connection:
-            if connection is None or _peer(connection, self._port) != peer:
-                return False
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-            return True
+
+def hang_up(port: int, peer: Peer) -> None:
+    """End the connection of one client, whatever is under way on it."""
+    for number in map(int, os.listdir("/dev/fd")):
+        if _hang_up(number, port, peer):
+            return
+
+
+def _hang_up(number: int, port: int, peer: Peer) -> bool:
+    """End a connection, if the descriptor is still its own."""
+    with _duplicate(number) as connection:
+        if connection is None or _peer(connection, port) != peer:
+            return False
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+        return True
 
 
 def fair_share(counts: Iterable[int], total: int) -> int:
