@@ -150,14 +150,6 @@ def reachable(text: str, dev: str) -> tuple[Network, ...]:
     return parse_outbound(text) if dev == "off" else (*parse_outbound(text), *LOOPBACK)
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only programs on this machine can connect to an address that is listened on."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def observing(environment: Mapping[str, str], terminal: bool) -> Observing:
     """How the environment wants the server to be observed; on a terminal the log is for people. ConfigError."""
 
@@ -202,7 +194,7 @@ def check(config: Config) -> None:
         raise ConfigError(
             "Development mode has one worker, which keeps the request bins: leave --workers or --dev out."
         )
-    if config.dev == "on" and not is_loopback(config.host):
+    if config.dev == "on" and not destinations.is_loopback(config.host):
         raise ConfigError(
             f"Request bins take no key, so --dev does not listen on {config.host}: use 127.0.0.1, or --dev anywhere if"
             " everybody who can connect may use them."

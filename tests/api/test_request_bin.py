@@ -170,8 +170,9 @@ def test_the_page_shows_what_came_and_does_nothing_with_it(http, a_bin):
 def test_no_page_of_another_site_can_read_it(http, a_bin):
     foreign = http.get(a_bin, headers={"origin": "https://evil.example"})
     assert "access-control-allow-origin" not in foreign.headers
-    rebound = http.get(a_bin, headers={"host": "evil.example:8000"})
-    assert (rebound.status_code, rebound.json()["code"]) == (404, "not-found")
+    for name in ("evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example", "[::1", "192.0.2.1"):
+        rebound = http.get(a_bin, headers={"host": name})
+        assert (rebound.status_code, rebound.json()["code"]) == (404, "not-found"), name
     assert http.get(a_bin, headers={"host": "localhost:8000"}).status_code == 200
 
 

@@ -98,3 +98,12 @@ def test_an_event_reads_the_same_everywhere():
     purged = json.decode(events.render(event(actor_id=None, key_id=None, previous=None, origin='{"type":"rule"}')))
     assert purged["actor"] == {"type": "system", "id": None, "api_key_id": None}
     assert purged["previous"] is None and purged["origin"] == {"type": "rule"}
+
+
+def test_the_body_of_a_webhook_is_the_event_and_says_what_came_before():
+    text = events.render(event(data='{"id":"task_1","estimate":3.0,"custom_fields":{"b":1,"2":2}}'))
+    body = events.webhook_body(text, 5)
+    known = json.decode(text)
+    assert json.decode(body) == {**known, "previous_seq": 5}
+    assert b'"estimate":3,"custom_fields":{"2":2,"b":1}' in body, "as JSON.stringify writes it"
+    assert json.decode(events.webhook_body(text, None))["previous_seq"] is None

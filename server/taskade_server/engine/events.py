@@ -109,3 +109,12 @@ def render(event: Event) -> str:
         }
     )
     return f'{head[:-1]},"origin":{event.origin or "null"},"data":{event.data},"previous":{event.previous or "null"}}}'
+
+
+def webhook_body(rendered: str, previous_seq: int | None) -> bytes:
+    """What is sent to a webhook for an event as `render` gives it: the bytes that are signed.
+
+    `previous_seq` is the event before it that the same webhook was given, so that it sees when one is missing.
+    """
+    text = f'{rendered[:-1]},"previous_seq":{"null" if previous_seq is None else previous_seq}}}'
+    return json.portable(text).encode()

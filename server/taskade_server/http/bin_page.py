@@ -34,7 +34,7 @@ table { border-collapse: collapse; width: 100%; font-size: .875rem; margin-top: 
 th, td { text-align: left; vertical-align: top; padding: .125rem 1rem .125rem 0; overflow-wrap: anywhere }
 th { font-weight: 600; white-space: nowrap; width: 1%; color: var(--soft) }
 summary { cursor: pointer; color: var(--soft); padding: .25rem 0 }
-summary:focus-visible, a:focus-visible { outline: 2px solid currentColor; outline-offset: 2px }
+summary:focus-visible, pre:focus-visible { outline: 2px solid currentColor; outline-offset: 2px }
 @media (max-width: 36rem) { th, td { display: block; padding: 0; white-space: normal } td { margin-bottom: .375rem } }
 """
 _DIGEST: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
@@ -66,13 +66,13 @@ def _entry(item: Mapping[str, Any]) -> str:
     said = {True: "signature right", None: item["signature"] or "not signed"}.get(item["verified"], item["signature"])
     rows = "".join(f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in item["headers"].items())
     cut = "" if item["size"] <= len(item["body"].encode()) else f" (the first {len(item['body']):,})"
-    body = f"<pre>{escape(_pretty(item['body']))}</pre>" if item["body"] else '<p class="soft">No body.</p>'
+    text = f'<pre tabindex="0">{escape(_pretty(item["body"]))}</pre>' if item["body"] else "<p>No body.</p>"
     return f"""<article>
 <header><b>{item["number"]}. {escape(item["method"])} {escape(item["target"])}</b>
 <span>answered {escape(item["answered"] or "nothing yet")}</span> <span class="{mark}">{escape(said)}</span></header>
 <div class="soft">{item["at"]} &middot; {item["size"]:,} bytes{cut}</div>
 <details><summary>{len(item["headers"])} headers</summary><table>{rows}</table></details>
-{body}
+{text}
 </article>"""
 
 

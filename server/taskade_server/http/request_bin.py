@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, urlsplit
 from taskade_server.http import bin_page, connections
 from taskade_server.http.wire import Headers, Receive, Request, Scope, Send, read_body
 from taskade_server.kit import json, time, webhook_signatures
+from taskade_server.kit.destinations import is_loopback
 from taskade_server.kit.errors import InvalidQuery, Issue, MethodNotAllowed, NotFound, Problem, did_you_mean
 
 PREFIX: Final = "/dev/bin/"
@@ -130,8 +131,8 @@ class RequestBin:
             await _send(send, problem.status, document, b"application/problem+json", headers)
 
     def _name(self, request: Request) -> str:
-        host = urlsplit(f"//{request.header(b'host')}").hostname or ""
-        if not self._anywhere and not (host in ("localhost", "::1") or host.startswith("127.")):
+        host = _host(request.header(b"host"))
+        if not self._anywhere and not is_loopback(host):
             # A page of another site may have its own name lead here, and would read what webhooks sent.
             raise NotFound("A request bin answers to the names of this machine only, such as 127.0.0.1.")
         name = request.path.removeprefix(PREFIX)
@@ -211,6 +212,13 @@ class RequestBin:
                 await asyncio.wait_for(box.grown.wait(), left)
             except TimeoutError:
                 return
+
+
+def _host(header: str) -> str:
+    try:
+        return urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def verdict(headers: Mapping[str, str], body: bytes, keys: Sequence[str]) -> tuple[str | None, bool | None]:

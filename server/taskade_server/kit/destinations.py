@@ -239,3 +239,11 @@ def _literal(six: str | None, name: str | None) -> Address | None:
             "bad_url", f'"{six or name}" is not an address in its usual spelling, such as 192.0.2.1.'
         ) from None
     return None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is certainly this machine: `localhost` or a number, and no name that may lead elsewhere."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

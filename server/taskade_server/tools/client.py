@@ -15,9 +15,12 @@ import click
 
 from taskade_server import __version__
 from taskade_server.kit import json
+from taskade_server.kit.destinations import is_loopback
 
 TIMEOUT_SECONDS: Final = 30.0
 PATIENCE_SECONDS: Final = 120.0
+# The server says something at least every 15 seconds.
+STREAM_SECONDS: Final = 45.0
 AGENT: Final = f"taskade/{__version__}"
 
 
@@ -27,6 +30,10 @@ class Failed(click.ClickException):
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
         self.status = status
+
+
+class Lost(Failed):
+    """The server is away for the moment, or has no room; it may be asked again."""
 
 
 class Address:
@@ -49,8 +56,8 @@ class Address:
 
     @property
     def loopback(self) -> bool:
-        """Whether it is certainly this machine: a number or `localhost`, not a name that may lead elsewhere."""
-        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+        """Whether it is certainly this machine."""
+        return is_loopback(self.host)
 
     @property
     def target(self) -> str:
@@ -114,6 +121,24 @@ class Api:
             return json.decode(content) if content else None, headers
         except ValueError as error:
             raise Failed(f"{self.address.text} answered {method} {path} with something that is not JSON.") from error
+
+    def stream(self, path: str, **parameters: Any) -> http.client.HTTPResponse:
+        """An answer that does not end. Failed if it is refused, Lost if there is none."""
+        given = {name: value for name, value in parameters.items() if value is not None}
+        target = f"{self.address.path.rstrip('/')}/v1{path}{f'?{urlencode(given)}' if given else ''}"
+        connection = self.address.connect(STREAM_SECONDS)
+        try:
+            connection.request("GET", target, headers={**self._headers, "Accept": "text/event-stream"})
+            response = connection.getresponse()
+            if response.status == 200:
+                return response
+            content = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise Lost(f"The server {self.address.text} cannot be reached: {reason(error)}.") from error
+        connection.close()
+        told = self.told(response.status, content, f"GET {path}")
+        raise Lost(told) if response.status in (408, 429) or response.status >= 500 else Failed(told, response.status)
 
     def _once(self, method: str, target: str, body: Any) -> tuple[int, Mapping[str, str], bytes]:
         connection = self.address.connect(TIMEOUT_SECONDS)

@@ -1,16 +1,22 @@
-"""The commands for whoever builds on the API: trigger.
+"""The commands for whoever builds on the API: trigger, listen, events, webhooks.
 
 Why stdout holds data only and everything said goes to stderr: the next program in the pipe must not have to guess.
 """
 
+import re
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, ParamSpec, TypeVar
 
 import click
 
-from taskade_server.kit import json
+from taskade_server.engine import events
+from taskade_server.kit import json, webhook_signatures
 from taskade_server.kit.errors import did_you_mean
-from taskade_server.tools.client import Api, Failed
+from taskade_server.tools import conformance
+from taskade_server.tools.client import Address, Api, Failed
+from taskade_server.tools.forward import Receiver, Tally, brief, secret_of, shown, told
+from taskade_server.tools.stream import Listener
 from taskade_server.tools.triggers import IMPOSSIBLE, TRIGGERS, Scene
 
 P = ParamSpec("P")
@@ -102,4 +108,171 @@ def _tell(scene: Scene) -> None:
         click.echo(f"sent  {method:<6} /v1{path}{f'  -> {seq}' if seq else ''}")
 
 
-COMMANDS = (trigger,)
+# ---- listen ----------------------------------------------------------------------------------------------------------
+
+
+def stream_options(command: Callable[P, R]) -> Callable[P, R]:
+    """Which events."""
+    options = (
+        click.option("--workspace", metavar="ID", help="The workspace; by default the one of the key's user."),
+        click.option("--project", metavar="ID", help="Only what happens in this project."),
+        click.option("--since", type=click.IntRange(0), metavar="SEQ",
+                     help="Begin behind this position of the log; by default with what happens from now on."),
+        click.option("--limit", type=click.IntRange(1), metavar="N", help="End after so many events."),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command("listen")
+@click.option(
+    "--forward-to", required=True, metavar="URL", help="Where to send each event, such as localhost:3000/hooks."
+)
+@click.option("--events", "patterns", default="*", show_default=True, metavar="PATTERNS",
+              help="Which events: task.*,comment.created.")  # fmt: skip
+@stream_options
+@click.option("--secret", envvar="TASKADE_WEBHOOK_SECRET", metavar="SECRET", show_envvar=True,
+              help="What to sign with; by default a secret of its own, always the same for one key.")  # fmt: skip
+@click.option("--print-secret", is_flag=True, help="Only print the secret.")
+@click.option("--headers", multiple=True, metavar="NAME:VALUE", help="A header to add, repeatable.")
+@click.option("--skip-verify", is_flag=True, help="Take any certificate of an https receiver.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document for each event on stdout.")
+@api_options
+def listen(
+    forward_to: str, patterns: str, workspace: str | None, project: str | None, since: int | None, limit: int | None,
+    secret: str | None, print_secret: bool, headers: tuple[str, ...], skip_verify: bool, as_json: bool, url: str,
+    key: str,
+) -> None:  # fmt: skip
+    """Forward a workspace's events to a server on your machine, signed and formed as a webhook would be.
+
+    No webhook and no public address are needed: the events come over a connection that this command opens, and
+    goes on where it was when that is lost. An event that your server does not take is not sent again. Ctrl-C ends it.
+
+    \b
+      taskade listen --forward-to localhost:3000/webhooks
+      taskade listen --forward-to localhost:3000/webhooks --events 'task.*,comment.created' --json
+      taskade listen --forward-to localhost:3000/webhooks --print-secret
+    """
+    api, chosen = Api(url, key), secret or secret_of(key)
+    if refusal := webhook_signatures.secret_refusal(chosen):
+        raise Failed(f"--secret cannot be used. {refusal}")
+    if print_secret:
+        click.echo(chosen)
+        return
+    receiver = Receiver(Address(forward_to, "--forward-to"), _headers(headers), skip_verify)
+
+    def ready(workspace_id: str, seq: int) -> None:
+        _say(f"Listening to {workspace_id} behind position {seq}, forwarding to {receiver.address.text}")
+        _say(f"Signing with {chosen}")
+
+    parameters = {"types": patterns, "workspace_id": workspace, "project_id": project}
+    listener, tally = Listener(api, parameters, since, _say, ready), Tally()
+    try:
+        for happening in islice(listener.events(), limit):
+            outcome = tally.forward(happening, receiver, chosen)
+            click.echo(json.encode(told(happening, outcome)) if as_json else shown(happening, outcome))
+    except KeyboardInterrupt:
+        _say("")
+    _say(tally.summary())
+
+
+def _headers(given: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for text in given:
+        name, colon, value = (part.strip() for part in text.partition(":"))
+        if not colon or not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name) or not value.isprintable():
+            raise Failed(f'--headers takes NAME:VALUE such as "X-Test: 1", not "{text}".')
+        found[name] = value
+    return found
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+# ---- events ----------------------------------------------------------------------------------------------------------
+
+
+@click.group("events")
+def events_group() -> None:
+    """Watch events as they happen, and have one delivered again."""
+
+
+@events_group.command("tail")
+@click.option(
+    "--types", "patterns", default="*", show_default=True, metavar="PATTERNS", help="Which: task.*,comment.created."
+)
+@stream_options
+@click.option("--json", "as_json", is_flag=True, help="The whole event as one line of JSON.")
+@api_options
+def tail(
+    patterns: str, workspace: str | None, project: str | None, since: int | None, limit: int | None, as_json: bool,
+    url: str, key: str,
+) -> None:  # fmt: skip
+    """Print events as they happen, one a line, until Ctrl-C.
+
+    \b
+      taskade events tail --types 'task.*'
+      taskade events tail --since 0 --json | jq .data.name
+    """
+    parameters = {"types": patterns, "workspace_id": workspace, "project_id": project}
+    listener = Listener(Api(url, key), parameters, since, _say, lambda *_: None)
+    try:
+        for happening in islice(listener.events(), limit):
+            click.echo(happening.text if as_json else brief(happening.event))
+    except KeyboardInterrupt:
+        _say("")
+
+
+# ---- webhooks --------------------------------------------------------------------------------------------------------
+
+
+@click.group("webhooks")
+def webhooks_group() -> None:
+    """Try out receivers of webhooks."""
+
+
+@webhooks_group.command("verify")
+@click.option("--url", required=True, metavar="URL", help="The receiver to test.")
+@click.option("--secret", required=True, envvar="TASKADE_WEBHOOK_SECRET", metavar="SECRET", show_envvar=True,
+              help="The secret that the receiver knows.")  # fmt: skip
+@click.option("--event", "kind", default="task.completed", show_default=True, help="What the deliveries are about.")
+@click.option("--plain", is_flag=True, help="The receiver checks X-Taskade-Signature and nothing else.")
+@click.option("--skip-verify", is_flag=True, help="Take any certificate.")
+@click.option("--yes", is_flag=True, help="Send to a receiver that is not on this machine.")
+@click.option("--json", "as_json", is_flag=True, help="The result as one JSON document on stdout.")
+def verify(
+    url: str, secret: str, kind: str, plain: bool, skip_verify: bool, yes: bool, as_json: bool
+) -> None:  # fmt: skip
+    """Test a receiver: whether it takes what it should, and nothing else. Exit status 1 if it does not.
+
+    It sends about twenty deliveries of events that never happened: good ones, repeated, out of order, with two
+    signatures, of unknown types and large; and forged, changed, old and unsigned ones. It talks to no server but the
+    receiver.
+
+    \b
+      taskade webhooks verify --url http://localhost:3000/webhooks --secret whsec_...
+    """
+    address = Address(url, "--url")
+    if not address.loopback and not yes:
+        raise Failed(f"{address.host} is not this machine. Add --yes if the receiver is yours to test.")
+    if refusal := webhook_signatures.secret_refusal(secret):
+        raise Failed(f"--secret cannot be used. {refusal}")
+    if kind not in events.catalogue():
+        raise Failed(f'There is no event "{kind[:80]}".{did_you_mean(kind, events.catalogue())}')
+    findings = []
+    for finding in conformance.run(Receiver(address, insecure=skip_verify), conformance.Kit(secret, kind), plain=plain):
+        findings.append(finding)
+        if not as_json:
+            click.echo(conformance.line(finding))
+    failed = sum(finding.passed is False for finding in findings)
+    if as_json:
+        click.echo(json.encode(conformance.document(address.text, findings)))
+    else:
+        click.echo(f"{len(findings)} deliveries, {failed or 'none'} answered wrongly.")
+    if failed:
+        raise SystemExit(1)
+
+
+COMMANDS = (trigger, webhooks_group)
