@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import uvloop
 
@@ -25,7 +26,7 @@ from taskade_server.consumers import webhooks
 from taskade_server.consumers.feed import Feed
 from taskade_server.consumers.outbound import Outbound
 from taskade_server.consumers.runner import Job, Lease, Runner
-from taskade_server.domain import identity, projects, tasks, workspaces
+from taskade_server.domain import hooks, identity, projects, tasks, workspaces
 from taskade_server.engine import edit, log
 from taskade_server.engine.access import Principal
 from taskade_server.engine.edit import Context
@@ -134,6 +135,7 @@ class Application:
 
     def __init__(self, config: Config, db: Database, secret: bytes, folder: Path | None = None) -> None:
         self.db = db
+        self.secret = secret
         self.replica = connect(config.replica_url, required=False) if config.replica_url else None
         self.traffic = serving.Traffic()
         self.limits = limits_of(config)
@@ -221,8 +223,9 @@ class Application:
         }
 
     async def keys_of(self, path: str) -> list[str]:
-        """The secrets of the webhooks that point to a path of this server."""
-        return []
+        """What signs deliveries of the webhooks whose URL has this path."""
+        found = [item for item in await self.db.read(hooks.endpoints) if urlsplit(item.url).path == path]
+        return [key for item in found for key in item.signing_keys(self.secret, time.now_ms())]
 
     async def flush_usage(self) -> None:
         """Note when keys were last used."""

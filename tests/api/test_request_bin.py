@@ -10,7 +10,7 @@ import pytest
 from taskade_server.http import request_bin
 from taskade_server.kit import webhook_signatures
 
-from tests.api.asking import codes, problem
+from tests.api.asking import codes, create, problem
 from tests.support.server import Server
 
 SECRET = "a secret of my own"
@@ -146,6 +146,29 @@ def test_the_verdict_with_a_given_secret(http, a_bin, change, sound, words):
     (one,) = kept(http, a_bin)
     assert one["verified"] is sound
     assert words in one["signature"]
+
+
+def test_the_verdict_on_what_webhooks_send(dev, http, a_bin):
+    """From the change of a task to the bin, past the rules for addresses, signed by both secrets of a rotation."""
+    with dev.client() as api:
+        body = {
+            "url": f"{dev.url}{a_bin}?fail=1&retry_after=1&status=429",
+            "events": ["task.created"],
+            "secret": SECRET,
+        }
+        webhook = create(api, "webhooks", **body)
+        create(api, "tasks", name="for the bin")
+        (first,) = http.get(a_bin, params={"count": 1, "wait": 20}).json()["requests"]
+        assert (first["answered"], first["verified"], first["signature"]) == ("429", True, "right")
+        assert json.loads(first["body"])["data"]["name"] == "for the bin"
+        rotated = api.post(f"/v1/webhooks/{webhook['id']}/rotate-secret", json={})
+        assert rotated.status_code == 200
+        api.patch(f"/v1/webhooks/{webhook['id']}", json={"url": f"{dev.url}{a_bin}"})
+        create(api, "projects", name="so that something happens")
+        second = http.get(a_bin, params={"count": 2, "wait": 20}).json()["requests"][-1]
+        assert (second["answered"], second["verified"]) == ("200", True)
+        assert second["headers"]["webhook-signature"].count("v1,") == 2
+        api.delete(f"/v1/webhooks/{webhook['id']}")
 
 
 def test_without_a_secret_there_is_no_verdict(http, a_bin):

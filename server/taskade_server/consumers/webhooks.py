@@ -89,12 +89,8 @@ def _delivery(webhook_id: str, event: Event, previous: int | None, now: int) -> 
 
 
 def body_of(event: Event, previous_seq: int | None) -> bytes:
-    """What is sent: the event, and the seq of what this endpoint was sent before, so that it can notice a gap.
-
-    The bytes are those that `JSON.stringify(JSON.parse(body))` gives back.
-    """
-    head = events.render(event)[:-1]
-    return json.portable(f'{head},"previous_seq":{json.encode(previous_seq)}}}').encode()
+    """What is sent: the event, and the seq of what this endpoint was sent before, so that it can notice a gap."""
+    return events.webhook_body(events.render(event), previous_seq)
 
 
 # ---- what follows from an attempt ------------------------------------------------------------------------------------
@@ -310,8 +306,8 @@ class Sender:
         if event is None:
             return Exchange(error="internal_error", detail="The event is not in the log any more.")
         body = body_of(event, delivery.previous_seq)
-        headers = request_headers(endpoint, endpoint.signing_keys(self._secret, at), delivery.event_id, at, body)
-        headers |= {"X-Taskade-Event": delivery.type, "X-Taskade-Delivery": delivery.id}
+        keys = endpoint.signing_keys(self._secret, at)
+        headers = {**endpoint.headers, **request_headers(keys, delivery.event_id, delivery.type, delivery.id, at, body)}
         return await self._outbound.post(endpoint.url, body=body, headers=headers, timeout=TIMEOUT_SECONDS)
 
     # -- what became of it
@@ -347,11 +343,13 @@ def _note(tx: Tx, webhook_id: str, outcomes: list[Outcome]) -> None:
 
 
 def request_headers(
-    endpoint: Endpoint, keys: list[str], message_id: str, at: int, body: bytes
+    keys: list[str], event_id: str, kind: str, delivery_id: str, at: int, body: bytes
 ) -> dict[str, str]:  # fmt: skip
-    """The headers of one attempt at a time (epoch ms): the webhook's own, and what proves where it comes from."""
-    signed = webhook_signatures.headers(message_id, at // 1000, body, keys)
-    return {**endpoint.headers, "Content-Type": "application/json", **signed}
+    """The headers of one attempt at a time (epoch ms): what it is, and what proves where it comes from."""
+    signed = webhook_signatures.headers(event_id, at // 1000, body, keys)
+    return {
+        "Content-Type": "application/json", **signed, "X-Taskade-Event": kind, "X-Taskade-Delivery": delivery_id,
+    }  # fmt: skip
 
 
 def _clock() -> float:

@@ -28,6 +28,7 @@ MAX_BODY: Final = 1 << 20
 KEPT_BODY: Final = 64 << 10
 MAX_SIZE: Final = 64 << 20
 MAX_SECONDS: Final = 120.0
+ASYMMETRIC: Final = (webhook_signatures.PRIVATE, webhook_signatures.PUBLIC)
 _PIECE: Final = 64 << 10
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _TAKES: Final = ("POST", "PUT", "PATCH")
@@ -230,7 +231,7 @@ def verdict(headers: Mapping[str, str], body: bytes, keys: Sequence[str]) -> tup
     if not keys:
         return "signed, but no webhook points to this bin: give its secret as ?secret=...", None
     if plain is not None and not any(
-        webhook_signatures.verify_plain(plain, body, key) for key in keys if not key.startswith("whpk_")
+        webhook_signatures.verify_plain(plain, body, key) for key in keys if not key.startswith(ASYMMETRIC)
     ):
         return f"{webhook_signatures.PLAIN_SIGNATURE} does not fit the body", False
     if signed:

@@ -4,7 +4,6 @@ Why both: a receiver that takes everything passes any test of deliveries that ar
 which it does not know is sent that event again and again, and then switched off.
 """
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -69,7 +68,7 @@ class Kit:
 
     def _delivery(self, name: str, event: Mapping[str, Any], why: str, ago: int = 0) -> Delivery:
         body = json.portable(dict(event)).encode()
-        return Delivery(name, True, body, signed(event["id"], body, self._secret, ago), why)
+        return Delivery(name, True, body, signed(event, body, [self._secret], ago), why)
 
     def _right(self) -> Iterator[Delivery]:
         first, second = self.event(), self.event()
@@ -100,7 +99,7 @@ class Kit:
         event = self.event()
         body = json.portable(event).encode()
         keys = [_STRANGER, self._secret] if first else [self._secret, _STRANGER]
-        headers = webhook_signatures.headers(event["id"], int(time.time()), body, keys)
+        headers = signed(event, body, keys)
         why = "a secret is being replaced: one signature of those in webhook-signature has to fit"
         return Delivery(name, True, body, headers, why, plain=not first)
 
@@ -118,7 +117,8 @@ class Kit:
             return Delivery(name, False, change(good.body, headers), headers, why, plain)
 
         def unsigned(body: bytes, headers: dict[str, str]) -> bytes:
-            headers.clear()
+            for name in (webhook_signatures.SIGNATURE, webhook_signatures.PLAIN_SIGNATURE):
+                del headers[name]
             return body
 
         def by_stranger(body: bytes, headers: dict[str, str]) -> bytes:

@@ -7,14 +7,16 @@ import base64
 import hashlib
 import hmac
 import http.client
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any, Final
 
+from taskade_server.consumers import webhooks
+from taskade_server.consumers.outbound import USER_AGENT
 from taskade_server.engine import events
-from taskade_server.kit import webhook_signatures
-from taskade_server.tools.client import AGENT, Address, reason
+from taskade_server.kit import ids, time, webhook_signatures
+from taskade_server.tools.client import Address, reason
 from taskade_server.tools.stream import Happening
 
 SECONDS: Final = 30.0
@@ -49,8 +51,8 @@ class Receiver:
     def post(self, body: bytes, headers: Mapping[str, str]) -> Outcome:
         """One delivery."""
         connection = self.address.connect(self.seconds, insecure=self.insecure)
-        outcome, began = Outcome(), time.perf_counter()
-        given = {"Content-Type": "application/json", "User-Agent": AGENT, **headers, **self.headers}
+        outcome, began = Outcome(), perf_counter()
+        given = {"User-Agent": USER_AGENT, **headers, **self.headers}
         try:
             connection.request("POST", self.address.target, body, given)
             response = connection.getresponse()
@@ -60,13 +62,14 @@ class Receiver:
             outcome.error = reason(error)
         finally:
             connection.close()
-        outcome.milliseconds = (time.perf_counter() - began) * 1000
+        outcome.milliseconds = (perf_counter() - began) * 1000
         return outcome
 
 
-def signed(message_id: str, body: bytes, secret: str, ago: int = 0) -> dict[str, str]:
+def signed(event: Mapping[str, Any], body: bytes, keys: list[str], ago: int = 0) -> dict[str, str]:
     """The headers of a delivery that is sent now, or was so many seconds ago."""
-    return webhook_signatures.headers(message_id, int(time.time()) - ago, body, [secret])
+    at = time.now_ms() - ago * 1000
+    return webhooks.request_headers(keys, event["id"], event["type"], ids.new("dlv"), at, body)
 
 
 @dataclass(slots=True)
@@ -82,7 +85,7 @@ class Tally:
         """Send an event on, as a webhook with this secret would."""
         body = events.webhook_body(happening.text, self.previous)
         self.previous = happening.event["seq"]
-        outcome = receiver.post(body, signed(happening.event["id"], body, secret))
+        outcome = receiver.post(body, signed(happening.event, body, [secret]))
         self.taken += outcome.taken
         self.unanswered += bool(outcome.error)
         self.refused += not outcome.taken and not outcome.error
