@@ -82,6 +82,9 @@ def database_options(command: Callable[P, R]) -> Callable[P, R]:
 
 def outbound_options(command: Callable[P, R]) -> Callable[P, R]:
     """Where requests of the server's own may go."""
+    command = click.option("--outbound-proxy", metavar="URL", envvar="TASKADE_OUTBOUND_PROXY", show_envvar=True,
+                           help="An HTTP proxy that webhooks go through, and that vets names: http://host:port.",
+                           )(command)  # fmt: skip
     return click.option("--outbound-allow", default="", metavar="NETWORKS", envvar=SETTING, show_envvar=True,
                         help="Addresses that webhooks may go to although they are not public, for example 10.1.2.3/32.",
                         )(command)  # fmt: skip
@@ -189,9 +192,10 @@ def serve(
 @outbound_options
 @dev_option
 @plain_errors
-def worker(data: Path, database_url: str | None, outbound_allow: str, dev: str) -> None:
+def worker(data: Path, database_url: str | None, outbound_allow: str, outbound_proxy: str | None, dev: str) -> None:
     """Do background work for the servers on the same database; start as many as you like."""
-    app.work(_existing(data, database_url, outbound_allow=reachable(outbound_allow, dev)))
+    outbound = {"outbound_allow": reachable(outbound_allow, dev), "outbound_proxy": outbound_proxy or None}
+    app.work(_existing(data, database_url, **outbound))
 
 
 def _greet(config: Config, key: str | None) -> None:

@@ -141,7 +141,7 @@ class Application:
         self.limits = limits_of(config)
         self.observer = observer_of(config, folder)
         self.feed = Feed(db)
-        self.outbound = Outbound(config.outbound_allow)
+        self.outbound = Outbound(config.outbound_allow, proxy=config.outbound_proxy)
         document = openapi.render()
         known = pages.exact(db, document, lambda: not self.traffic.ending)
         known["/metrics"] = metrics.page(self.observer, db, config.observing.metrics_token)
@@ -401,7 +401,7 @@ async def _work_here(config: Config, db: Database, secret: bytes) -> None:
     told = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
-    feed, outbound = Feed(db), Outbound(config.outbound_allow)
+    feed, outbound = Feed(db), Outbound(config.outbound_allow, proxy=config.outbound_proxy)
     runner = Runner(db, background_jobs(db, feed, outbound, secret))
     feed.start()
     runner.start()

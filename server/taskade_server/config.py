@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from taskade_server.consumers import outbound
 from taskade_server.http import connections, observe, traces
 from taskade_server.kit import destinations, logs
 from taskade_server.kit.destinations import Network
@@ -73,6 +74,7 @@ class Config:
     trusted_proxies: tuple[Network, ...] = ()
     outbound_allow: tuple[Network, ...] = ()
     dev: str = "off"
+    outbound_proxy: str | None = None
     observing: Observing = field(default_factory=Observing)
 
     @property
@@ -199,6 +201,11 @@ def check(config: Config) -> None:
             f"Request bins take no key, so --dev does not listen on {config.host}: use 127.0.0.1, or --dev anywhere if"
             " everybody who can connect may use them."
         )
+    if config.outbound_proxy:
+        try:
+            outbound.split_proxy(config.outbound_proxy)
+        except ValueError as error:
+            raise ConfigError(f"TASKADE_OUTBOUND_PROXY cannot be used: {error}") from error
     schemes = ("valkey://", "valkeys://", "redis://", "rediss://", "unix://")
     if config.valkey_url is not None and not config.valkey_url.startswith(schemes):
         raise ConfigError("--valkey-url starts with valkey://, valkeys:// (TLS), redis://, rediss:// or unix://.")

@@ -21,7 +21,7 @@ from typing import Any, Final, cast
 import h11
 
 from taskade_server import __version__
-from taskade_server.kit.destinations import Address, Destination, Network, Refused, Rules
+from taskade_server.kit.destinations import Address, Destination, Network, Refused, Rules, header_refusal
 
 USER_AGENT: Final = f"Taskade-API-server/{__version__}"
 Headers = list[tuple[str, str]]
@@ -38,37 +38,39 @@ ERRORS: Final = {
     "malformed_response": "the answer is not HTTP/1.1",
     "too_large": "the head of the answer is too large",
 }
-_RESERVED: Final = re.compile(
-    "host|content-length|transfer-encoding|connection|keep-alive|te|trailer|upgrade|expect|accept-encoding|proxy-.*",
-    re.IGNORECASE,
-)
-_NAME: Final = re.compile("[A-Za-z0-9!#$%&'*+.^_`|~-]{1,200}")
-_VALUE: Final = re.compile("(?:[!-~](?:[ -~]{0,4094}[!-~])?)?")
+_PROXY: Final = re.compile(r"http://(?:\[(?P<six>[0-9a-f:.]+)\]|(?P<host>[a-z0-9_.-]+)):(?P<port>[0-9]{1,5})/?")
 _SECONDS: Final = re.compile("[0-9]{1,9}")
 _SOCKET_BYTES: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one answer and one client may take."""
+    """What one answer and one client may take. `connect_seconds` is for an address that has another one after it."""
 
     body: int = 16 * 1024
     head: int = 32 * 1024
     headers: int = 100
     informational: int = 8
     addresses: int = 4
+    connect_seconds: float = 3.0
     idle: int = 512
     idle_per_destination: int = 32
     idle_seconds: float = 15.0
     lookups: int = 64
+
+    @property
+    def raw(self) -> int:
+        """Bytes of an answer with all that is around its body: chunks may be small, but not mostly wrapping."""
+        return self.head * (self.informational + 1) + self.body * 8
 
 
 @dataclass(slots=True)
 class Exchange:
     """What became of a request. It was answered in full, or up to the cap of the body, if `error` is None.
 
-    `status` may be known although there is an error: the body was cut off. `error` is one of ERRORS, `detail` says
-    it in a sentence. `phases` has the milliseconds of dns, connect, tls and first_byte, as far as they came about.
+    `status` may be known although there is an error: the body was cut off. `error` is one of ERRORS, `detail` says it
+    in a sentence. `phases` has the milliseconds spent on dns, connect, tls and the wait for the first_byte. `reused`:
+    on a connection that was kept.
     """
 
     status: int | None = None
@@ -99,15 +101,17 @@ class _Failed(Exception):
         self.detail = detail
 
 
-def header_refusal(name: str, value: str) -> str | None:
-    """Why a header cannot be sent, in one sentence; None if it can."""
-    if not _NAME.fullmatch(name):
-        return f"{name!r} is not a header's name: letters, digits and hyphens are."
-    if _RESERVED.fullmatch(name):
-        return f"The header {name} is set by the connection itself."
-    if not _VALUE.fullmatch(value):
-        return f"The value of {name} must be printable ASCII of at most 4,096 characters, without spaces around it."
-    return None
+@dataclass(slots=True)
+class _Attempt:
+    """One request on its way."""
+
+    method: str
+    body: bytes
+    timeout: float
+    exchange: Exchange
+
+    def refine(self, phase: str, began: float) -> None:
+        self.exchange.phases[phase] = _since(began)
 
 
 # ---- one connection --------------------------------------------------------------------------------------------------
@@ -119,50 +123,60 @@ class _Wire(asyncio.Protocol):
     Why a protocol of the event loop and not streams: reading ends where the cap is, without a task or a buffer between.
     """
 
-    def __init__(self, limits: Limits, address: str) -> None:
+    def __init__(self, limits: Limits, key: "_Key", address: str) -> None:
+        self.key = key
         self.address = address
         self.usable = True
-        self.answered = False  # whether anything of the answer has arrived
+        self.answered = False
+        """Whether anything of the answer has arrived."""
         self.idle_since = 0.0
         self._limits = limits
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=limits.head)
         self._transport: asyncio.Transport | None = None
-        self._exchange: Exchange | None = None
+        self._exchange = Exchange()
         self._done: asyncio.Future[None] | None = None
         self._chunks: list[bytes] = []
-        self._room = 0
-        self._informational = 0
-        self._began = 0.0
+        self._room = self._raw = self._informational = 0
+        self._sent = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods only
 
-    async def exchange(self, method: str, target: str, body: bytes, exchange: Exchange, began: float) -> None:
-        """Send a request and read its answer into `exchange`. _Failed if that does not come off."""
-        assert self._transport is not None
-        self._exchange, self._began, self.answered = exchange, began, False
-        self._chunks, self._room, self._informational = [], self._limits.body, 0
+    async def carry(self, target: str, attempt: _Attempt) -> None:
+        """Send a request and read its answer into the attempt's exchange. _Failed if that does not come off."""
+        exchange = self._exchange = attempt.exchange
+        self._chunks, self._room, self._raw, self._informational = [], self._limits.body, 0, 0
+        self.answered = False
         self._done = asyncio.get_running_loop().create_future()
         try:
-            if not self.usable:
-                raise _Failed("reset", "The connection was closed before the request was sent.")
-            request = h11.Request(method=method, target=target, headers=exchange.request_headers)
-            text = self._http.send(request) or b""
-            if body:
-                text += self._http.send(h11.Data(body)) or b""
-            self._transport.write(text + (self._http.send(h11.EndOfMessage()) or b""))
+            self._send(target, attempt)
             await self._done
         finally:
             exchange.body = b"".join(self._chunks)
-            self._done = self._exchange = None
-            if self._http.states != {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE} or self._unsent():
+            self._done = None
+            if not self._is_over():
                 self.abort()
-            elif self.usable:
+            elif self._http.their_state is h11.DONE and self.usable:
                 self._http.start_next_cycle()
+            else:
+                self.close()
 
-    def _unsent(self) -> bool:
-        """Whether the answer came before the request was through."""
-        return self._transport is None or self._transport.get_write_buffer_size() > 0
+    def _send(self, target: str, attempt: _Attempt) -> None:
+        if self._transport is None or not self.usable:
+            raise _Failed("reset", "The connection was closed before the request was sent.")
+        request = h11.Request(method=attempt.method, target=target, headers=attempt.exchange.request_headers)
+        text = self._http.send(request) or b""
+        if attempt.body:
+            text += self._http.send(h11.Data(attempt.body)) or b""
+        self._sent = time.perf_counter()
+        self._transport.write(text + (self._http.send(h11.EndOfMessage()) or b""))
+
+    def _is_over(self) -> bool:
+        """Whether both sides have said all they had to say, and nothing else was heard."""
+        if self._transport is None or self._transport.get_write_buffer_size() > 0 or self._http.trailing_data[0]:
+            return False
+        ended = (h11.DONE, h11.MUST_CLOSE, h11.CLOSED)
+        return self._http.our_state in ended and self._http.their_state in ended
 
     def abort(self) -> None:
         """Close at once, whatever is still to come."""
@@ -171,20 +185,25 @@ class _Wire(asyncio.Protocol):
             self._transport.abort()
 
     def close(self) -> None:
-        """Close an idle connection as one should."""
+        """Close as one should."""
         self.usable = False
         if self._transport is not None:
             self._transport.close()
+
+    # -- what the event loop tells
 
     def data_received(self, data: bytes) -> None:
         if self._done is None or self._done.done():
             self.abort()  # nobody asked
             return
-        if not self.answered and self._exchange is not None:
+        if not self.answered:
             self.answered = True
-            self._exchange.phases["first_byte"] = _since(self._began)
+            self._exchange.phases["first_byte"] = _since(self._sent)
+        self._raw += len(data)
         self._http.receive_data(data)
         self._advance()
+        if self._raw > self._limits.raw:
+            self._finish(_Failed("too_large", f"The answer has {self._limits.raw:,} bytes around its body."))
 
     def eof_received(self) -> None:
         self.usable = False
@@ -192,28 +211,16 @@ class _Wire(asyncio.Protocol):
             if self.answered:
                 self._http.receive_data(b"")
                 self._advance()
-            self._finish(_Failed("reset", self._cut_off()))
+            self._finish(self._cut_off())
 
     def connection_lost(self, error: Exception | None) -> None:
         self.usable = False
         if isinstance(error, ssl.SSLError):
             self._finish(_Failed("tls_failure", f"The encrypted connection broke: {_reason(error)}."))
         else:
-            self._finish(_Failed("reset", self._cut_off()))
+            self._finish(self._cut_off())
 
-    def _cut_off(self) -> str:
-        if not self.answered:
-            return "The connection was closed without an answer."
-        return "The connection was closed in the middle of the answer."
-
-    def _finish(self, failure: _Failed | None = None) -> None:
-        if self._done is None or self._done.done():
-            return
-        if failure is None:
-            self._done.set_result(None)
-        else:
-            self.usable = False
-            self._done.set_exception(failure)
+    # -- what the answer says
 
     def _advance(self) -> None:
         """Take in what is complete."""
@@ -225,42 +232,61 @@ class _Wire(asyncio.Protocol):
                 self._take(event)
         except h11.RemoteProtocolError as error:
             if error.error_status_hint == 431:
-                self._finish(
-                    _Failed("too_large", f"The head of the answer is longer than {self._limits.head:,} bytes.")
-                )
+                self._finish(self._too_long())
             elif not self.usable:
-                self._finish(_Failed("reset", self._cut_off()))
+                self._finish(self._cut_off())
             else:
                 self._finish(_Failed("malformed_response", f"The answer is not HTTP/1.1: {error}."))
 
     def _take(self, event: Any) -> None:
-        assert self._exchange is not None
         if isinstance(event, h11.Data):
             self._take_data(bytes(event.data))
         elif isinstance(event, h11.EndOfMessage):
             self._finish()
         elif isinstance(event, h11.Response):
-            if len(event.headers) > self._limits.headers:
-                self._finish(_Failed("too_large", f"The answer has more than {self._limits.headers} headers."))
-                return
-            self._exchange.status = event.status_code
-            self._exchange.response_headers = [
-                (name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers
-            ]
+            self._take_head(event)
         elif isinstance(event, h11.InformationalResponse):
             self._informational += 1
             if self._informational > self._limits.informational:
                 self._finish(_Failed("malformed_response", "The answer never gets beyond provisional ones (1xx)."))
         else:
-            self._finish(_Failed("reset", self._cut_off()))
+            self._finish(self._cut_off())
+
+    def _take_head(self, event: h11.Response) -> None:
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers]
+        if event.http_version not in (b"1.0", b"1.1"):
+            self._finish(_Failed("malformed_response", f"The answer is not HTTP/1.1: {event.http_version!r}."))
+        elif len(headers) > self._limits.headers:
+            self._finish(_Failed("too_large", f"The answer has more than {self._limits.headers} headers."))
+        # The parser minds the length of a head that is not there yet; this one came in one piece.
+        elif len(event.reason) + sum(len(name) + len(value) for name, value in headers) > self._limits.head:
+            self._finish(self._too_long())
+        else:
+            self._exchange.status, self._exchange.response_headers = event.status_code, headers
+
+    def _too_long(self) -> _Failed:
+        return _Failed("too_large", f"The head of the answer is over {self._limits.head:,} bytes.")
 
     def _take_data(self, data: bytes) -> None:
-        assert self._exchange is not None
         self._chunks.append(data[: self._room])
         if len(data) > self._room:
             self._exchange.truncated = True
             self._finish()
-        self._room = max(0, self._room - len(data))
+        self._room -= min(len(data), self._room)
+
+    def _cut_off(self) -> _Failed:
+        if not self.answered:
+            return _Failed("reset", "The connection was closed without an answer.")
+        return _Failed("reset", "The connection was closed in the middle of the answer.")
+
+    def _finish(self, failure: _Failed | None = None) -> None:
+        if self._done is None or self._done.done():
+            return
+        if failure is None:
+            self._done.set_result(None)
+        else:
+            self.usable = False
+            self._done.set_exception(failure)
 
 
 # ---- names -----------------------------------------------------------------------------------------------------------
@@ -329,9 +355,16 @@ def _ask_system(loop: asyncio.AbstractEventLoop, answer: "asyncio.Future[list[st
 
 # ---- the client ------------------------------------------------------------------------------------------------------
 
+_Key = tuple[str, str, int, Address | None]
+"""Scheme, name, port, and the vetted address; None where a proxy vets."""
+
 
 class Outbound:
-    """A client for addresses that strangers chose. It belongs to the event loop it is first used in."""
+    """A client for addresses that strangers chose. It belongs to the event loop it is first used in.
+
+    `proxy` is the URL of an HTTP proxy through which all requests go (CONNECT). It resolves and vets the names then;
+    addresses that are spelled out are still vetted here.
+    """
 
     def __init__(
         self,
@@ -339,12 +372,14 @@ class Outbound:
         *,
         resolver: Resolver | None = None,
         limits: Limits = Limits(),
+        proxy: str | None = None,
     ) -> None:
         self.rules = Rules(allowed)
         self._limits = limits
-        self._system = SystemResolver(limits.lookups) if resolver is None else None
-        self._resolve: Resolver = resolver or self._system or SystemResolver(limits.lookups)
-        self._idle: dict[tuple[str, str, int, Address], deque[_Wire]] = {}
+        self._system = SystemResolver(limits.lookups)
+        self._resolve: Resolver = resolver or self._system
+        self._proxy = split_proxy(proxy) if proxy else None
+        self._idle: dict[_Key, deque[_Wire]] = {}
         self._idle_count = 0
         self._sweeping: asyncio.TimerHandle | None = None
         self._tls: ssl.SSLContext | None = None
@@ -374,7 +409,7 @@ class Outbound:
             async with asyncio.timeout(timeout):
                 destination = self.rules.parse(url)
                 exchange.request_headers = _headers(destination, method, body, headers)
-                await self._attempt(destination, method, body, exchange, began)
+                await self._carry(destination, _Attempt(method, body, timeout, exchange))
         except Refused as refused:
             exchange.error, exchange.detail = refused.code, str(refused)
         except _Failed as failed:
@@ -386,7 +421,7 @@ class Outbound:
         return exchange
 
     async def close(self) -> None:
-        """Close the connections that are kept."""
+        """Close the connections that are kept. Exchanges under way go on."""
         self._closed = True
         if self._sweeping is not None:
             self._sweeping.cancel()
@@ -394,36 +429,31 @@ class Outbound:
             for wire in wires:
                 wire.abort()
         self._idle.clear()
-        if self._system is not None:
-            self._system.cancel()
+        self._system.cancel()
         await asyncio.sleep(0)  # the transports say goodbye in the next turn of the loop
 
-    async def _attempt(
-        self, destination: Destination, method: str, body: bytes, exchange: Exchange, began: float
-    ) -> None:
-        addresses = await self._vetted(destination, exchange)
+    async def _carry(self, destination: Destination, attempt: _Attempt) -> None:
+        exchange = attempt.exchange
+        addresses = await self._vetted(destination, attempt)
         wire = self._take_idle(destination, addresses)
         if wire is not None:
             exchange.reused, exchange.address = True, wire.address
             try:
-                await self._carry(wire, destination, method, body, exchange, began)
+                await wire.carry(destination.target, attempt)
+                self._keep(wire)
                 return
             except _Failed as failed:
                 if failed.error != "reset" or wire.answered:
                     raise
                 exchange.reused = False
-        wire = await self._connect(destination, addresses, exchange)
-        await self._carry(wire, destination, method, body, exchange, began)
+        wire = await self._connect(destination, addresses, attempt)
+        await wire.carry(destination.target, attempt)
+        self._keep(wire)
 
-    async def _carry(
-        self, wire: _Wire, destination: Destination, method: str, body: bytes, exchange: Exchange, began: float
-    ) -> None:
-        await wire.exchange(method, destination.target, body, exchange, began)
-        self._keep(wire, destination)
-
-    # -- addresses
-
-    async def _vetted(self, destination: Destination, exchange: Exchange) -> list[Address]:
+    async def _vetted(self, destination: Destination, attempt: _Attempt) -> Sequence[Address | None]:
+        """The addresses that may be connected to for this attempt."""
+        if self._proxy is not None:
+            return [None]
         if destination.literal is not None:
             return self.rules.vet(destination.host, [str(destination.literal)])
         began = time.perf_counter()
@@ -433,69 +463,54 @@ class Outbound:
             if isinstance(error, TimeoutError):
                 raise
             raise _Failed("dns_failure", f"The name {destination.host} was not found: {_reason(error)}.") from error
-        exchange.phases["dns"] = _since(began)
+        attempt.refine("dns", began)
         return self.rules.vet(destination.host, answers)
 
     # -- connections
 
-    async def _connect(self, destination: Destination, addresses: list[Address], exchange: Exchange) -> _Wire:
+    async def _connect(self, destination: Destination, addresses: Sequence[Address | None], attempt: _Attempt) -> _Wire:
         """A connection to the first of the vetted addresses that takes one."""
         candidates = addresses[: self._limits.addresses]
-        loop = asyncio.get_running_loop()
+        share = min(self._limits.connect_seconds, attempt.timeout / len(candidates))
         began = time.perf_counter()
         for number, address in enumerate(candidates, 1):
-            exchange.address = (
-                f"[{address}]:{destination.port}" if address.version == 6 else f"{address}:{destination.port}"
-            )
-            # One that does not answer must leave time for the next.
-            share = None if number == len(candidates) else 3.0
-            sock: socket.socket | None = None
+            last = number == len(candidates)
+            host, port = (str(address), destination.port) if address else await self._proxy_address()
+            attempt.exchange.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             try:
-                sock = socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET, socket.SOCK_STREAM)
-                sock.setblocking(False)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BYTES)
-                async with asyncio.timeout(share):
-                    await loop.sock_connect(sock, (str(address), destination.port))
-            except (OSError, TimeoutError) as error:
-                if sock is not None:
-                    sock.close()
-                if number == len(candidates):
-                    raise _Failed(
-                        "connect_failed", f"No connection to {exchange.address}: {_reason(error)}."
-                    ) from error
-            except BaseException:
-                if sock is not None:
-                    sock.close()
-                raise
+                # One that does not answer must leave time for the next.
+                async with asyncio.timeout(None if last else share):
+                    sock = await _connected(host, port)
+            except OSError as error:
+                if last:
+                    where = attempt.exchange.address
+                    raise _Failed("connect_failed", f"No connection to {where}: {_reason(error)}.") from error
             else:
-                exchange.phases["connect"] = _since(began)
-                return await self._speak(sock, destination, exchange)
+                attempt.refine("connect", began)
+                if self._proxy is not None:
+                    await _through_proxy(sock, destination, self._limits)
+                key = (destination.scheme, destination.host, destination.port, address)
+                return await self._speak(sock, key, attempt)
         raise AssertionError("there is at least one address")
 
-    async def _speak(self, sock: socket.socket, destination: Destination, exchange: Exchange) -> _Wire:
+    async def _speak(self, sock: socket.socket, key: _Key, attempt: _Attempt) -> _Wire:
         """HTTP on a connected socket, through TLS if that is asked for."""
-        assert exchange.address is not None
-        wire = _Wire(self._limits, exchange.address)
-        loop = asyncio.get_running_loop()
+        scheme, host, _, _ = key
+        wire = _Wire(self._limits, key, attempt.exchange.address or "")
         began = time.perf_counter()
-        secure: dict[str, Any] = {}
-        if destination.scheme == "https":
-            secure = {"ssl": self._context(), "server_hostname": destination.host}
+        secure: dict[str, Any] = {"ssl": self._context(), "server_hostname": host} if scheme == "https" else {}
+        code = "tls_failure" if secure else "connect_failed"
         try:
-            await loop.create_connection(lambda: wire, sock=sock, **secure)
-        except ssl.SSLError as error:
-            raise _Failed("tls_failure", f"No encrypted connection to {destination.host}: {_reason(error)}.") from error
-        except OSError as error:
-            if isinstance(error, TimeoutError):
-                raise
-            code = "tls_failure" if secure else "connect_failed"
-            raise _Failed(code, f"No connection to {destination.host}: {_reason(error)}.") from error
+            await asyncio.get_running_loop().create_connection(lambda: wire, sock=sock, **secure)
+        except (OSError, ValueError) as error:
+            sock.close()
+            raise _Failed(code, f"No encrypted connection to {host}: {_reason(error)}.") from error
         except BaseException:
             wire.abort()
+            sock.close()
             raise
         if secure:
-            exchange.phases["tls"] = _since(began)
+            attempt.refine("tls", began)
         return wire
 
     def _context(self) -> ssl.SSLContext:
@@ -505,9 +520,17 @@ class Outbound:
             self._tls.set_alpn_protocols(["http/1.1"])
         return self._tls
 
+    async def _proxy_address(self) -> tuple[str, int]:
+        assert self._proxy is not None
+        host, port = self._proxy
+        try:
+            return (await self._system(host))[0], port
+        except OSError as error:
+            raise _Failed("connect_failed", f"The proxy {host} was not found: {_reason(error)}.") from error
+
     # -- connections that are kept
 
-    def _take_idle(self, destination: Destination, addresses: list[Address]) -> _Wire | None:
+    def _take_idle(self, destination: Destination, addresses: Sequence[Address | None]) -> _Wire | None:
         """A kept connection to one of the addresses that this attempt has vetted."""
         oldest = time.monotonic() - self._limits.idle_seconds
         for address in addresses:
@@ -520,12 +543,10 @@ class Outbound:
                 wire.close()
         return None
 
-    def _keep(self, wire: _Wire, destination: Destination) -> None:
+    def _keep(self, wire: _Wire) -> None:
         if not wire.usable:
             return
-        text = wire.address.rpartition(":")[0].strip("[]")
-        (address,) = self.rules.vet(destination.host, [text])
-        wires = self._idle.setdefault((destination.scheme, destination.host, destination.port, address), deque())
+        wires = self._idle.setdefault(wire.key, deque())
         if self._closed or self._idle_count >= self._limits.idle or len(wires) >= self._limits.idle_per_destination:
             wire.close()
             return
@@ -547,6 +568,58 @@ class Outbound:
                 del self._idle[key]
         if self._idle:
             self._sweeping = asyncio.get_running_loop().call_later(self._limits.idle_seconds / 2, self._sweep)
+
+
+async def _connected(host: str, port: int) -> socket.socket:
+    """A socket connected to a numeric address."""
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BYTES)
+        await asyncio.get_running_loop().sock_connect(sock, (host, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+# ---- a proxy ---------------------------------------------------------------------------------------------------------
+
+
+def split_proxy(url: str) -> tuple[str, int]:
+    """Host and port of an HTTP proxy's URL. ValueError, with one sentence, for anything else."""
+    found = _PROXY.fullmatch(url.lower())
+    if found is None or int(found["port"]) > 65535:
+        raise ValueError("A proxy is given as http://host:port, without a user name.")
+    return found["six"] or found["host"], int(found["port"])
+
+
+async def _through_proxy(sock: socket.socket, destination: Destination, limits: Limits) -> None:
+    """Have the proxy connect the socket to a destination. _Failed if it does not; the socket is closed then."""
+    loop = asyncio.get_running_loop()
+    http = h11.Connection(h11.CLIENT, max_incomplete_event_size=limits.head)
+    target = f"[{destination.host}]" if ":" in destination.host else destination.host
+    target = f"{target}:{destination.port}"
+    try:
+        request = h11.Request(method="CONNECT", target=target, headers=[("Host", target), ("User-Agent", USER_AGENT)])
+        await loop.sock_sendall(sock, (http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b""))
+        while True:
+            event = http.next_event()
+            if isinstance(event, h11.Response):
+                break
+            if event is h11.NEED_DATA:
+                http.receive_data(await loop.sock_recv(sock, 4096))
+        if not 200 <= event.status_code < 300:
+            raise _Failed("connect_failed", f"The proxy refused to connect to {target}: {event.status_code}.")
+        if http.trailing_data[0]:
+            raise _Failed("malformed_response", "The proxy spoke before it was spoken to.")
+    except (OSError, h11.RemoteProtocolError) as error:
+        sock.close()
+        raise _Failed("connect_failed", f"The proxy did not connect to {target}: {_reason(error)}.") from error
+    except BaseException:
+        sock.close()
+        raise
 
 
 # ---- small parts -----------------------------------------------------------------------------------------------------
