@@ -764,7 +764,8 @@ class PostgresConformance(Conformance):
         async def test(db: Database) -> None:
             await asyncio.gather(db.write(unit(1, 2)), db.write(unit(2, 1)))
             assert await db.read(lambda tx: tx.all("SELECT value FROM counters")) == [(2,), (2,)]
-            assert len(contexts) == 3
+            # Who was undone may come back before the other has taken what he let go: then they meet once more.
+            assert len(contexts) >= 3
 
         with_database(factory, test)
 

@@ -330,6 +330,7 @@ class PostgresDatabase(Database):
             Turns(self._half, waiting=QUEUE_LIMIT, seconds=QUEUE_SECONDS) for _ in range(2)
         )
         self._closing = False
+        self._one_closes = threading.Lock()
         self._waiting = 0
         self._busy: set[_Session] = set()
         self._connects = self._retries = 0
@@ -378,12 +379,13 @@ class PostgresDatabase(Database):
         return _Session(connection)
 
     def close_sync(self) -> None:
-        readers, self._readers = self._readers, None
-        writers, self._writers = self._writers, None
-        if readers is not None and writers is not None:
-            readers.shutdown()
-            writers.shutdown()
-            self._drop_idle()
+        with self._one_closes:
+            readers, self._readers = self._readers, None
+            writers, self._writers = self._writers, None
+            if readers is not None and writers is not None:
+                readers.shutdown()
+                writers.shutdown()
+                self._drop_idle()
 
     def _drop_idle(self) -> None:
         for sessions in self._idle:

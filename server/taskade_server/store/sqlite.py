@@ -606,6 +606,7 @@ class SqliteDatabase(Database):
         self._was_heavy = False
         self._draining = False
         self._drained: list[asyncio.Future[None]] = []
+        self._closing = threading.Lock()
         self._fatal: BaseException | None = None
 
     # -- opening and closing
@@ -648,6 +649,10 @@ class SqliteDatabase(Database):
         return connection
 
     def close_sync(self) -> None:
+        with self._closing:
+            self._close()
+
+    def _close(self) -> None:
         if self._writer is None or self._inline is None:
             return
         self._stopped = self._stopped or Unavailable("The database is closed.")
