@@ -1,15 +1,21 @@
 """The guard before the pipeline: what requests hold is counted, shared out and given back, whatever becomes of them."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from taskade_server.http import guard as module
 from taskade_server.http.guard import Guard
-from taskade_server.http.wire import Request, check_headers
+from taskade_server.http.limits import Limits
+from taskade_server.http.observe import Observer
+from taskade_server.http.pipeline import Pipeline
+from taskade_server.http.wire import Reply, Request, check_headers
 from taskade_server.kit.errors import Malformed, Unavailable
 from taskade_server.store.turns import CALLER
+
+from tests.unit.test_observe import Log
 
 KIB = 1024
 LARGE = b"x" * (200 * KIB)
@@ -166,8 +172,8 @@ def test_how_long_an_answer_may_take():
     assert guard.drain_limit(8 << 20) == 30 + 128
 
 
-async def _while_one_reads_nothing(guard: Guard, then: Callable[[], Awaitable[None]]) -> None:
-    slow = Client("ana", "GET")
+async def _while_one_reads_nothing(guard: Guard, then: Callable[[], Awaitable[None]], path: str = "/v1/tasks") -> None:
+    slow = Client("ana", "GET", path)
     slow.stalled = True
     reading = asyncio.create_task(guard(slow.scope, slow.receive, slow.send))
     while not guard.bytes_held:
@@ -242,3 +248,41 @@ def test_the_layers_below_know_who_asks(key, caller):
     guard = Guard(answering(meanwhile=look))
     serve(guard, Client(key, "GET"))
     assert seen == [caller, {("127.0.0.1", "5000")}]
+
+
+# ---- before the real pipeline ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "says"),
+    [([], 503, "as many large requests"), ([(b"host", b"y")], 400, "The header host stands more than once")],
+)
+def test_what_is_refused_stands_in_the_log_once(sqlite_db, more, status, says):
+    async def large(request: Request) -> Reply:
+        return Reply(200, LARGE.decode())
+
+    async def scene() -> None:
+        log, late = Log(), Client("ana", "GET", "/large")
+        late.scope["headers"] += more
+        observer = Observer(sink=log)
+        application = Pipeline(
+            sqlite_db,
+            b"x" * 32,
+            limits=Limits(),
+            pages={"/large": large},
+            page_prefixes={},
+            observer=observer,
+        )
+        guard = Guard(application, held_bytes=2 * len(LARGE))
+
+        async def refused() -> None:
+            await guard(late.scope, late.receive, late.send)
+
+        await _while_one_reads_nothing(guard, refused, "/large")
+        assert late.status == status and says in late.body.decode()
+        assert [message["type"] for message in late.sent] == ["http.response.start", "http.response.body"]
+        lines = [json.loads(line) for line in log.lines]
+        assert [line["status"] for line in lines] == [status, 499], "and the other one, who has hung up"
+        assert lines[0]["bytes"] == len(late.body)
+
+    asyncio.run(scene())

@@ -224,10 +224,13 @@ def test_what_waits_is_written_at_the_end_of_the_process():
     assert json.loads(lines[1000])["message"] == "last"
 
 
-def test_the_last_lines_are_read_although_the_process_leaves_at_once():
+@pytest.mark.parametrize("ending", ["STOP", "RELOAD"])
+def test_the_last_lines_are_read_although_the_process_leaves_at_once(ending):
     script = (
-        "from taskade_server import serving; from taskade_server.kit import logs; logs.SINK.start();"
-        " logs.SINK.put(b'last words'); serving.leave(serving.Ending.STOP, None)"
+        "import os, socket; from taskade_server import serving; from taskade_server.kit import logs\n"
+        "if serving.INHERIT in os.environ: os.write(2, b'the next one\\n'); os._exit(0)\n"
+        "logs.SINK.start(); logs.SINK.put(b'last words');"
+        f" serving.leave(serving.Ending.{ending}, socket.socket())"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, timeout=60)
-    assert done.stderr == b"last words\n"
+    assert done.stderr == b"last words\n" + (b"the next one\n" if ending == "RELOAD" else b"")
