@@ -36,6 +36,7 @@ from taskade_server.http import connections, metrics, openapi, pages, traces
 from taskade_server.http.addresses import Proxies
 from taskade_server.http.guard import Guard
 from taskade_server.http.limits import Limits, Policy
+from taskade_server.http.live import Hub
 from taskade_server.http.observe import Observer
 from taskade_server.http.pipeline import Pipeline
 from taskade_server.http.request_bin import PREFIX, RequestBin
@@ -142,6 +143,8 @@ class Application:
         self.observer = observer_of(config, folder)
         self.feed = Feed(db)
         self.outbound = Outbound(config.outbound_allow, proxy=config.outbound_proxy)
+        self.hub = Hub(db, self.feed)
+        self.traffic.leaving.append(self.hub.end)
         document = openapi.render()
         known = pages.exact(db, document, lambda: not self.traffic.ending)
         known["/metrics"] = metrics.page(self.observer, db, config.observing.metrics_token)
@@ -157,6 +160,7 @@ class Application:
             replica=self.replica,
             feed=self.feed,
             destinations=self.outbound.rules,
+            hub=self.hub,
         )
         self.guard = Guard(self.pipeline)
         self.bin = (
@@ -169,6 +173,7 @@ class Application:
             metrics.of_stats(self.stats),
             metrics.of_stats(self.guard.stats),
             metrics.of_stats(self.trimmer.stats),
+            metrics.of_stats(self.hub.stats),
             metrics.of_limits(self.limits.refused, self.limits.shared),
         ]
         if self.replica is not None:
@@ -188,6 +193,7 @@ class Application:
             await self.replica.open()
         self.observer.start()
         self.feed.start()
+        self.hub.start()
         self._flushing = asyncio.create_task(_repeat(FLUSH_SECONDS, self.flush_usage))
         self._trimming = asyncio.create_task(self.trimmer.run())
         if self._runner is not None:
@@ -195,6 +201,7 @@ class Application:
 
     async def stop(self) -> None:
         """End that, write what is pending, close the database."""
+        await self.hub.stop()
         await self.feed.stop()
         for task in (self._flushing, self._trimming):
             if task is not None:

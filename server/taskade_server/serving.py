@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from granian._granian import SocketHolder
@@ -135,6 +135,8 @@ class Traffic:
     ending: bool = False
     under_way: int = 0
     asked: int = 0
+    leaving: list[Callable[[], None]] = field(default_factory=list)
+    """Called when nothing new comes in any more, for whatever would go on for ever otherwise."""
 
     async def carry(self, application: Application, scope: Message, receive: Receive, send: Send) -> None:
         """Pass a request on. While the process is ending, its answer ends the connection, too."""
@@ -337,6 +339,8 @@ class Process:
         self._server.stop_accepting()
         if self.ending is Ending.STOP:
             self._listener.close()
+        for leave in self._traffic.leaving:
+            leave()
         await self._fall_quiet()
         self._server.stop()  # type: ignore[no-untyped-call]
         await asyncio.wait({serving})

@@ -135,6 +135,9 @@ MATRIX = {
     "webhooks.delivery": MANAGERS,
     "webhooks.resend": "202 202 404 404 404 404 403",
     "batch": EDITORS,
+    "events.list": "200 200 200 200 200 200 200",
+    "events.get": "200 200 200 200 200 404 404",
+    "events.stream": "200 200 200 200 200 200 200",
 }
 
 
@@ -206,7 +209,12 @@ def place(api, home, bystander, an_admin, a_member, a_guest, a_viewer):
             time.sleep(0.01)
         return Target(made, home)
 
+    def event() -> Target:
+        inside = task()
+        return Target(listed(api, "events", object_id=inside.id)[0]["id"], inside.id)
+
     yield {
+        "events": event,
         "workspaces": workspace, "projects": project, "tasks": task, "comments": comment, "templates": template,
         "users": user, "api-keys": key, "batch": task,
         "event-types": task, "webhooks": webhook,
@@ -252,6 +260,9 @@ def test_every_operation_is_in_the_table():
 
 def alone(client: httpx2.Client, method: str, path: str, body: Any) -> tuple[int, Any]:
     """An operation's status and answer."""
+    if path == "/events/stream":
+        with client.stream(method, f"/v1{path}") as stream:
+            return stream.status_code, None
     response = client.request(method, f"/v1{path}", **({} if body is None else {"json": body}))
     if response.status_code >= 400:
         problem(response, response.status_code)

@@ -78,6 +78,7 @@ INSIDE: dict[str, Exception] = {
     "query-too-expensive": store.QueryTooExpensive("interrupted"),
     "idempotency-key-in-use": once.in_use(),
     "position-not-reached": errors.Behind(headers={"retry-after": "1"}),
+    "too-many-streams": errors.TooManyStreams(headers={"retry-after": "5"}),
 }
 BY_OTHER_KEYS = {"forbidden", "quota-exceeded"}
 

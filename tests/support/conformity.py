@@ -166,7 +166,7 @@ def _body_faults(exchange: Exchange, operation: Schema, response: Schema) -> Ite
     if kind not in content:
         yield f"the type is {kind}, the document has {', '.join(content)}"
         return
-    if exchange.status < 300:
+    if exchange.status < 300 and str(kind).endswith("json"):
         schema = content[kind]["schema"]
         named = {name.partition("[")[0] for name in exchange.parameters}
         cut = "fields" in named or _asks_for_fields(exchange, operation)

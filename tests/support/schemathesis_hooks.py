@@ -13,6 +13,7 @@ import json
 import os
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -122,10 +123,15 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     def is_wrong(location: ParameterLocation) -> bool:
         return meta is not None and bool(meta.is_negative_at(location))
 
-    if case.path_parameters and not is_wrong(ParameterLocation.PATH):
+    if case.path_parameters and not is_wrong(ParameterLocation.PATH) and not case.path.startswith("/events"):
         _aim(case, chosen=meta is not None and meta.phase.name == "stateful")
     if not is_wrong(ParameterLocation.HEADER):
         _repair_headers(case)
+    if (case.query or {}).get("dry_run") == "":
+        case.query["dry_run"] = "perhaps"  # alone, a flag's name sets it
+    if case.path.startswith("/events"):
+        _aim_at_events(case, is_wrong)
+        return
     resource = _resource(case.path)
     if case.query and not is_wrong(ParameterLocation.QUERY):
         _repair_query(resource, case.query)
@@ -139,7 +145,22 @@ def _resource(path: str) -> Resource:
     """The kind of thing that a path is about."""
     if path == "/batch":
         return REGISTRY["task"]
-    return REGISTRY["member"] if "/members" in path else PLURALS[path.split("/")[1]]
+    return REGISTRY["member"] if "/members" in path else PLURALS.get(path.split("/")[1], REGISTRY["user"])
+
+
+def _aim_at_events(case: Any, is_wrong: Callable[[ParameterLocation], bool]) -> None:
+    """Positions that are in the log, objects that exist; and a stream must end before its reader does."""
+    if case.path_parameters and not is_wrong(ParameterLocation.PATH):
+        case.path_parameters["id"] = world().read("/events?order=desc&limit=1")[0]["id"]
+    if "Last-Event-ID" in case.headers and not is_wrong(ParameterLocation.HEADER):
+        case.headers["Last-Event-ID"] = "0"
+    if is_wrong(ParameterLocation.QUERY):
+        return
+    query = {name: value for name, value in (case.query or {}).items() if name not in ("filter", "wait")}
+    real = {"after": "0", "before": "5", "project_id": "project", "workspace_id": "workspace", "object_id": "task",
+            "min_seq": "1"}  # fmt: skip
+    query |= {name: world().anchors.get(value, value) for name, value in real.items() if name in query}
+    case.query = query | ({"seconds": 1} if case.path == "/events/stream" else {})
 
 
 def _aim(case: Any, *, chosen: bool) -> None:

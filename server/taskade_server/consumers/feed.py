@@ -22,6 +22,7 @@ logger: Final = logging.getLogger("taskade")
 PAGE: Final = 200
 """So many events are read at once."""
 KEPT_PAGES: Final = 32
+MAX_REACHED: Final = 10_000
 # How long somebody else's commit may go unnoticed: SQLite tells it from a page in shared memory, PostgreSQL is asked.
 LOOK_SECONDS: Final = {"sqlite": 0.02, "postgresql": 0.1}
 AWAY_SECONDS: Final = 1.0
@@ -42,6 +43,7 @@ class Feed:
         """Rises whenever something may have been committed, as far as that was noticed."""
         self._look = asyncio.Event()
         self._poked = False
+        self._reached: dict[str, int] = {}
         self._pages: OrderedDict[tuple[str, int, int], asyncio.Task[list[Event]]] = OrderedDict()
         self._watching: asyncio.Task[None] | None = None
         self._ended = asyncio.Event()
@@ -54,10 +56,7 @@ class Feed:
     async def stop(self) -> None:
         """End; whoever waits is woken and told that nothing has come."""
         self._ended.set()
-        for waiters in (*self._waiters.values(), self._curious):
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
+        self.stir()
         if self._watching is not None:
             self._watching.cancel()
             with suppress(asyncio.CancelledError):
@@ -125,8 +124,22 @@ class Feed:
                 if not waiters:
                     self._waiters.pop(name, None)
 
+    def reached(self, workspace_id: str) -> int:
+        """How far a log was when it was last looked at; 0 if nobody has waited for it."""
+        return self._reached.get(workspace_id, 0)
+
+    def stir(self) -> None:
+        """Wake everybody who waits: something other than the log is to be looked at. They are told that it grew."""
+        for waiters in (*self._waiters.values(), self._curious):
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
     async def page(self, workspace_id: str, after: int, head: int) -> list[Event]:
-        """The first events behind `after`, up to `head`, which the log has reached. StoreError if it cannot be read."""
+        """The first events behind `after`, up to `head`, which the log has reached: at least one, if there is one.
+
+        StoreError if the log cannot be read.
+        """
         upto = min(head, after + PAGE)
         key = (workspace_id, after, upto)
         found = self._pages.get(key)
@@ -139,7 +152,7 @@ class Feed:
         return await asyncio.shield(found)
 
     async def _read(self, workspace_id: str, after: int, upto: int) -> list[Event]:
-        read = partial(log.read_after, workspace_id=workspace_id, seq=after, limit=upto - after)
+        read = partial(log.select, workspace_id=workspace_id, after=after, before=upto + 1, limit=upto - after)
         return await self._db.read(read)
 
     async def heads(self, workspaces: Iterable[str]) -> dict[str, int]:
@@ -170,6 +183,9 @@ class Feed:
             await self._pause(AWAY_SECONDS if away else self._look_seconds)
 
     def _wake(self, heads: Mapping[str, int]) -> None:
+        if len(self._reached) > MAX_REACHED:
+            self._reached.clear()
+        self._reached.update(heads)
         for name, head in heads.items():
             for waiter, seq in self._waiters.get(name, {}).items():
                 if head > seq and not waiter.done():

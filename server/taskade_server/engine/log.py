@@ -6,7 +6,7 @@ workspace's counter row is updated last in the transaction and stays locked unti
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from operator import itemgetter
@@ -23,6 +23,9 @@ _EVENT_COLUMNS: Final = (
 )  # fmt: skip
 
 
+_DATA: Final = _EVENT_COLUMNS.index("data")
+_BESIDE_DATA: Final = (*_EVENT_COLUMNS[:_DATA], *_EVENT_COLUMNS[_DATA + 1 :])
+MAX_PAGE_TEXT: Final = 4 << 20
 _PROJECT: Final = _EVENT_COLUMNS.index("project_id") - _EVENT_COLUMNS.index("type")
 
 
@@ -171,6 +174,46 @@ def read_after(tx: Tx, workspace_id: str, seq: int, limit: int = 1000) -> list[E
         (workspace_id, seq, limit),
     )
     return [Event(*row) for row in rows]
+
+
+def bounds(tx: Tx, workspace_id: str) -> tuple[int, int]:
+    """The seq of the oldest event that is kept, and of the newest (0 before the first)."""
+    row = tx.one("SELECT first_seq, seq FROM log_heads WHERE workspace_id = ?", (workspace_id,))
+    return (int(row[0]), int(row[1])) if row else (1, 0)
+
+
+def select(
+    tx: Tx,
+    workspace_id: str,
+    after: int,
+    before: int,
+    *,
+    limit: int,
+    descending: bool = False,
+    types: Iterable[str] | None = None,
+    project_id: str | None = None,
+    object_id: str | None = None,
+    most: int = MAX_PAGE_TEXT,
+) -> list[Event]:
+    """The first events with after < seq < before, from either end; at least one if there is one.
+
+    Fewer than `limit` come if there are no more, or if their documents have more than `most` characters.
+    """
+    where, params = ["workspace_id = ?", "seq > ?", "seq < ?"], [workspace_id, after, before]
+    if types is not None:
+        names = sorted(types)
+        where.append(f"type IN ({_marks(len(names))})" if names else "1 = 0")
+        params += names
+    for column, value in (("project_id", project_id), ("object_id", object_id)):
+        if value is not None:
+            where.append(f"{column} = ?")
+            params.append(value)
+    order = "DESC" if descending else "ASC"
+    rows, _ = tx.page(
+        f"SELECT data AS doc, {', '.join(_BESIDE_DATA)} FROM events WHERE {' AND '.join(where)}"
+        f" ORDER BY seq {order} LIMIT {int(limit)}", params, most,
+    )  # fmt: skip
+    return [Event._make([*row[1 : _DATA + 1], row[0], *row[_DATA + 1 :]]) for row in rows]
 
 
 def find(tx: Tx, event_id: str) -> Event | None:

@@ -84,8 +84,7 @@ class Credentials:
         changed = request.stamp = self.db.changed() if not tx.writable else 0
         if changed and changed == self._seen[0]:
             return self._seen[1]
-        row = tx.one("SELECT value FROM counters WHERE name = 'grants'")
-        epoch = int(row[0]) if row else 0
+        epoch = epoch_of(tx)
         if changed:
             self._seen = (changed, epoch)
         return epoch
@@ -113,6 +112,12 @@ class Credentials:
         # A long read may end after a change of rights that it has not seen.
         if present is None or present.epoch <= known.epoch:
             self.known[credential] = known
+
+
+def epoch_of(tx: Tx) -> int:
+    """The number of the state of rights: every change of what anybody may see or do raises it."""
+    row = tx.one("SELECT value FROM counters WHERE name = 'grants'")
+    return int(row[0]) if row else 0
 
 
 def _challenge(error: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ from taskade_server.engine.events import EventType
 from taskade_server.engine.model import CUSTOM_KEY, Resource
 from taskade_server.engine.schema import Schema, closed, or_null, ref, sample_id, title
 from taskade_server.http import batch, patching, webhook_schema
+from taskade_server.http import events as live_events
 from taskade_server.http.routes import RESOURCES, Route, all_routes
 from taskade_server.kit import ids
 from taskade_server.kit.errors import Issue, NotFound, Problem, problem_classes
@@ -80,6 +81,7 @@ def document() -> Schema:
             *({"name": _tag(resource.plural), "description": resource.description} for resource in RESOURCES),
             {"name": "Batch", "description": "Several operations as one."},
             {"name": "Event types", "description": "What can happen."},
+            {"name": "Events", "description": "What has happened and what happens."},
         ],
         "paths": _paths(),
         "webhooks": _webhooks(),
@@ -167,6 +169,14 @@ _NOTES: Final = {
     " A page holds `limit` of them, and `Link` leads on.",
     "get": "`If-None-Match` with the ETag of an earlier answer gives 304.",
     "event-types.catalogue": "The same for everybody, in the order of the resources; `sample` is for tools to show.",
+    "events.list": "Oldest first, behind `after`; `order=desc` or `before` gives the newest first. With `wait`, an"
+    " answer without events comes only after so many seconds. `Next-After` is the `after` to go on with, also when"
+    " there was nothing to tell. What the key may not see is left out. 410 when the log no longer reaches back so far.",
+    "events.get": "An event that the key may see.",
+    "events.stream": "Server-Sent Events: `id` is the `seq`, `event` the type, `data` the event. The first message is"
+    " `ready`: from its `seq` on nothing is missed. `Last-Event-ID`, which browsers send by themselves, or `after` goes"
+    " on where a stream ended. `resync`: read everything anew; `access.revoked`: something cannot be seen any more;"
+    " `end`: why there is nothing more.",
     "me": "The user whose key the request carries.",
     "delete": "It can be restored for 30 days; what belongs to it goes along.",
     "api-keys.delete": "The key stops working at once.",
@@ -186,6 +196,9 @@ _NOTES: Final = {
 
 
 def _operation_parameters(route: Route) -> list[Schema]:
+    own = _EVENT_PARAMETERS.get(route.operation_id)
+    if own is not None:
+        return [{"$ref": f"#/components/parameters/{name}"} for name in (*own, "MinSeq")]
     found = []
     if "{id}" in route.path:
         owner = next(resource for resource in RESOURCES if resource.plural == route.path.split("/")[1])
@@ -278,7 +291,7 @@ def _responses(route: Route) -> Schema:
     if route.writes and route.status == 200:
         headers = _headers(*([] if route.answer in ("list", "batch") else ["ETag"]), *_WRITTEN)
         found["204"] = {"description": "Done; the client preferred `return=minimal`.", "headers": headers}
-    if route.method == "GET":
+    if route.method == "GET" and route.operation_id not in _EVENT_PARAMETERS:
         headers = _headers("ETag" if route.answer == "one" else "ListETag")
         found["304"] = {"description": "Not modified: `If-None-Match` names the present version.", "headers": headers}
     if route.listing:
@@ -300,6 +313,8 @@ def _success(route: Route) -> Schema:
         return {"description": "Every type of event.", "headers": _headers("ListETag"), "content": content}
     if route.answer == "document":
         return _document_answer(route, extra)
+    if route.answer in ("events", "event", "stream"):
+        return _told(route)
     if route.answer == "none":
         return {"description": "Done; there is nothing to say.", "headers": _headers(*extra)}
     if route.answer == "key":
@@ -333,6 +348,21 @@ def _document_answer(route: Route, extra: list[str]) -> Schema:
         whole, extra = {"type": "array", "items": whole}, [*extra, "Link"]
     return {"description": text, "headers": _headers(*extra),
             "content": {JSON: {"schema": whole, "example": example}}}  # fmt: skip
+
+
+def _told(route: Route) -> Schema:
+    """An answer that is about events."""
+    if route.answer == "stream":
+        media: Schema = {"schema": {"description": "Server-Sent Events."}, "example": _SOME_STREAM}
+        text = "Messages without end: `ready`, then events by their type."
+        return {"description": text, "headers": _headers("Cache-Control", "X-Accel-Buffering"),
+                "content": {route.media[0]: media}}  # fmt: skip
+    if route.answer == "event":
+        return {"description": "The event.", "headers": _headers(),
+                "content": {JSON: {"schema": ref("Event"), "example": _SOME_EVENT}}}  # fmt: skip
+    media = {"schema": {"type": "array", "items": ref("Event")}, "example": [_SOME_EVENT]}
+    return {"description": "Events in a bare array.", "headers": _headers("Link", "Next-After", "Cache-Control"),
+            "content": {JSON: media}}  # fmt: skip
 
 
 def _noun(resource: Resource) -> str:
@@ -403,8 +433,10 @@ def _problem_statuses(route: Route) -> list[int]:
     found = [400, 401, 403, 406, 429, 500, 503]
     if route.body == "batch":
         return sorted([*found, 404, 405, 408, 409, 412, 413, 415, 422])
-    if "{" in route.path or route.body == "create":
+    if "{" in route.path or route.body == "create" or route.answer == "events":
         found.append(404)
+    if route.answer == "events":
+        found.append(410)
     if route.writes:
         found += [408, 409, 413, 415, 422]
     if route.body == "query":
@@ -493,6 +525,9 @@ _FAULTS: Final[dict[str, tuple[str, str, list[Issue], Schema]]] = {
         " this key can see.", [],
         {"pointer": "/operations/1", "operation": {"index": 1, "problem": NotFound(
             f"There is no task {sample_id('task')} that this key can see.").to_dict(_TASK, sample_id("req"))}},
+    ),
+    "too-many-streams": (
+        "/v1/events/stream", "200 streams of this caller are open here; close one of them first.", [], {},
     ),
     "unavailable": ("/v1/tasks", "The server cannot answer right now", [], {}),
 }  # fmt: skip
@@ -747,6 +782,8 @@ def _problem_schemas() -> Schema:
         "pointer": {"type": "string", "description": "With batch-failed: the operation that failed."},
         "operation": {"type": "object", "description": "With batch-failed: its index, id and problem."},
         "current": {"type": "object", "description": "With 412: the resource as it is now."},
+        "first_seq": {"type": "integer", "description": "With 410: where the log begins by now."},
+        "seq": {"type": "integer", "description": "With 410: where the log ends; go on behind it."},
         "violated-policies": {"type": "array", "items": {"type": "string"},
                               "description": "With 429: the names of the limits that were reached."},
     }  # fmt: skip
@@ -778,7 +815,7 @@ def _parameters() -> Schema:
                        "description": "The member: a user's id, handle or e-mail."}  # fmt: skip
     for resource in (*RESOURCES, identity.MEMBER):
         found |= _list_parameters(resource)
-    return found | _COMMON_PARAMETERS | _SIGNATURE_PARAMETERS | webhook_schema.PARAMETERS
+    return found | _COMMON_PARAMETERS | _SIGNATURE_PARAMETERS | webhook_schema.PARAMETERS | _event_parameters()
 
 
 def _list_parameters(resource: Resource) -> Schema:
@@ -804,6 +841,54 @@ def _list_parameters(resource: Resource) -> Schema:
             "schema": {"type": "array", "items": includes, "maxItems": query.MAX_INCLUDES},
             "description": "Expand references in place, or add what belongs to it; one dot goes a level deeper.",
         }  # fmt: skip
+    return found
+
+
+_CHOOSING: Final = ("EventTypes", "EventWorkspace", "EventProject", "EventObject", "EventFilter")
+_EVENT_PARAMETERS: Final[dict[str, tuple[str, ...]]] = {
+    "events.list": ("EventsAfter", "EventsBefore", "EventsOrder", "Limit", "EventsWait", *_CHOOSING),
+    "events.get": ("EventId",),
+    "events.stream": ("StreamAfter", "LastEventId", "StreamSeconds", *_CHOOSING),
+}
+
+
+def _event_parameters() -> Schema:
+    groups = sorted({f"{name.partition('.')[0]}.*" for name in events.catalogue()})
+    position: Schema = {"type": "string", "pattern": f"^({ids.pattern('ws')[1:-1]}:)?[0-9]{{1,17}}$"}
+    patterns: Schema = {"type": "array", "items": {"type": "string", "enum": ["*", *groups, *events.catalogue()]}}
+    anything: Schema = {"type": "object", "description": "A filter as the list of that resource takes it."}
+    rows: list[tuple[str, str, str, Schema, str, Any]] = [
+        ("EventsAfter", "query", "after", {"anyOf": [{"const": "latest"}, position]},
+         "Only events behind this `seq`, or `latest`: what comes from now on. A `Commit-Seq` will do.", "123"),
+        ("StreamAfter", "query", "after", position, "Begin behind this `seq`; without it, from now on.", "123"),
+        ("EventsBefore", "query", "before", position, "Only events before this `seq`, the newest first.", "123"),
+        ("EventsOrder", "query", "order", {"type": "string", "enum": ["asc", "desc"], "default": "asc"},
+         "`desc`: the newest first.", "desc"),
+        ("EventsWait", "query", "wait", {"type": "integer", "minimum": 0, "maximum": live_events.MAX_WAIT,
+                                         "default": 0},
+         "Wait for something to tell for so many seconds.", 0),
+        ("StreamSeconds", "query", "seconds", {"type": "integer", "minimum": 1, "maximum": live_events.MAX_SECONDS},
+         "End the stream after so many seconds.", 60),
+        ("LastEventId", "header", "Last-Event-ID", position, "The `id` that came last; stands above `after`.", "123"),
+        ("EventTypes", "query", "types", patterns, "Types of events, also by pattern: `task.*`.", ["task.*"]),
+        ("EventWorkspace", "query", "workspace_id", schema.id_schema("workspace"),
+         "The workspace; the caller's default workspace unless given.", sample_id("ws")),
+        ("EventProject", "query", "project_id", schema.id_schema("project"),
+         "Only events in this project.", sample_id("proj")),
+        ("EventObject", "query", "object_id", {"type": "string"}, "Only events of this object.", sample_id("task")),
+    ]  # fmt: skip
+    found: Schema = {}
+    for key, place, name, form, text, example in rows:
+        found[key] = {"name": name, "in": place, "schema": form, "description": text, "example": example}
+    found["EventTypes"] |= {"style": "form", "explode": False}
+    found["EventFilter"] = {
+        "name": "filter", "in": "query", "content": {JSON: {"schema": anything}},
+        "description": "Conditions for `data` as one JSON document; `types` then names one resource.", "x-filter": True,
+    }  # fmt: skip
+    found["EventId"] = {
+        "name": "id", "in": "path", "required": True, "example": sample_id("evt"),
+        "schema": {"type": "string", "pattern": ids.pattern("evt")}, "description": "The id of the event.",
+    }  # fmt: skip
     return found
 
 
@@ -871,6 +956,12 @@ _HEADERS: Final[Schema] = {
                  "description": "The address of what was created.", "example": _TASK},
     "Link": {"schema": {"type": "string"}, "description": "The address of the next page, if there is one (RFC 8288).",
              "example": '<http://127.0.0.1:8000/v1/tasks?limit=50&cursor=AbC...>; rel="next"'},
+    "Next-After": {"schema": {"type": "integer", "minimum": 0}, "example": 123,
+                   "description": "The `after` to go on with: so far the log was looked through. Absent in `desc`."},
+    "X-Accel-Buffering": {"schema": {"type": "string"}, "example": "no",
+                          "description": "That a proxy is to pass on each piece at once."},
+    "Cache-Control": {"schema": {"type": "string"}, "example": "no-store",
+                      "description": "That the answer is not to be kept."},
     "Total-Count": {"schema": {"type": "integer", "minimum": 0}, "example": 1234,
                     "description": "How many there are on all pages together; only with `count=true`."},
     "Commit-Seq": {"schema": {"type": "string", "pattern": r"^ws_[0-9a-z]{26}:[0-9]+(, ws_[0-9a-z]{26}:[0-9]+)*$"},
@@ -917,6 +1008,11 @@ _BATCH_RESULTS: Final = {
         {"status": 204, "headers": {}, "body": None},
     ]
 }  # fmt: skip
+_SOME_EVENT: Final = event_schema.sample(events.catalogue()["task.completed"])
+_SOME_STREAM: Final = (
+    f'id: 122\nevent: ready\ndata: {{"workspace_id":"{sample_id("ws")}","seq":122}}\n\n'
+    f"id: 123\nevent: task.completed\ndata: {json.dumps(_SOME_EVENT, separators=(',', ':'))}\n\n"
+)
 _SOME_TYPES: Final = [event_schema.listed(events.catalogue()["task.completed"])]
 _EXAMPLES: Final[dict[str, dict[str, tuple[str, Any]]]] = {
     "webhooks.create": {

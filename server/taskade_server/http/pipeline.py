@@ -20,10 +20,11 @@ from taskade_server.http.addresses import DIRECT, Proxies
 from taskade_server.http.cache import Key, Question, ResponseCache
 from taskade_server.http.credentials import Credentials
 from taskade_server.http.limits import Limits
+from taskade_server.http.live import Hub, Session
 from taskade_server.http.observe import Observer
 from taskade_server.http.once import Once
 from taskade_server.http.routes import Route, Table, all_routes
-from taskade_server.http.wire import Call, ClientGone, Receive, Reply, Request, Scope, Send
+from taskade_server.http.wire import Call, ClientGone, Receive, Reply, Request, Scope, Send, Stream
 from taskade_server.kit import json
 from taskade_server.kit.destinations import NOWHERE_INSIDE, Rules
 from taskade_server.kit.errors import (
@@ -81,6 +82,7 @@ class Pipeline:
         replica: Database | None = None,
         feed: Feed | None = None,
         destinations: Rules = NOWHERE_INSIDE,
+        hub: Hub | None = None,
     ) -> None:
         self.db = db
         self.secret = secret
@@ -93,6 +95,7 @@ class Pipeline:
         self.replica = replica
         self.feed = feed
         self.destinations = destinations
+        self.hub = hub
         self.cache = ResponseCache(CACHE_BYTES)
         self.table = Table(all_routes())
         self.credentials = Credentials(db, secret, limits)
@@ -109,6 +112,10 @@ class Pipeline:
             observer.started()
         try:
             reply = await self._reply(request, receive)
+            if isinstance(reply, Stream):
+                status = 200
+                sent = await self._stream(request, reply, receive, send)
+                return
             try:
                 sent = await wire.send(request, reply, send)
             except Problem as refusal:  # the guard has no room for the answer
@@ -119,7 +126,18 @@ class Pipeline:
             if observer is not None:
                 observer.finished(request, request.operation, status, time.perf_counter() - began, sent)
 
-    async def _reply(self, request: Request, receive: Receive) -> Reply:
+    async def _stream(self, request: Request, stream: Stream, receive: Receive, send: Send) -> int:
+        """What is wrong by now can only be told by the end."""
+        try:
+            sent, slow = await wire.send_stream(request, stream, receive, send)
+            if slow and self.hub is not None:
+                self.hub.evict(request)
+            return sent
+        except Exception as error:
+            as_problem(error, request)
+            return 0
+
+    async def _reply(self, request: Request, receive: Receive) -> Reply | Stream:
         try:
             if len(request.headers) != len(request.scope["headers"]):
                 wire.check_headers(request)
@@ -149,7 +167,7 @@ class Pipeline:
         address = f"{self.public_url or request.base_url}{request.path}"
         return request.headers.get(b"authorization"), request.method, request.scope["query_string"], address
 
-    async def _answer(self, request: Request, receive: Receive) -> Reply:
+    async def _answer(self, request: Request, receive: Receive) -> Reply | Stream:
         try:
             route, parameters = self._route(request)
         except (NotFound, MethodNotAllowed):
@@ -159,14 +177,14 @@ class Pipeline:
             return await self._page(request)
         request.operation = route.operation_id
         accept = request.headers.get(b"accept")
-        if accept is not None and not wire.accepts_json(accept.decode("latin-1")):
-            raise NotAcceptable
+        if accept is not None and not wire.accepts(accept.decode("latin-1"), route.media):
+            raise NotAcceptable(f"This answer has the type {' or '.join(route.media)}.")
         call = Call(_NOBODY, self.secret, request.request_id, parameters, request.query_string)
         call.if_match = wire.versions(request.headers.get(b"if-match"))
         if call.if_match is not None and not route.versioned:
             detail = "If-Match names the version of one object to change, which this request has not; leave it out."
             raise Malformed(detail, errors=[Issue("not_allowed", detail, parameter="If-Match")])
-        if route.answer in ("list", "document"):
+        if route.answer in ("list", "document", "events"):
             call.url = f"{self.public_url or request.base_url}{request.path}"
         if route.writes:
             call.unless_match = wire.versions(request.headers.get(b"if-none-match"))
@@ -178,10 +196,26 @@ class Pipeline:
         if route.body:
             await self.db.read(partial(self._admit, route, request, call))
             call.body = await wire.read_json(request, receive, route.max_body)
+        if route.live is not None and self.hub is not None:
+            return await self._live(route.live, route, request, call)
         wanted = call.take("min_seq")
         if wanted is not None:
             return await self._read_from(wanted, route, request, call)
         return await self.db.read(partial(self._read, route, request, call), snapshot=bool(call.query_string))
+
+    async def _live(
+        self, answer: Callable[[Session], Awaitable[Reply | Stream]], route: Route, request: Request, call: Call
+    ) -> Reply | Stream:  # fmt: skip
+        """An answer that takes its time; `min_seq` is over by the time it begins."""
+        assert self.hub is not None
+        wanted = call.take("min_seq")
+        if wanted is not None:
+            positions = await self.db.read(lambda tx: self._positions(wanted, route, request, call, tx))
+            if not await self._reaches(self.db, positions, VISIBLE_SECONDS):
+                raise _behind(wanted)
+        return await answer(
+            Session(self.hub, self.credentials, partial(self._admit, route, request, call), request, call)
+        )
 
     def _route(self, request: Request) -> tuple[Route | None, list[str]]:
         path = request.path
@@ -297,8 +331,7 @@ class Pipeline:
             except store.Unavailable:
                 logger.warning("The replica does not answer; the primary does its work.")
         if not await self._reaches(self.db, positions, VISIBLE_SECONDS):
-            raise Behind(f"The position {wanted[:200]} was not reached within {VISIBLE_SECONDS:.0f} s.",
-                         headers={"retry-after": "1"})  # fmt: skip
+            raise _behind(wanted)
         return await self.db.read(partial(self._read, route, request, call), snapshot=bool(call.query_string))
 
     def _positions(self, wanted: str, route: Route, request: Request, call: Call, tx: Tx) -> list[tuple[str, int]]:
@@ -415,6 +448,11 @@ class Pipeline:
         return batch.Target(
             route.handler, route.scope, route.operation_id, bool(route.body), route.versioned
         ), parameters
+
+
+def _behind(wanted: str) -> Behind:
+    detail = f"The position {wanted[:200]} was not reached within {VISIBLE_SECONDS:.0f} s."
+    return Behind(detail, headers={"retry-after": "1"})
 
 
 def _flag(text: str | None) -> bool:

@@ -4,16 +4,17 @@ Why a table: dispatch, the OpenAPI document, the permission matrix and whatever 
 rows, so an operation cannot exist in one of them only.
 """
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal
 
 from taskade_server.domain import hooks, identity, projects, tasks, workspaces
 from taskade_server.engine.model import Resource
-from taskade_server.http import batch, webhooks
+from taskade_server.http import batch, events, webhooks
 from taskade_server.http import resources as do
-from taskade_server.http.wire import Handler
+from taskade_server.http.live import Session
+from taskade_server.http.wire import Handler, Reply, Stream
 
 MIB: Final = 1 << 20
 Body = Literal[
@@ -31,7 +32,9 @@ Body = Literal[
     "batch",
     "rotate_secret",
 ]
-Answer = Literal["one", "list", "none", "key", "batch", "event_types", "document"]
+Answer = Literal[
+    "one", "list", "none", "key", "batch", "event_types", "document", "events", "event", "stream", "ticket",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,9 @@ class Route:
     max_body: int = MIB
     listing: bool = False
     batchable: bool = True
+    live: Callable[[Session], Awaitable[Reply | Stream]] | None = None
+    """Answers in place of `handler`, and may take its time: by waiting, or with a stream."""
+    media: tuple[str, ...] = ("application/json",)
 
     @property
     def versioned(self) -> bool:
@@ -116,8 +122,18 @@ def all_routes() -> list[Route]:
                        answer="batch", max_body=8 * MIB, batchable=False))  # fmt: skip
     found.append(Route("GET", "/event-types", "event-types.catalogue", "", do.event_types, identity.USER,
                        "List the types of events", answer="event_types"))  # fmt: skip
+    found += _event_routes()
     found.append(Route("GET", "/users/me", "users.me", "", do.me, identity.USER, "The user this key acts as"))
     return found
+
+
+def _event_routes() -> Iterator[Route]:
+    yield Route("GET", "/events", "events.list", "", events.listing, tasks.TASK, "List what has happened",
+                answer="events", live=events.waiting)  # fmt: skip
+    yield Route("GET", "/events/{id}", "events.get", "", events.reading, tasks.TASK, "Read an event", answer="event")
+    yield Route("GET", "/events/stream", "events.stream", "", events.listing, tasks.TASK,
+                "Follow what happens (Server-Sent Events)", answer="stream", batchable=False, live=events.streaming,
+                media=("text/event-stream",))  # fmt: skip
 
 
 def _article(resource: Resource) -> str:

@@ -5,8 +5,9 @@ Why an own layer this thin: a framework's request object costs more than reading
 
 import asyncio
 import gzip
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Literal
@@ -32,6 +33,7 @@ RECEIVE_SECONDS: Final = 15.0
 COMPRESS_FROM: Final = 16_384
 # Parsing so much takes a millisecond at worst, and so does compressing four times as much.
 OFF_LOOP_BYTES: Final = 32_768
+PIECE_BYTES: Final = 32 << 10
 MAX_PARAMETERS: Final = 400
 JSON_TYPE: Final = b"application/json"
 PROBLEM_TYPE: Final = b"application/problem+json"
@@ -73,6 +75,20 @@ class Reply:
     heads: tuple[tuple[str, int], ...] = ()
     secret: Literal["", "derived", "sealed"] = ""
     packed: dict[bytes, bytes] | None = None
+
+
+@dataclass(slots=True)
+class Stream:
+    """An answer that is written piece by piece, as it comes about; `close` is called when it has ended, however it did.
+
+    `patience` is how many seconds a client may take for a piece before the rest is not sent.
+    """
+
+    chunks: AsyncGenerator[bytes, None]
+    content_type: bytes
+    headers: Headers = field(default_factory=list)
+    patience: float = 30.0
+    close: Callable[[], None] = lambda: None
 
 
 class Call:
@@ -308,6 +324,16 @@ def parse_body(request: Request, body: bytes, *, patch: bool = False) -> Any:
     return value
 
 
+def accepts(accept: str, media: tuple[str, ...]) -> bool:
+    """Whether an Accept header allows one of some types, JSON among them or not."""
+    if any(kind.endswith("json") for kind in media) and accepts_json(accept):
+        return True
+    lower = accept.lower()
+    return not accept or "*/*" in lower or any(
+        kind in lower or f"{kind.partition('/')[0]}/*" in lower for kind in media
+    )  # fmt: skip
+
+
 def accepts_json(accept: str) -> bool:
     """Whether an Accept header allows JSON."""
     if not accept or accept == "*/*" or "application/json" in accept or "*/*" in accept or "application/*" in accept:
@@ -361,6 +387,50 @@ async def send(request: Request, reply: Reply, respond: Send) -> int:
     return len(body)
 
 
+async def send_stream(request: Request, stream: Stream, receive: Receive, respond: Send) -> tuple[int, bool]:
+    """Write a stream until it ends, or its client does; how many bytes it had, and whether the client was too slow."""
+    headers = [(b"x-request-id", request.request_id.encode()), *request.limits, *stream.headers]
+    headers.append((b"content-type", stream.content_type))
+    if b"origin" in request.headers:
+        headers += _CORS
+    await respond({"type": "http.response.start", "status": 200, "headers": headers})
+    counted = [0]
+    writing = asyncio.create_task(_write_pieces(request, stream, respond, counted))
+    leaving = asyncio.create_task(_gone(receive))
+    try:
+        await asyncio.wait({writing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if writing.done():
+            await writing
+        return counted[0], False
+    except TimeoutError:
+        return counted[0], True
+    finally:
+        for task in (writing, leaving):
+            task.cancel()
+        await asyncio.gather(writing, leaving, return_exceptions=True)
+        stream.close()
+
+
+async def _write_pieces(request: Request, stream: Stream, respond: Send, counted: list[int]) -> None:
+    """TimeoutError if the client does not take them."""
+    async with aclosing(stream.chunks) as chunks:
+        async for chunk in chunks:
+            if request.method == "HEAD":
+                break
+            for place in range(0, len(chunk), PIECE_BYTES):
+                piece = chunk[place : place + PIECE_BYTES]
+                async with asyncio.timeout(stream.patience):
+                    await respond({"type": "http.response.body", "body": piece, "more_body": True})
+                counted[0] += len(piece)
+    await respond({"type": "http.response.body", "body": b""})
+
+
+async def _gone(receive: Receive) -> None:
+    """Until the client has closed the connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 def _encoding(accepted: bytes) -> bytes:
     """The best encoding that the client can read, empty for none."""
     choices = [part.partition(b";") for part in accepted.lower().replace(b" ", b"").split(b",")]
@@ -386,7 +456,8 @@ def _pack(reply: Reply, encoding: bytes) -> bytes:
 
 _EXPOSED: Final = (
     b"ETag, Link, Location, Total-Count, Commit-Seq, Dry-Run, Idempotent-Replayed, Preference-Applied, Retry-After, "
-    b"RateLimit, RateLimit-Policy, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Request-Id"
+    b"Next-After, RateLimit, RateLimit-Policy, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, "
+    b"X-Request-Id"
 )
 _CORS: Final[Headers] = [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", _EXPOSED)]
 
@@ -402,7 +473,8 @@ def preflight(methods: list[str]) -> Headers:
         (b"access-control-allow-methods", allow),
         (
             b"access-control-allow-headers",
-            b"Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Prefer, Traceparent, Tracestate",
+            b"Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID, Prefer, "
+            b"Traceparent, Tracestate",
         ),
         (b"access-control-max-age", b"86400"),
     ]

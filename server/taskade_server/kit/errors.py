@@ -241,6 +241,15 @@ class RateLimited(Problem):
     advice = "Wait the seconds given in `Retry-After`; a request sent then succeeds."
 
 
+class TooManyStreams(Problem):
+    """The caller follows as many streams as it may."""
+
+    status = 429
+    code = "too-many-streams"
+    title = "Too many streams are open"
+    advice = "Close a stream that nobody needs any more: one can carry all events, and a WebSocket many subscriptions."
+
+
 class Unavailable(Problem):
     """The server cannot do it now."""
 

@@ -94,3 +94,6 @@ CREATE TABLE attempts (
     detail {{text}},
     PRIMARY KEY (delivery_id, number)
 );
+
+-- Where the log of a workspace begins: events before `first_seq` are no longer kept, and who asks for them starts anew.
+ALTER TABLE log_heads ADD COLUMN first_seq {{bigint}} NOT NULL DEFAULT 1;

@@ -1,0 +1,198 @@
+"""Follows a workspace's log for one subscriber: what it wants and may see, and what it may see no longer.
+
+Why the position is all that a subscriber is to us: nothing is queued for it, so a slow one costs nothing but its place,
+and one that comes back, on whatever process, goes on where it was.
+"""
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, TypeVar
+
+from taskade_server.consumers.feed import Feed
+from taskade_server.engine import events, filters
+from taskade_server.engine.access import Grant, Principal
+from taskade_server.engine.filters import Node
+from taskade_server.engine.log import Event
+from taskade_server.engine.model import REGISTRY, Resource
+from taskade_server.kit import json
+from taskade_server.kit.errors import NotFound
+
+T = TypeVar("T")
+REVOKED: Final = "access.revoked"
+RESYNC: Final = "resync"
+_KEPT: Final = 256
+_KEPT_TEXT: Final = 64 << 10
+
+
+class Frame(NamedTuple):
+    """One thing to tell: its type and JSON text. `seq` is where to go on from once it is told; None: where it was."""
+
+    type: str
+    data: str
+    seq: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which events of a workspace somebody wants; what is None is not asked for. `condition` is a filter of `data`."""
+
+    workspace_id: str
+    types: frozenset[str] | None = None
+    project_id: str | None = None
+    object_id: str | None = None
+    condition: tuple[Resource, Node] | None = None
+
+    def fits(self, event: Event, document: Callable[[Event], Mapping[str, Any]]) -> bool:
+        """Whether an event is one of them; its document is asked for only if that matters."""
+        if self.types is not None and event.type not in self.types:
+            return False
+        if self.project_id is not None and event.project_id != self.project_id:
+            return False
+        if self.object_id is not None and event.object_id != self.object_id:
+            return False
+        if self.condition is None:
+            return True
+        resource, node = self.condition
+        return event.resource == resource.name and filters.matches(node, resource, document(event))
+
+
+def document_of(event: Event) -> dict[str, Any]:
+    """What an event tells of, with every member that its resource has by now."""
+    members = dict.fromkeys(REGISTRY[event.resource].fields)
+    return {**members, **json.decode(event.data)}
+
+
+class Shown:
+    """Events as everybody is shown them, made once for all who follow the same log."""
+
+    def __init__(self) -> None:
+        self._texts: OrderedDict[tuple[str, int], str] = OrderedDict()
+        self._documents: OrderedDict[tuple[str, int], dict[str, Any]] = OrderedDict()
+
+    def text(self, event: Event) -> str:
+        """Its JSON text."""
+        return _remembered(self._texts, event, events.render)
+
+    def document(self, event: Event) -> dict[str, Any]:
+        """What it tells of. Not to be changed."""
+        return _remembered(self._documents, event, document_of)
+
+
+def _remembered(known: "OrderedDict[tuple[str, int], T]", event: Event, make: Callable[[Event], T]) -> T:
+    key = (event.workspace_id, event.seq)
+    found = known.get(key)
+    if found is None:
+        found = make(event)
+        if len(event.data) <= _KEPT_TEXT:
+            known[key] = found
+            if len(known) > _KEPT:
+                known.popitem(last=False)
+    return found
+
+
+class Follower:
+    """One subscriber's way through a log. `caller` gives the principal of this moment, or raises why there is none."""
+
+    def __init__(
+        self, feed: Feed, shown: Shown, wanted: Wanted, caller: Callable[[], Awaitable[Principal]], after: int
+    ) -> None:
+        self.wanted = wanted
+        self.position = after
+        self._feed = feed
+        self._shown = shown
+        self._caller = caller
+        self._principal: Principal | None = None
+        self._revoked: set[str] = set()
+
+    async def next(self, seconds: float) -> list[Frame]:
+        """What comes next, if that happens within so many seconds; the position may move without anything to tell.
+
+        The caller's Problem if the caller is none any more, NotFound if the workspace is out of reach, StoreError.
+        """
+        name = self.wanted.workspace_id
+        if self._principal is None:
+            head = (await self._feed.heads([name]))[name]
+        else:
+            if self._feed.reached(name) <= self.position:
+                await self._feed.wait({name: self.position}, seconds)
+            head = self._feed.reached(name)
+        # Asked behind the head: whatever rights a change up to there has ended are ended here, too.
+        principal = await self._caller()
+        frames = self._losses(principal)
+        if head > self.position:
+            page = await self._feed.page(name, self.position, head)
+            for event in page:
+                frame = self._frame(principal, event)
+                if frame is not None:
+                    frames.append(frame)
+            self.position = page[-1].seq if page else head
+        return frames
+
+    def _frame(self, principal: Principal, event: Event) -> Frame | None:
+        if events.sees(principal, event):
+            if self.wanted.fits(event, self._shown.document):
+                return Frame(event.type, self._shown.text(event), event.seq)
+            return None
+        found = taken(principal, event)
+        if found is None or found[1] in self._revoked:
+            return None
+        if self.wanted.project_id is not None and self.wanted.project_id not in (found[1], found[2]):
+            return None
+        self._revoked.add(found[1])
+        return revocation(found[0], found[1], event.workspace_id, event.seq)
+
+    def _losses(self, principal: Principal) -> list[Frame]:
+        """What the caller could see before and cannot now, as far as that follows from the rights alone."""
+        before, self._principal = self._principal, principal
+        name = self.wanted.workspace_id
+        grant = principal.grant(name)
+        if grant is None:
+            raise NotFound(f"There is no workspace {name} that this key can see any more.")
+        if before is None or before is principal:
+            return []
+        old = before.grant(name) or grant
+        self._revoked = {found for found in self._revoked if not grant.sees_project(found)}
+        lost = [found for found in _lost_projects(old, grant) if found not in self._revoked]
+        if self.wanted.project_id is not None:
+            lost = [found for found in lost if found == self.wanted.project_id]
+        self._revoked.update(lost)
+        frames = [revocation("project", found, name) for found in lost]
+        if _is_less(before, old, principal, grant):
+            frames.append(Frame(RESYNC, json.encode({"workspace_id": name, "reason": "access"})))
+        return frames
+
+
+def taken(principal: Principal, event: Event) -> tuple[str, str, str] | None:
+    """What an event took out of a principal's sight: its kind, its id and the project that it was in."""
+    grant, project = principal.grant(event.workspace_id), event.project_id
+    if grant is None or project is None or grant.sees_project(project) or event.previous is None:
+        return None
+    if event.resource == "member":
+        mine = json.decode(event.data).get("user") == principal.user_id
+        return ("project", project, project) if mine else None
+    if event.type != REGISTRY[event.resource].event_type("updated"):
+        return None
+    previous = json.decode(event.previous)
+    if event.resource == "project":
+        return ("project", project, project) if previous.get("visibility") == "workspace" else None
+    old = previous.get("project_id")
+    return (event.resource, event.object_id, old) if old and grant.sees_project(old) else None
+
+
+def revocation(kind: str, object_id: str, workspace_id: str, seq: int | None = None) -> Frame:
+    """The caller may not see an object any more, nor what is in it."""
+    document = {"resource": kind, "id": object_id, "workspace_id": workspace_id, "seq": seq}
+    return Frame(REVOKED, json.encode(document), seq)
+
+
+def _lost_projects(old: Grant, new: Grant) -> list[str]:
+    hidden = {found for found in new.hidden - old.hidden if old.sees_project(found)}
+    if old.only is not None and new.only is not None:
+        hidden |= old.only - new.only
+    return sorted(hidden)
+
+
+def _is_less(before: Principal, old: Grant, after: Principal, new: Grant) -> bool:
+    """Whether so much was lost that it cannot be told object by object."""
+    return (old.only is None and new.only is not None) or not all(map(after.allows, before.scopes))
