@@ -153,6 +153,8 @@ def test_faults_are_named(api, outsider, home, six, a_project):
     for name, value in (("limit", 0), ("limit", 1001), ("wait", 61), ("wait", -1), ("limit", "many")):
         document = refused(**{name: value})
         assert (places(document), codes(document)) == ([name], ["out_of_range"])
+    assert codes(refused(types="")) == ["unknown_event"]
+    assert codes(refused(workspace_id="")) == codes(refused(order="")) == ["wrong_type"]
     assert codes(refused(order="newest")) == ["not_allowed"]
     assert codes(refused(after="evt_1")) == ["invalid_format"]
     assert codes(refused(after=10**9)) == codes(refused(before=10**9 + 1)) == ["beyond_log"]

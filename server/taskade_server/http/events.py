@@ -83,10 +83,10 @@ class Reading:
     def text(self, name: str) -> str | None:
         """One text, None if there is none."""
         value = self.values.get(name)
-        if value is not None and not isinstance(value, str):
-            self.fault(name, "wrong_type", f"{name} takes one text.")
+        if value is not None and not (isinstance(value, str) and value):
+            self.fault(name, "wrong_type", f"{name} takes one text that is not empty; leave it out otherwise.")
             return None
-        return value or None
+        return value
 
     def types(self, name: str) -> frozenset[str] | None:
         """The types of events that the patterns stand for; None for all of them."""
@@ -97,13 +97,13 @@ class Reading:
         if not isinstance(patterns, list) or not all(isinstance(item, str) for item in patterns):
             self.fault(name, "wrong_type", f"{name} takes types of events such as task.created, or task.* or *.")
             return None
-        patterns = [part.strip() for item in patterns for part in item.split(",") if part.strip()]
+        patterns = [part.strip() for item in patterns for part in item.split(",")]
         for pattern in patterns:
             wrong = events.fault(pattern)
             if wrong is not None:
                 self.fault(name, "unknown_event", wrong)
         found = frozenset(kind for kind in events.catalogue() if events.fits(patterns, kind))
-        return None if not patterns or len(found) == len(events.catalogue()) else found
+        return None if len(found) == len(events.catalogue()) else found
 
     def workspace(self, principal: Principal) -> str:
         """The workspace whose log it is about; "" after a fault."""
