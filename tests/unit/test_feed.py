@@ -1,6 +1,7 @@
 """The feed wakes who waits for a workspace, for what this process commits and for what others do, and nobody else."""
 
 import asyncio
+import signal
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -132,3 +133,24 @@ def test_many_events_and_many_waiters_and_none_is_missed(db, place):
         assert all(seen == list(range(1, total + 1)) for seen in await asyncio.gather(*readers))
 
     play(place, scene)
+
+
+def test_who_gives_up_at_once_leaves_the_others_their_turn(db, place):
+    """A watcher that finds nobody to wake must still let the event loop go on."""
+    mine = ids.new("ws")
+    add(db, mine)
+
+    async def scene(feed: Feed, _: Database) -> None:
+        curious = asyncio.create_task(feed.changed(feed.version, LONG))
+        await asyncio.sleep(0)
+        waiting = asyncio.create_task(feed.wait({mine: 1}, LONG))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.sleep(0.2)
+        curious.cancel()
+
+    signal.alarm(20)  # a loop that spins cannot time itself out
+    try:
+        play(place, scene)
+    finally:
+        signal.alarm(0)

@@ -171,8 +171,9 @@ class Feed:
                 present = self._db.changed()
                 if present and present != stamp:
                     self._notice()
-                if self._waiters and (self._poked or not present or present != stamp):
-                    self._poked = False
+                # Also when nobody is left who waits: a poke that nobody takes back would never let the loop rest.
+                poked, self._poked = self._poked, False
+                if self._waiters and (poked or not present or present != stamp):
                     self._wake(await self.heads(self._waiters))
                 stamp = present
                 away = False
