@@ -25,6 +25,7 @@ from taskade_server.config import REPLY_HOURS, TRASH_DAYS, Config, ConfigError, 
 from taskade_server.consumers import webhooks
 from taskade_server.consumers.feed import Feed
 from taskade_server.consumers.outbound import Outbound
+from taskade_server.consumers.refusals import Refusals
 from taskade_server.consumers.runner import Job, Lease, Runner
 from taskade_server.domain import hooks, identity, projects, tasks, workspaces
 from taskade_server.engine import edit, log
@@ -142,6 +143,7 @@ class Application:
         self.limits = limits_of(config)
         self.observer = observer_of(config, folder)
         self.feed = Feed(db)
+        self.refusals = Refusals(db)
         self.outbound = Outbound(config.outbound_allow, proxy=config.outbound_proxy)
         self.hub = Hub(db, self.feed)
         self.traffic.leaving.append(self.hub.end)
@@ -159,6 +161,7 @@ class Application:
             proxies=Proxies(config.trusted_proxies),
             replica=self.replica,
             feed=self.feed,
+            refusals=self.refusals,
             destinations=self.outbound.rules,
             hub=self.hub,
         )
@@ -182,6 +185,7 @@ class Application:
         self._runner = Runner(db, jobs) if config.background else None
         self._flushing: asyncio.Task[None] | None = None
         self._trimming: asyncio.Task[None] | None = None
+        self._noting: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin what is done beside answering."""
@@ -196,6 +200,7 @@ class Application:
         self.hub.start()
         self._flushing = asyncio.create_task(_repeat(FLUSH_SECONDS, self.flush_usage))
         self._trimming = asyncio.create_task(self.trimmer.run())
+        self._noting = asyncio.create_task(self.refusals.run())
         if self._runner is not None:
             self._runner.start()
 
@@ -203,12 +208,13 @@ class Application:
         """End that, write what is pending, close the database."""
         await self.hub.stop()
         await self.feed.stop()
-        for task in (self._flushing, self._trimming):
+        for task in (self._flushing, self._trimming, self._noting):
             if task is not None:
                 task.cancel()
         if self._runner is not None:
             await self._runner.stop()
         await self.outbound.close()
+        await self.refusals.finish()
         try:
             await self.flush_usage()
         except StoreError as error:

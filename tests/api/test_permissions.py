@@ -134,6 +134,7 @@ MATRIX = {
     "webhooks.deliveries": MANAGERS,
     "webhooks.delivery": MANAGERS,
     "webhooks.resend": "202 202 404 404 404 404 403",
+    "audit.entries": "200 200 403 403 403 404 403",
     "batch": EDITORS,
     "events.list": "200 200 200 200 200 200 200",
     "events.get": "200 200 200 200 200 404 404",
@@ -217,7 +218,7 @@ def place(api, home, bystander, an_admin, a_member, a_guest, a_viewer):
         "events": event,
         "workspaces": workspace, "projects": project, "tasks": task, "comments": comment, "templates": template,
         "users": user, "api-keys": key, "batch": task,
-        "event-types": task, "webhooks": webhook,
+        "event-types": task, "webhooks": webhook, "audit": template,
     }  # fmt: skip
     for made in api.get("/v1/webhooks", params={"url": NOWHERE}).json():
         api.delete(f"/v1/webhooks/{made['id']}")
@@ -303,6 +304,8 @@ def test_matrix(way, route, api, principals, place, bystander):
             path = path.replace("{delivery}", delivery["id"])
         if route.listing and "members" not in route.path:
             path += f"?id={target.id}"
+        if kind == "audit":
+            path += f"{'&' if '?' in path else '?'}workspace_id={target.parent}"
         status, answer = way(client, route.method, path, body_for(route, target, bystander))
         found[name] = "-" if answer == [] else str(status)
     assert found == expected

@@ -22,7 +22,7 @@ ROLES: Final = (*access.PROJECT_ROLES, *WORKSPACE_ROLES)
 MAX_KEY_DAYS: Final = 365
 HANDLE: Final = r"[a-z0-9][a-z0-9_.-]{0,62}"
 SCOPED: Final = ("workspaces", "projects", "tasks", "comments", "templates", "users", "api-keys", "webhooks")
-SCOPES: Final = ("*", *(f"{name}:{verb}" for name in SCOPED for verb in ("read", "write")))
+SCOPES: Final = ("*", *(f"{name}:{verb}" for name in SCOPED for verb in ("read", "write")), "audit:read")
 
 USER: Final = Resource(
     "user", "users", "user",

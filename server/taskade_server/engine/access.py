@@ -196,9 +196,9 @@ def require_workspace(principal: Principal, workspace_id: str, role: str, doing:
     if grant is None:
         raise NotFound(f"There is no workspace {workspace_id} that this key can see.")
     if WORKSPACE_ROLES.index(grant.role) < WORKSPACE_ROLES.index(role):
-        raise Forbidden(f"To {doing}, the workspace role {role} is needed; yours is {grant.role}.")
+        raise _forbidden(workspace_id, f"To {doing}, the workspace role {role} is needed; yours is {grant.role}.")
     if grant.only is not None and role in ("admin", "owner"):
-        raise Forbidden(f"This key is limited to some projects, so it cannot {doing}.")
+        raise _forbidden(workspace_id, f"This key is limited to some projects, so it cannot {doing}.")
     return grant
 
 
@@ -209,4 +209,10 @@ def require_project(principal: Principal, workspace_id: str, project_id: str, ro
         raise NotFound(f"There is no project {project_id} that this key can see.")
     actual = grant.project_role(project_id)
     if PROJECT_ROLES.index(actual) < PROJECT_ROLES.index(role):
-        raise Forbidden(f"To {doing}, the project role {role} is needed; yours is {actual}.")
+        raise _forbidden(workspace_id, f"To {doing}, the project role {role} is needed; yours is {actual}.")
+
+
+def _forbidden(workspace_id: str, detail: str) -> Forbidden:
+    found = Forbidden(detail)
+    found.place = workspace_id
+    return found

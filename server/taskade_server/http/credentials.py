@@ -11,7 +11,7 @@ from taskade_server.domain import identity
 from taskade_server.engine.access import Principal
 from taskade_server.http.limits import Limits
 from taskade_server.http.wire import Request
-from taskade_server.kit import time
+from taskade_server.kit import signing, time
 from taskade_server.kit.errors import Forbidden, Unauthenticated
 from taskade_server.store.database import Database, Tx
 
@@ -70,6 +70,7 @@ class Credentials:
         return self._checked(self._look_up(tx, request.headers.get(b"authorization", b""), -1, request), request)
 
     def _checked(self, known: Known, request: Request) -> Principal:
+        request.caller = known.principal
         if known.expires_at is not None and known.expires_at <= time.now_ms():
             raise Unauthenticated("This API key has expired.", headers=_challenge("invalid_token"))
         if known.networks and not identity.ip_allowed(known.networks, request.client):
@@ -102,6 +103,8 @@ class Credentials:
             return Known(epoch, *identity.authenticate(tx, self.secret, token.strip()))
         except Unauthenticated as error:
             self.known.pop(credential, None)
+            claimed = signing.parse_key(token.strip())
+            request.claimed = claimed.id if claimed else None
             self.limits.login_failed(request.client)
             raise Unauthenticated(error.detail, headers=_challenge("invalid_token")) from error
 

@@ -15,7 +15,7 @@ from taskade_server.engine import access, event_schema, events, query, schema
 from taskade_server.engine.events import EventType
 from taskade_server.engine.model import CUSTOM_KEY, Resource
 from taskade_server.engine.schema import Schema, closed, or_null, ref, sample_id, title
-from taskade_server.http import batch, patching, webhook_schema
+from taskade_server.http import audit_schema, batch, patching, webhook_schema
 from taskade_server.http import events as live_events
 from taskade_server.http.routes import RESOURCES, Route, all_routes
 from taskade_server.kit import ids
@@ -82,6 +82,7 @@ def document() -> Schema:
             {"name": "Batch", "description": "Several operations as one."},
             {"name": "Event types", "description": "What can happen."},
             {"name": "Events", "description": "What has happened and what happens."},
+            {"name": "Audit", "description": "Who did what, when, from where, and what was refused."},
         ],
         "paths": _paths(),
         "webhooks": _webhooks(),
@@ -177,6 +178,7 @@ _NOTES: Final = {
     " `ready`: from its `seq` on nothing is missed. `Last-Event-ID`, which browsers send by themselves, or `after` goes"
     " on where a stream ended. `resync`: read everything anew; `access.revoked`: something cannot be seen any more;"
     " `end`: why there is nothing more.",
+    **audit_schema.NOTES,
     "me": "The user whose key the request carries.",
     "delete": "It can be restored for 30 days; what belongs to it goes along.",
     "api-keys.delete": "The key stops working at once.",
@@ -209,6 +211,7 @@ def _operation_parameters(route: Route) -> list[Schema]:
         found.append("Delivery")
     if route.operation_id == "webhooks.deliveries":
         found += webhook_schema.OF_LIST
+    found += audit_schema.OF.get(route.operation_id, ())
     name = title(route.resource)
     if route.listing:
         found += [f"{name}Sort", "Limit", "Cursor", "Count"]
@@ -342,7 +345,7 @@ def _secret(route: Route) -> str:
 
 
 def _document_answer(route: Route, extra: list[str]) -> Schema:
-    name, text, example = webhook_schema.ANSWERS[route.operation_id]
+    name, text, example = (webhook_schema.ANSWERS | audit_schema.ANSWERS)[route.operation_id]
     whole: Schema = ref(name.strip("[]"))
     if name.startswith("["):
         whole, extra = {"type": "array", "items": whole}, [*extra, "Link"]
@@ -433,7 +436,8 @@ def _problem_statuses(route: Route) -> list[int]:
     found = [400, 401, 403, 406, 429, 500, 503]
     if route.body == "batch":
         return sorted([*found, 404, 405, 408, 409, 412, 413, 415, 422])
-    if "{" in route.path or route.body == "create" or route.answer == "events":
+    named = route.body == "create" or route.operation_id in audit_schema.OF
+    if "{" in route.path or named or route.answer == "events":
         found.append(404)
     if route.answer == "events":
         found.append(410)
@@ -551,6 +555,7 @@ def _schemas() -> Schema:
             found[f"{name}Query"] = _query_schema(resource)
     found |= _key_schemas() | _member_schemas() | _task_schemas()
     found |= schema.conditions([*RESOURCES, identity.MEMBER]) | event_schema.schemas() | webhook_schema.schemas()
+    found |= audit_schema.schemas()
     return found | _batch_schemas() | _problem_schemas()
 
 
@@ -815,6 +820,7 @@ def _parameters() -> Schema:
                        "description": "The member: a user's id, handle or e-mail."}  # fmt: skip
     for resource in (*RESOURCES, identity.MEMBER):
         found |= _list_parameters(resource)
+    found |= audit_schema.PARAMETERS
     return found | _COMMON_PARAMETERS | _SIGNATURE_PARAMETERS | webhook_schema.PARAMETERS | _event_parameters()
 
 

@@ -13,9 +13,10 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from taskade_server.consumers.feed import Feed
+from taskade_server.consumers.refusals import SECRET_READ, Refusals
 from taskade_server.engine import log
 from taskade_server.engine.access import Principal
-from taskade_server.http import batch, observe, once, resources, wire
+from taskade_server.http import audit, batch, observe, once, resources, wire
 from taskade_server.http.addresses import DIRECT, Proxies
 from taskade_server.http.cache import Key, Question, ResponseCache
 from taskade_server.http.credentials import Credentials
@@ -52,7 +53,6 @@ Page = Callable[[Request], Awaitable[Reply]]
 VISIBLE_SECONDS: Final = 5.0
 REPLICA_SECONDS: Final = 0.2
 CACHE_BYTES: Final = 32 << 20
-MAX_USER_AGENT: Final = 200
 _NOBODY: Final = Principal("", None, frozenset(), {}, None)
 """Stands in a call until the caller is known."""
 
@@ -81,6 +81,7 @@ class Pipeline:
         proxies: Proxies = DIRECT,
         replica: Database | None = None,
         feed: Feed | None = None,
+        refusals: Refusals | None = None,
         destinations: Rules = NOWHERE_INSIDE,
         hub: Hub | None = None,
     ) -> None:
@@ -94,6 +95,7 @@ class Pipeline:
         self.proxies = proxies
         self.replica = replica
         self.feed = feed
+        self.refusals = refusals
         self.destinations = destinations
         self.hub = hub
         self.cache = ResponseCache(CACHE_BYTES)
@@ -146,7 +148,10 @@ class Pipeline:
             # Perhaps only its sending half is closed, and it still listens.
             return problem_reply(request, Malformed("The body ended before it was complete; nothing was written."))
         except Exception as error:
-            return problem_reply(request, as_problem(error, request))
+            problem = as_problem(error, request)
+            if self.refusals is not None and isinstance(problem, Problem):
+                audit.note_refusal(self.refusals, request, problem)
+            return problem_reply(request, problem)
 
     def _at_once(self, request: Request) -> Reply | None:
         """The answer to a list that is asked for again while nothing at all was committed: it takes no unit of work."""
@@ -190,7 +195,7 @@ class Pipeline:
             call.unless_match = wire.versions(request.headers.get(b"if-none-match"))
             call.address = request.client
             call.destinations = self.destinations
-            call.user_agent = request.header(b"user-agent")[:MAX_USER_AGENT] or None
+            call.user_agent = request.header(b"user-agent")[: wire.MAX_USER_AGENT] or None
             return await self._write(route, request, call, receive)
         call.if_none_match = request.headers.get(b"if-none-match")
         if route.body:
@@ -201,7 +206,10 @@ class Pipeline:
         wanted = call.take("min_seq")
         if wanted is not None:
             return await self._read_from(wanted, route, request, call)
-        return await self.db.read(partial(self._read, route, request, call), snapshot=bool(call.query_string))
+        reply = await self.db.read(partial(self._read, route, request, call), snapshot=bool(call.query_string))
+        if route.secret and self.refusals is not None:
+            audit.note_reading(self.refusals, request, SECRET_READ)
+        return reply
 
     async def _live(
         self, answer: Callable[[Session], Awaitable[Reply | Stream]], route: Route, request: Request, call: Call

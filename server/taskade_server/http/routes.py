@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from taskade_server.domain import hooks, identity, projects, tasks, workspaces
 from taskade_server.engine.model import Resource
-from taskade_server.http import batch, events, webhooks
+from taskade_server.http import audit, batch, events, webhooks
 from taskade_server.http import resources as do
 from taskade_server.http.live import Session
 from taskade_server.http.wire import Handler, Reply, Stream
@@ -59,6 +59,8 @@ class Route:
     live: Callable[[Session], Awaitable[Reply | Stream]] | None = None
     """Answers in place of `handler`, and may take its time: by waiting, or with a stream."""
     media: tuple[str, ...] = ("application/json",)
+    secret: bool = False
+    """Reading it is on record."""
 
     @property
     def versioned(self) -> bool:
@@ -120,6 +122,7 @@ def all_routes() -> list[Route]:
     found.append(Route("POST", "/batch", "batch", "", batch.handle, tasks.TASK,
                        "Run up to 1,000 operations in one transaction, all or none", writes=True, body="batch",
                        answer="batch", max_body=8 * MIB, batchable=False))  # fmt: skip
+    found += _audit_routes()
     found.append(Route("GET", "/event-types", "event-types.catalogue", "", do.event_types, identity.USER,
                        "List the types of events", answer="event_types"))  # fmt: skip
     found += _event_routes()
@@ -220,7 +223,8 @@ def _webhook_routes() -> Iterator[Route]:
     read, write = "webhooks:read", "webhooks:write"
     # With the secret, anybody can pretend to be this server: reading it takes the right to change the webhook.
     yield Route("GET", f"{path}/secret", "webhooks.secret", write, webhooks.secret, hook,
-                "Read the secrets that sign a webhook's deliveries", answer="document", batchable=False)  # fmt: skip
+                "Read the secrets that sign a webhook's deliveries", answer="document", batchable=False,
+                secret=True)  # fmt: skip
     yield Route("POST", f"{path}/rotate-secret", "webhooks.rotate_secret", write, webhooks.rotate, hook,
                 "Replace a webhook's secret", writes=True, body="rotate_secret", answer="document",
                 batchable=False)  # fmt: skip
@@ -230,6 +234,11 @@ def _webhook_routes() -> Iterator[Route]:
                 "Read a delivery with its attempts", answer="document")  # fmt: skip
     yield Route("POST", f"{path}/deliveries/{{delivery}}/resend", "webhooks.resend", write, webhooks.resend,
                 hook, "Send a delivery again", writes=True, body="empty", answer="document", status=202)  # fmt: skip
+
+
+def _audit_routes() -> Iterator[Route]:
+    yield Route("GET", "/audit", "audit.entries", "audit:read", audit.listing, workspaces.WORKSPACE,
+                "Read the audit log of a workspace", answer="document")  # fmt: skip
 
 
 def _member_routes(name: str) -> Iterator[Route]:

@@ -35,6 +35,7 @@ COMPRESS_FROM: Final = 16_384
 OFF_LOOP_BYTES: Final = 32_768
 PIECE_BYTES: Final = 32 << 10
 MAX_PARAMETERS: Final = 400
+MAX_USER_AGENT: Final = 200
 JSON_TYPE: Final = b"application/json"
 PROBLEM_TYPE: Final = b"application/problem+json"
 # One at a time: parsing needs the interpreter's lock, and with several the event loop would be one of many to want it.
@@ -193,8 +194,8 @@ class Request:
     """The parts of an ASGI request that the pipeline needs. Headers are decoded when somebody asks for them."""
 
     __slots__ = (
-        "_client", "_proxies", "charge", "epoch", "headers", "key_id", "limits", "method", "operation", "path",
-        "request_id", "scope", "stamp",
+        "_client", "_proxies", "caller", "charge", "claimed", "epoch", "headers", "key_id", "limits", "method",
+        "operation", "path", "request_id", "scope", "stamp",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, proxies: Proxies = DIRECT) -> None:
@@ -207,6 +208,8 @@ class Request:
         self.request_id = ids.new("req")
         self.charge: Any = None
         self.key_id: str | None = None
+        self.caller: Principal | None = None
+        self.claimed: str | None = None
         self.limits: Headers = []
         self.operation = ""
         self.epoch = 0

@@ -115,6 +115,8 @@ class Forbidden(Problem):
     status = 403
     code = "forbidden"
     title = "This key or its user may not do that"
+    place = ""
+    """The workspace in which it may not be done, if that is known."""
     advice = "`detail` names the missing scope or role. Use a key with that scope, or ask an admin of the workspace."
 
 

@@ -97,3 +97,33 @@ CREATE TABLE attempts (
 
 -- Where the log of a workspace begins: events before `first_seq` are no longer kept, and who asks for them starts anew.
 ALTER TABLE log_heads ADD COLUMN first_seq {{bigint}} NOT NULL DEFAULT 1;
+
+-- What was refused, and secrets that were read: no change of anything, so that the workspace's log has no event of it.
+-- `times` counts the same thing between `at` and `last_at`. The installation's own log has the workspace ''.
+CREATE TABLE accesses (
+    workspace_id {{text}} NOT NULL,
+    seq {{bigint}} NOT NULL,
+    id {{text}} NOT NULL,
+    action {{text}} NOT NULL,
+    outcome {{text}} NOT NULL,
+    status {{bigint}},
+    reason {{text}},
+    operation {{text}},
+    resource {{text}},
+    object_id {{text}},
+    actor_id {{text}},
+    key_id {{text}},
+    request_id {{text}},
+    at {{bigint}} NOT NULL,
+    last_at {{bigint}} NOT NULL,
+    times {{bigint}} NOT NULL,
+    address {{text}},
+    user_agent {{text}},
+    PRIMARY KEY (workspace_id, seq)
+);
+CREATE UNIQUE INDEX accesses_by_id ON accesses (id);
+CREATE TABLE access_heads (
+    workspace_id {{text}} PRIMARY KEY,
+    seq {{bigint}} NOT NULL
+);
+CREATE INDEX events_by_request_id ON events (request_id) WHERE request_id IS NOT NULL;

@@ -1,0 +1,145 @@
+"""What the audit log answers and takes, as JSON Schema.
+
+Why apart from the handlers: the OpenAPI document imports the routes, so the routes cannot import the document.
+"""
+
+from typing import Any, Final
+
+from taskade_server.consumers import refusals
+from taskade_server.engine import audit, schema
+from taskade_server.engine.model import REGISTRY
+from taskade_server.engine.schema import Schema, id_schema, or_null, sample_id
+from taskade_server.kit import ids
+
+_TIME: Final[Schema] = dict(schema.TIME)
+_TEXT: Final[Schema] = {"type": "string"}
+_MAYBE: Final[Schema] = {"type": ["string", "null"]}
+_ANYTHING: Final[Schema] = {}
+_ENTRY_ID: Final[Schema] = {"type": "string", "pattern": f"{ids.pattern('evt')}|{ids.pattern('acc')}"}
+
+
+def _object(properties: dict[str, tuple[Schema, str]], text: str, example: Any = None, *, some: bool = False) -> Schema:
+    described = {name: {**part, "description": words} for name, (part, words) in properties.items()}
+    found: Schema = {"type": "object", "description": text, "properties": described}
+    if not some:
+        found["required"] = list(described)
+    return found if example is None else {**found, "examples": [example]}
+
+
+_ENTRY: Final[dict[str, tuple[Schema, str]]] = {
+    "id": (_ENTRY_ID, "Unique id: `evt_...` of a change, which is also the id of the event; `acc_...` otherwise."),
+    "log": ({"type": "string", "enum": list(audit.LOGS)}, "The log that it is in."),
+    "seq": ({"type": "integer", "minimum": 1}, "Its number in that log of the workspace; none is missing."),
+    "timestamp": (_TIME, "When it happened."),
+    "workspace_id": (or_null(id_schema("workspace")), "The workspace."),
+    "action": (_TEXT, f"The type of the event, or one of {', '.join(refusals.ACTIONS)}."),
+    "outcome": ({"type": "string", "enum": list(audit.OUTCOMES)},
+                "`denied`: somebody known lacked the right. `failed`: the credential was not valid."),
+    "reason": (_MAYBE, "Why it was refused."),
+    "actor": (_object({
+        "type": ({"type": "string", "enum": ["user", audit.SYSTEM, "unknown"]}, "What acted."),
+        "id": (or_null(id_schema("user")), "The user's id."),
+        "name": (_MAYBE, "The user's name of today."),
+        "email": (_MAYBE, "The user's e-mail of today."),
+    }, "Who."), "Who."),
+    "key": (or_null(_object({
+        "id": (id_schema("api_key"), "The key's id."),
+        "name": (_MAYBE, "The key's name, also of one that was revoked."),
+        "prefix": (_MAYBE, "The beginning of its secret."),
+    }, "The API key.")), "Through which API key; null: through none."),
+    "resource": (_MAYBE, "The resource that it is about."),
+    "object_id": (_MAYBE, "The object that it is about."),
+    "project_id": (or_null(id_schema("project")), "The project that this lies in."),
+    "operation": (_MAYBE, "The operation that was refused, such as `tasks.update`."),
+    "request_id": ({"type": ["string", "null"], "pattern": ids.pattern("req")}, "The request; of several the first."),
+    "address": (_MAYBE, "The client's address, as far as the proxies in between are trusted."),
+    "user_agent": (_MAYBE, "What the client said it was."),
+    "origin": (_ANYTHING, "What led to a change that nobody asked for directly; null otherwise."),
+    "times": ({"type": "integer", "minimum": 1}, "How often the same was refused until `last_at`."),
+    "last_at": (_TIME, "When it happened last."),
+    "changes": ({
+        "type": "object",
+        "additionalProperties": _object(
+            {"from": (_ANYTHING, "The value before."), "to": (_ANYTHING, "The value after.")}, "One member."
+        ),
+    }, "What changed, by member; of something new what it began with."),
+}  # fmt: skip
+_MORE: Final[dict[str, tuple[Schema, str]]] = {
+    "data": (_ANYTHING, "With `include=data`: the whole resource after the change."),
+    "previous": (_ANYTHING, "With `include=data`: the old values of what changed."),
+}
+_SAMPLE: Final = {
+    "id": sample_id("evt"), "log": "changes", "seq": 123, "timestamp": "2024-01-15T10:30:00.000Z",
+    "workspace_id": sample_id("ws"), "action": "task.updated", "outcome": "success", "reason": None,
+    "actor": {"type": "user", "id": sample_id("user"), "name": "Ana Lima", "email": "ana@example.com"},
+    "key": {"id": sample_id("key"), "name": "CI on the build server", "prefix": "tsk_01j9zq3v5kfg8wt2m4n6p8r0s2"},
+    "resource": "task", "object_id": sample_id("task"), "project_id": sample_id("proj"), "operation": None,
+    "request_id": sample_id("req"), "address": "192.0.2.7", "user_agent": "axios/1.7.2", "origin": None, "times": 1,
+    "last_at": "2024-01-15T10:30:00.000Z", "changes": {"due_date": {"from": "2024-01-31", "to": "2024-02-15"}},
+}  # fmt: skip
+
+
+def schemas() -> dict[str, Schema]:
+    """The components."""
+    entry = _object(_ENTRY, "One thing that was done, or refused.", _SAMPLE)
+    entry["properties"] |= {name: {**part, "description": text} for name, (part, text) in _MORE.items()}
+    return {"AuditEntry": entry}
+
+
+ANSWERS: Final[dict[str, tuple[str, str, Any]]] = {
+    "audit.entries": ("[AuditEntry]", "Entries in a bare array.", [_SAMPLE]),
+}
+"""By operation: the schema (in brackets: a list of it), what it is, and an example."""
+
+
+def _several(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+_ROWS: Final[list[tuple[str, str, Schema, str, Any]]] = [
+    ("AuditWorkspace", "workspace_id", id_schema("workspace"),
+     "The workspace; the caller's default workspace unless given.", None),
+    ("AuditActor", "actor", _several(_TEXT),
+     "By whom: ids, handles or e-mails of users, `me`, or `system` for what nobody asked for.", ["ana"]),
+    ("AuditKey", "key", _several({"type": "string", "pattern": "^(key|tsk)_"}),
+     "Through which API key: ids (`key_...`) or prefixes (`tsk_...`), also of revoked ones.", [sample_id("key")]),
+    ("AuditAction", "action", _several(_TEXT), "Actions, also by pattern: `task.*`, `access.denied`.", ["task.*"]),
+    ("AuditResource", "resource", _several({"type": "string", "enum": sorted(REGISTRY)}), "Kinds of objects.",
+     ["task"]),
+    ("AuditObject", "object_id", _several(_TEXT), "Objects by id.", [sample_id("task")]),
+    ("AuditProject", "project_id", _several(id_schema("project")), "Only changes in these projects.",
+     [sample_id("proj")]),
+    ("AuditAddress", "address", _several(_TEXT), "Addresses that requests came from.", ["192.0.2.7"]),
+    ("AuditOutcome", "outcome", _several({"type": "string", "enum": list(audit.OUTCOMES)}), "Outcomes.", ["denied"]),
+    ("AuditRequest", "request_id", _several({"type": "string", "pattern": ids.pattern("req")}),
+     "Requests by `X-Request-Id`.", [sample_id("req")]),
+    ("AuditFrom", "from", _TEXT, "From this time on: a time, a date or a relative value such as `-7d`.", "-7d"),
+    ("AuditTo", "to", _TEXT, "Before this time.", "2024-02-01"),
+    ("AuditOrder", "order", {"type": "string", "enum": ["desc", "asc"], "default": "desc"},
+     "`desc`: the newest first.", "desc"),
+    ("AuditLimit", "limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
+     "How many to return at most.", 50),
+    ("AuditInclude", "include", {"type": "string", "enum": ["data"]},
+     "`data`: add the whole documents before and after.", "data"),
+]  # fmt: skip
+
+
+def _parameter(name: str, form: Schema, text: str, example: Any) -> Schema:
+    found: Schema = {"name": name, "in": "query", "schema": form, "description": text}
+    if form.get("type") == "array":
+        found |= {"style": "form", "explode": False}
+    return found if example is None else {**found, "example": example}
+
+
+PARAMETERS: Final[dict[str, Schema]] = {
+    key: _parameter(name, form, text, example) for key, name, form, text, example in _ROWS
+}
+OF: Final[dict[str, tuple[str, ...]]] = {
+    "audit.entries": (*(row[0] for row in _ROWS), "Cursor"),
+}
+"""By operation: its parameters."""
+NOTES: Final[dict[str, str]] = {
+    "audit.entries": "For admins and owners of the workspace: all changes in it, private projects too, everything that was"
+    " refused, and secrets that were read. A page looks at 20,000 entries at most, so it may hold fewer than `limit`"
+    " although there are more: `Link` says so.",
+}
