@@ -140,6 +140,6 @@ OF: Final[dict[str, tuple[str, ...]]] = {
 """By operation: its parameters."""
 NOTES: Final[dict[str, str]] = {
     "audit.entries": "For admins and owners of the workspace: all changes in it, private projects too, everything that"
-    " was refused, and secrets that were read. A page looks at 20,000 entries at most, so it may hold fewer than `limit`"
-    " although there are more: `Link` says so.",
+    " was refused, and secrets that were read. A page looks at 20,000 entries at most, so it may hold fewer than"
+    " `limit` although there are more: `Link` says so.",
 }
