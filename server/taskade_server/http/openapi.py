@@ -820,7 +820,7 @@ def _parameters() -> Schema:
                        "description": "The member: a user's id, handle or e-mail."}  # fmt: skip
     for resource in (*RESOURCES, identity.MEMBER):
         found |= _list_parameters(resource)
-    found |= audit_schema.PARAMETERS
+    found |= audit_schema.parameters()
     return found | _COMMON_PARAMETERS | _SIGNATURE_PARAMETERS | webhook_schema.PARAMETERS | _event_parameters()
 
 
