@@ -56,8 +56,9 @@ fuzz: .venv/.dev ## Generated requests, all that the document allows (15 minutes
 planted: .venv/.dev ## Plant bugs in a copy of the server, and see each one noticed by a test
 	$(BIN)/python -m tests.faults.planted $(ARGS)
 
-openapi: .venv/.dev ## Write openapi.json and the event catalogue anew, after a change of routes or resources
+openapi: .venv/.dev ## Write openapi.json, asyncapi.json and the event catalogue anew, after a change of resources
 	$(BIN)/taskade openapi > openapi.json
+	$(BIN)/taskade asyncapi > asyncapi.json
 	$(BIN)/python -m tests.support.catalogue
 
 fmt: .venv/.dev ## Format the code and fix what the linter can fix

@@ -40,7 +40,7 @@ from taskade_server.domain import identity
 from taskade_server.engine import check as checks
 from taskade_server.engine import edit, query
 from taskade_server.engine.model import REGISTRY, Resource
-from taskade_server.http import openapi
+from taskade_server.http import asyncapi, openapi
 from taskade_server.http.connections import MAX_CONNECTIONS
 from taskade_server.kit import logs, time
 from taskade_server.kit.destinations import SETTING
@@ -526,6 +526,12 @@ def selftest(
 def openapi_command() -> None:
     """Print the OpenAPI document of the API."""
     click.echo(openapi.render(), nl=False)
+
+
+@main.command("asyncapi")
+def asyncapi_command() -> None:
+    """Print the AsyncAPI document: what is received over connections that stay open."""
+    click.echo(asyncapi.render(), nl=False)
 
 
 @main.command("demo")

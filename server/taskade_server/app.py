@@ -33,7 +33,7 @@ from taskade_server.engine.access import Principal
 from taskade_server.engine.edit import Context
 from taskade_server.engine.log import Actor, Change
 from taskade_server.engine.model import Resource
-from taskade_server.http import connections, metrics, openapi, pages, traces
+from taskade_server.http import asyncapi, connections, metrics, openapi, pages, traces
 from taskade_server.http.addresses import Proxies
 from taskade_server.http.guard import Guard
 from taskade_server.http.limits import Limits, Policy
@@ -147,8 +147,8 @@ class Application:
         self.outbound = Outbound(config.outbound_allow, proxy=config.outbound_proxy)
         self.hub = Hub(db, self.feed)
         self.traffic.leaving.append(self.hub.end)
-        document = openapi.render()
-        known = pages.exact(db, document, lambda: not self.traffic.ending)
+        documents = {"/openapi.json": openapi.render(), "/asyncapi.json": asyncapi.render()}
+        known = pages.exact(db, documents, lambda: not self.traffic.ending)
         known["/metrics"] = metrics.page(self.observer, db, config.observing.metrics_token)
         self.pipeline = Pipeline(
             db,

@@ -1,10 +1,10 @@
-"""What is served outside /v1: the welcome, health, the OpenAPI document and a page for every error code.
+"""What is served outside /v1: the welcome, health, the documents of the API and a page for every error code.
 
 Why an error page in the server itself: the `type` of a problem then leads somewhere on every installation,
 online or not.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from taskade_server import __version__
@@ -17,13 +17,14 @@ Page = Callable[[Request], Awaitable[Reply]]
 PROBLEMS: Final[dict[str, type[Problem]]] = {cls.code: cls for cls in problem_classes()}
 
 
-def exact(db: Database, openapi: str, stays: Callable[[], bool]) -> dict[str, Page]:
-    """The pages by path. `stays` says whether this process is not about to end."""
+def exact(db: Database, documents: Mapping[str, str], stays: Callable[[], bool]) -> dict[str, Page]:
+    """The pages by path, `documents` among them. `stays` says whether this process is not about to end."""
 
     async def welcome(request: Request) -> Reply:
         links = {
             "api": "/v1",
             "openapi": "/openapi.json",
+            "asyncapi": "/asyncapi.json",
             "errors": "/problems",
             "health": "/health",
             "ready": "/ready",
@@ -43,7 +44,7 @@ def exact(db: Database, openapi: str, stays: Callable[[], bool]) -> dict[str, Pa
         return Reply(200, '{"status":"ready"}')
 
     async def document(request: Request) -> Reply:
-        return Reply(200, openapi, [(b"cache-control", b"no-cache")])
+        return Reply(200, documents[request.path], [(b"cache-control", b"no-cache")])
 
     async def problems(request: Request) -> Reply:
         return Reply(200, json.encode([describe(cls) for cls in PROBLEMS.values()]))
@@ -53,8 +54,8 @@ def exact(db: Database, openapi: str, stays: Callable[[], bool]) -> dict[str, Pa
         "/v1": welcome,
         "/health": health,
         "/ready": ready,
-        "/openapi.json": document,
         "/problems": problems,
+        **dict.fromkeys(documents, document),
     }
 
 

@@ -7,7 +7,8 @@ more often than anything else.
 import http.client
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
@@ -20,7 +21,7 @@ from taskade_server.kit.destinations import is_loopback
 TIMEOUT_SECONDS: Final = 30.0
 PATIENCE_SECONDS: Final = 120.0
 # The server says something at least every 15 seconds.
-STREAM_SECONDS: Final = 45.0
+STREAM_SECONDS: Final = 35.0
 AGENT: Final = f"taskade/{__version__}"
 
 
@@ -122,21 +123,22 @@ class Api:
         except ValueError as error:
             raise Failed(f"{self.address.text} answered {method} {path} with something that is not JSON.") from error
 
-    def stream(self, path: str, **parameters: Any) -> http.client.HTTPResponse:
-        """An answer that does not end. Failed if it is refused, Lost if there is none."""
+    @contextmanager
+    def stream(self, path: str, **parameters: Any) -> Iterator[http.client.HTTPResponse]:
+        """An answer that does not end, within a block. Failed if it is refused, Lost if there is none."""
         given = {name: value for name, value in parameters.items() if value is not None}
         target = f"{self.address.path.rstrip('/')}/v1{path}{f'?{urlencode(given)}' if given else ''}"
-        connection = self.address.connect(STREAM_SECONDS)
-        try:
-            connection.request("GET", target, headers={**self._headers, "Accept": "text/event-stream"})
-            response = connection.getresponse()
-            if response.status == 200:
-                return response
-            content = response.read()
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
-            raise Lost(f"The server {self.address.text} cannot be reached: {reason(error)}.") from error
-        connection.close()
+        with closing(self.address.connect(STREAM_SECONDS)) as connection:
+            try:
+                connection.request("GET", target, headers={**self._headers, "Accept": "text/event-stream"})
+                response = connection.getresponse()
+                content = b"" if response.status == 200 else response.read()
+            except (OSError, http.client.HTTPException) as error:
+                raise Lost(f"The server {self.address.text} cannot be reached: {reason(error)}.") from error
+            with response:
+                if response.status == 200:
+                    yield response
+                    return
         told = self.told(response.status, content, f"GET {path}")
         raise Lost(told) if response.status in (408, 429) or response.status >= 500 else Failed(told, response.status)
 

@@ -13,7 +13,7 @@ import click
 from taskade_server.engine import events
 from taskade_server.kit import json, webhook_signatures
 from taskade_server.kit.errors import did_you_mean
-from taskade_server.tools import conformance
+from taskade_server.tools import conformance, resending
 from taskade_server.tools.client import Address, Api, Failed
 from taskade_server.tools.forward import Receiver, Tally, brief, secret_of, shown, told
 from taskade_server.tools.stream import Listener
@@ -140,9 +140,9 @@ def stream_options(command: Callable[P, R]) -> Callable[P, R]:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document for each event on stdout.")
 @api_options
 def listen(
-    forward_to: str, patterns: str, workspace: str | None, project: str | None, since: int | None, limit: int | None,
-    secret: str | None, print_secret: bool, headers: tuple[str, ...], skip_verify: bool, as_json: bool, url: str,
-    key: str,
+    forward_to: str | None, patterns: str, workspace: str | None, project: str | None, since: int | None,
+    limit: int | None, secret: str | None, print_secret: bool, headers: tuple[str, ...], skip_verify: bool,
+    as_json: bool, url: str, key: str,
 ) -> None:  # fmt: skip
     """Forward a workspace's events to a server on your machine, signed and formed as a webhook would be.
 
@@ -160,6 +160,8 @@ def listen(
     if print_secret:
         click.echo(chosen)
         return
+    if forward_to is None:
+        raise click.UsageError("Give --forward-to URL; `taskade events tail` only prints what happens.")
     receiver = Receiver(Address(forward_to, "--forward-to"), _headers(headers), skip_verify)
 
     def ready(workspace_id: str, seq: int) -> None:
@@ -225,6 +227,30 @@ def tail(
         _say("")
 
 
+@events_group.command("resend")
+@click.argument("event")
+@click.option("--webhook", required=True, metavar="ID", help="The webhook to deliver it to: wh_...")
+@click.option("--wait", "seconds", type=click.FloatRange(0, 300), default=30.0, show_default=True, metavar="SECONDS",
+              help="How long to wait for the answer; 0 does not.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="The delivery with its attempts as one JSON document.")
+@api_options
+def resend(event: str, webhook: str, seconds: float, as_json: bool, url: str, key: str) -> None:
+    """Deliver an EVENT (evt_..., or dlv_... for its delivery) to a webhook once more, and show the answer.
+
+    Exit status 1 if it was not taken, or if there is no answer yet.
+
+    \b
+      taskade events resend evt_... --webhook wh_...
+    """
+    delivery, done = resending.resend(Api(url, key), webhook, event, seconds)
+    if as_json:
+        click.echo(json.encode(delivery))
+    else:
+        click.echo(resending.shown(delivery, done))
+    if seconds and not (done and delivery["state"] == "succeeded"):
+        raise SystemExit(1)
+
+
 # ---- webhooks --------------------------------------------------------------------------------------------------------
 
 
@@ -275,4 +301,4 @@ def verify(
         raise SystemExit(1)
 
 
-COMMANDS = (trigger, webhooks_group)
+COMMANDS = (trigger, listen, events_group, webhooks_group)

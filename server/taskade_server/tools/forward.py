@@ -52,7 +52,7 @@ class Receiver:
         """One delivery."""
         connection = self.address.connect(self.seconds, insecure=self.insecure)
         outcome, began = Outcome(), perf_counter()
-        given = {"User-Agent": USER_AGENT, **headers, **self.headers}
+        given = {"User-Agent": USER_AGENT, "Accept": "*/*", **headers, **self.headers}
         try:
             connection.request("POST", self.address.target, body, given)
             response = connection.getresponse()

@@ -13,7 +13,7 @@ from typing import Any, Final
 from taskade_server.kit import json
 from taskade_server.tools.client import Api, Failed, Lost, reason
 
-FIRST_PAUSE: Final = 0.5
+FIRST_PAUSE: Final = 0.25
 LONGEST_PAUSE: Final = 15.0
 
 
@@ -86,7 +86,7 @@ class Listener:
                 self._ready(document["workspace_id"], document["seq"])
             return True
         if frame.type == "resync":
-            self._say(f"Events before {frame.seq} are no longer in the log and were missed; going on from there.")
+            self._resync(json.decode(frame.data))
             return True
         if frame.type == "access.revoked":
             return True
@@ -94,26 +94,33 @@ class Listener:
             raise Failed(f"The server ends the stream: {json.decode(frame.data).get('detail', frame.data)}")
         return False
 
+    def _resync(self, document: dict[str, Any]) -> None:
+        if document.get("reason") == "log":
+            self._say(f"The log no longer reaches back so far: what was before {document['seq']} is missed.")
+        else:
+            self._say("The key may see less than before.")
+
     def _frames(self) -> Iterator[Frame]:
-        response = self._api.stream("/events/stream", **self._parameters, after=self.position)
+        with self._api.stream("/events/stream", **self._parameters, after=self.position) as response:
+            try:
+                yield from self._read(response)
+            except (OSError, http.client.HTTPException) as error:
+                raise Lost(f"The connection to {self._api.address.text} was lost: {reason(error)}.") from error
+
+    def _read(self, response: http.client.HTTPResponse) -> Iterator[Frame]:
         kind, data, seq = "", [], None
-        try:
-            while line := response.readline():
-                name, _, value = line.decode().rstrip("\r\n").partition(":")
-                value = value.removeprefix(" ")
-                if name == "event":
-                    kind = value
-                elif name == "data":
-                    data.append(value)
-                elif name == "id" and value.isdigit():
-                    seq = int(value)
-                elif name == "retry" and value.isdigit():
-                    self._retry = max(0.1, int(value) / 1000)
-                elif line in (b"\n", b"\r\n"):
-                    if data or seq is not None:
-                        yield Frame(kind if data else "", "\n".join(data), seq)
-                    kind, data, seq = "", [], None
-        except (OSError, http.client.HTTPException) as error:
-            raise Lost(f"The connection to {self._api.address.text} was lost: {reason(error)}.") from error
-        finally:
-            response.close()
+        while line := response.readline():
+            name, _, value = line.decode().rstrip("\r\n").partition(":")
+            value = value.removeprefix(" ")
+            if name == "event":
+                kind = value
+            elif name == "data":
+                data.append(value)
+            elif name == "id" and value.isdigit():
+                seq = int(value)
+            elif name == "retry" and value.isdigit():
+                self._retry = max(0.1, int(value) / 1000)
+            elif line in (b"\n", b"\r\n"):
+                if data or seq is not None:
+                    yield Frame(kind if data else "", "\n".join(data), seq)
+                kind, data, seq = "", [], None

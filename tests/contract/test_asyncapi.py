@@ -1,0 +1,70 @@
+"""The AsyncAPI document: current, valid, and about everything that a stream can say."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from taskade_server.engine import events
+from taskade_server.http import asyncapi, openapi
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENT: dict[str, Any] = json.loads(asyncapi.render())
+MESSAGES = DOCUMENT["components"]["messages"]
+
+
+def walk(node: Any) -> Any:
+    if isinstance(node, dict):
+        yield node
+        for item in node.values():
+            yield from walk(item)
+    elif isinstance(node, list):
+        for item in node:
+            yield from walk(item)
+
+
+def test_the_committed_document_is_current():
+    committed = (ROOT / "asyncapi.json").read_text(encoding="utf-8")
+    assert committed == asyncapi.render(), "the document has changed: run `make openapi`"
+
+
+def test_the_document_is_valid_asyncapi():
+    path = ROOT / "tests/story/node/node_modules/@asyncapi/specs/schemas/3.0.0-without-$id.json"
+    if not path.exists():
+        pytest.fail("@asyncapi/specs is not installed: run the tests with `make test`")
+    validator = jsonschema_rs.Draft7Validator(json.loads(path.read_text(encoding="utf-8")))
+    assert [f"{error.instance_path}: {error.message[:200]}" for error in validator.iter_errors(DOCUMENT)] == []
+    assert not validator.is_valid({**DOCUMENT, "channels": {"events": {"adress": "/events"}}})
+
+
+def test_every_reference_leads_somewhere():
+    """Within the document, or into the one beside it."""
+    documents = {"": DOCUMENT, "./openapi.json": openapi.document()}
+    found = [node["$ref"] for node in walk(DOCUMENT) if isinstance(node.get("$ref"), str)]
+    assert len(found) > len(MESSAGES)
+    for reference in found:
+        name, _, pointer = reference.partition("#/")
+        place: Any = documents[name]
+        for step in pointer.split("/"):
+            place = place[step]
+
+
+def test_every_type_of_event_is_a_message():
+    assert set(events.catalogue()) < set(MESSAGES)
+    for channel in DOCUMENT["channels"].values():
+        assert channel["description"].endswith(".")
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_examples_satisfy_their_schemas(name):
+    message = MESSAGES[name]
+    payload = message["payload"]
+    schema = payload.get("schema", payload)
+    registry = jsonschema_rs.Registry([("urn:beside", openapi.document())])
+    text = json.dumps(schema).replace('"./openapi.json#/', '"urn:beside#/')
+    validator = jsonschema_rs.Draft202012Validator(json.loads(text), registry=registry, validate_formats=True)
+    for example in message.get("examples", []):
+        assert [error.message for error in validator.iter_errors(example["payload"])] == []
+    assert message["summary"].endswith(".")
+    assert not validator.is_valid({})
