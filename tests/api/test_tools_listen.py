@@ -4,6 +4,7 @@ import json
 import queue
 import random
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 import standardwebhooks
+import trustme
 from click.testing import CliRunner
 from taskade_server.__main__ import main
 from taskade_server.kit import webhook_signatures
@@ -175,6 +177,17 @@ def test_interrupted_it_says_what_it_did(own, api, project):
             tool.line()
         assert tool.interrupt() == 0
         assert tool.hears("Forwarded") == "Forwarded 2 events: 1 taken, 1 refused, 0 without an answer."
+
+
+def test_a_certificate_that_nobody_knows(own, api, project):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    options = ["--project", project, "--since", "0", "--limit", "1"]
+    with receiver(tls=context) as here:
+        with listening(own.url, own.key, here.url, *options) as tool:
+            assert "not delivered: its certificate is not valid" in tool.line()
+        with listening(own.url, own.key, here.url, *options, "--skip-verify") as tool:
+            assert "200 in" in tool.line()
 
 
 # ---- what goes wrong -------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """A receiver of webhooks on this machine: it keeps what comes, and answers as a function says."""
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,7 +35,7 @@ def takes_all(headers: Mapping[str, str], body: bytes) -> tuple[int, str]:
 
 
 @contextmanager
-def receiver(judge: Judge = takes_all, port: int = 0) -> Iterator[Receiver]:
+def receiver(judge: Judge = takes_all, port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
     """One that runs inside a block."""
     here = Receiver(judge)
 
@@ -58,7 +59,9 @@ def receiver(judge: Judge = takes_all, port: int = 0) -> Iterator[Receiver]:
 
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
-    here.url = f"http://127.0.0.1:{server.server_address[1]}/hooks"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    here.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}/hooks"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
