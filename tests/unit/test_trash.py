@@ -15,6 +15,7 @@ from taskade_server.engine import check, edit, log
 from taskade_server.engine.edit import Context
 from taskade_server.engine.log import Actor, Change
 from taskade_server.kit import json, time
+from taskade_server.kit.errors import Invalid
 from taskade_server.store.database import Database, Tx
 
 from tests.unit import world
@@ -142,6 +143,15 @@ def test_what_is_gone_at_the_last_moment_is_not_brought_back(postgresql_db):
     assert db.read_sync(lambda tx: tx.all("SELECT id FROM tasks WHERE id IN (?, ?)", (parent, child))) == [(parent,)]
 
 
+def family(tx: Tx) -> dict[str, str]:
+    """The ids of a project and of what lies in it."""
+    made = {"project": json.decode(projects.create(tx, context(), {"name": "P"}))["id"]}
+    made["task"] = json.decode(tasks.create(tx, context(), {"name": "T", "project_id": made["project"]}))["id"]
+    made["subtask"] = json.decode(tasks.create(tx, context(), {"name": "S", "parent_id": made["task"]}))["id"]
+    made["comment"] = json.decode(tasks.create_comment(tx, context(), {"body": "C", "task_id": made["task"]}))["id"]
+    return made
+
+
 PATHS = {
     "a subtask": ("subtask", "task", "name"),
     "a comment of a task": ("comment", "task", "body"),
@@ -152,13 +162,8 @@ PATHS = {
 
 @pytest.mark.parametrize(("changed", "deleted", "member"), PATHS.values(), ids=PATHS)
 def test_what_has_just_changed_goes_to_the_trash_as_it_is(postgresql_db, changed, deleted, member):
-    db, made = postgresql_db, {}
-
-    def make(tx: Tx) -> None:
-        made["project"] = json.decode(projects.create(tx, context(), {"name": "P"}))["id"]
-        made["task"] = json.decode(tasks.create(tx, context(), {"name": "T", "project_id": made["project"]}))["id"]
-        made["subtask"] = json.decode(tasks.create(tx, context(), {"name": "S", "parent_id": made["task"]}))["id"]
-        made["comment"] = json.decode(tasks.create_comment(tx, context(), {"body": "C", "task_id": made["task"]}))["id"]
+    db = postgresql_db
+    made = db.write_sync(family)
 
     def change(tx: Tx) -> None:
         update = tasks.update_comment if changed == "comment" else tasks.update
@@ -167,9 +172,43 @@ def test_what_has_just_changed_goes_to_the_trash_as_it_is(postgresql_db, changed
     def delete(tx: Tx) -> None:
         (projects if deleted == "project" else tasks).delete(tx, context(), made[deleted])
 
-    db.write_sync(make)
     meet(db, change, lambda: db.write_sync(delete))
     table = "comments" if changed == "comment" else "tasks"
     [(text,)] = db.read_sync(lambda tx: tx.all(f"SELECT doc FROM {table} WHERE id = ?", (made[changed],)))
     found = json.decode(text)
     assert (found[member], found["version"], found["deleted_at"] is None) == ("the newest", 3, False)
+
+
+NEW = {
+    "a task in a project": ("project", "tasks", {"name": "New"}, "project_id"),
+    "a subtask": ("task", "tasks", {"name": "New"}, "parent_id"),
+    "a subtask of a subtask": ("task", "tasks", {"name": "New"}, "parent_id"),
+    "a comment on a task": ("task", "comments", {"body": "New"}, "task_id"),
+    "a comment on a task of a project": ("project", "comments", {"body": "New"}, "task_id"),
+}
+
+
+@pytest.mark.parametrize("deleted_first", [True, False])
+@pytest.mark.parametrize("case", NEW)
+def test_nothing_new_is_left_behind_by_what_goes_to_the_trash(postgresql_db, case, deleted_first):
+    db = postgresql_db
+    made = db.write_sync(family)
+    deleted, table, body, member = NEW[case]
+    above = made["subtask"] if case == "a subtask of a subtask" else made["task" if table == "comments" else deleted]
+    refused = []
+
+    def create(tx: Tx) -> None:
+        new = tasks.create_comment if table == "comments" else tasks.create
+        try:
+            new(tx, context(), body | {member: above})
+        except Invalid as error:
+            refused.append(error)
+
+    def delete(tx: Tx) -> None:
+        (projects if deleted == "project" else tasks).delete(tx, context(), made[deleted])
+
+    first, second = (delete, create) if deleted_first else (create, delete)
+    meet(db, first, lambda: db.write_sync(second))
+    assert len(refused) == deleted_first
+    sql = f"SELECT count(*) FROM {table} WHERE project_id = ? AND deleted_at IS NULL"
+    assert db.read_sync(lambda tx: tx.one(sql, (made["project"],))) == (0,)

@@ -119,15 +119,14 @@ class _Desk:
     projects: dict[str, dict[str, Any] | None] = field(default_factory=dict)
     users: dict[tuple[str, str], str | None] = field(default_factory=dict)
     tasks: dict[str, dict[str, Any] | None] = field(default_factory=dict)
+    kept: set[str] = field(default_factory=set)
     fields: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     searched: float = 0.0
 
     def project(self, project_id: str) -> dict[str, Any] | None:
         """A visible project's document; its row stays as it is until the commit."""
         if project_id not in self.projects:
-            row = query.get(self.tx, self.context.principal, projects.PROJECT, project_id)
-            if row is not None and self.tx.for_share:
-                self.tx.one("SELECT n FROM projects WHERE n = ?" + self.tx.for_share, (row.n,))
+            row = query.get(self.tx, self.context.principal, projects.PROJECT, project_id, keep=True)
             self.projects[project_id] = json.decode(row.document) if row else None
             if row is not None:
                 access.require_project(
@@ -142,11 +141,13 @@ class _Desk:
             self.users[key] = identity.resolve_user(self.tx, self.context, workspace_id, reference)
         return self.users[key]
 
-    def task(self, task_id: str) -> dict[str, Any] | None:
-        """A visible task's document."""
-        if task_id not in self.tasks:
-            row = query.get(self.tx, self.context.principal, TASK, task_id)
+    def task(self, task_id: str, *, keep: bool = False) -> dict[str, Any] | None:
+        """A visible task's document; with `keep` its row stays as it is until the commit."""
+        if task_id not in self.tasks or (keep and task_id not in self.kept):
+            row = query.get(self.tx, self.context.principal, TASK, task_id, keep=keep)
             self.tasks[task_id] = json.decode(row.document) if row else None
+            if keep:
+                self.kept.add(task_id)
         return self.tasks[task_id]
 
     def following(self, rule: str, due: str | None) -> str | None:
@@ -206,6 +207,7 @@ def _create_all(desk: _Desk, bodies: Sequence[Any], places: Sequence[str]) -> li
         if not checker.issues:
             docs.append(values)
             desk.tasks[values["id"]] = values
+            desk.kept.add(values["id"])
         if len(issues) > 100:
             break
     if any(issue.code == "id_in_use" for issue in issues):
@@ -218,7 +220,7 @@ def _create_all(desk: _Desk, bodies: Sequence[Any], places: Sequence[str]) -> li
 def _prepare(desk: _Desk, checker: Checker, values: dict[str, Any], fresh: set[str]) -> None:
     """Complete a checked create body into a document: project, references, status, order, completion."""
     if values["project_id"] is None:
-        parent = desk.task(values["parent_id"]) if values["parent_id"] else None
+        parent = desk.task(values["parent_id"], keep=True) if values["parent_id"] else None
         values["project_id"] = parent["project_id"] if parent else inbox(desk.tx, desk.context)
     wanted = values["workspace_id"]
     project = _settle(desk, checker, values, {})
@@ -286,7 +288,7 @@ def _is_done(project: dict[str, Any], doc: Mapping[str, Any]) -> bool:
 
 
 def _check_parent(desk: _Desk, checker: Checker, doc: dict[str, Any], before: Mapping[str, Any]) -> None:
-    parent = desk.task(doc["parent_id"])
+    parent = desk.task(doc["parent_id"], keep=True)
     if parent is None:
         return checker.fault(
             "/parent_id", "unknown_reference", f"There is no task {doc['parent_id']} that you can see."
@@ -788,7 +790,7 @@ def restore(tx: Tx, context: Context, task_id: str) -> str:
     """Bring a task back with what went to the trash with it; its project and its parent have to be live."""
     _, doc = edit.load(tx, context, TASK, task_id, deleted=True)
     desk = _Desk(tx, context)
-    parent = desk.task(doc["parent_id"]) if doc["parent_id"] else None
+    parent = desk.task(doc["parent_id"], keep=True) if doc["parent_id"] else None
     if desk.project(parent["project_id"] if parent else doc["project_id"]) is None:
         raise Clash("The task's project is in the trash; restore the project first.")
     if doc["parent_id"] and parent is None:
@@ -914,7 +916,7 @@ def _plant(
 def create_comment(tx: Tx, context: Context, body: Any) -> str:
     """Comment on a task; needs the project role commenter."""
     values = edit.fields(COMMENT, body)
-    row = query.get(tx, context.principal, TASK, values["task_id"])
+    row = query.get(tx, context.principal, TASK, values["task_id"], keep=True)
     if row is None or row.project_id is None:
         edit.fail(
             [Issue("unknown_reference", f"There is no task {values['task_id']} that you can see.", pointer="/task_id")]
@@ -947,7 +949,7 @@ def restore_comment(tx: Tx, context: Context, comment_id: str) -> str:
     """Bring a comment back from the trash."""
     _, doc = edit.load(tx, context, COMMENT, comment_id, deleted=True)
     _require_comment(context, doc)
-    if query.get(tx, context.principal, TASK, doc["task_id"]) is None:
+    if query.get(tx, context.principal, TASK, doc["task_id"], keep=True) is None:
         raise Clash("The comment's task is in the trash; restore the task first.")
     return edit.untrash(tx, context, COMMENT, comment_id, ())
 

@@ -99,14 +99,18 @@ def get(
     *,
     deleted: bool | None = False,
     lock: bool = False,
+    keep: bool = False,
 ) -> Row | None:
-    """One visible row by id. `deleted`: False live, True in the trash, None either; `lock` holds it to the commit."""
+    """One visible row by id. `deleted`: False live, True in the trash, None either.
+
+    Until the commit `lock` holds it for this unit, and `keep` as it is for all who want it so.
+    """
     sql = _get_sql(resource.name, deleted)
     params: tuple[Any, ...] = (object_id,)
     if resource.visibility in _BY_SQL:
         rule = access.visible(principal, resource, tx.dialect)
         sql, params = f"{sql} AND {rule.sql}", (*params, *rule.params)
-    found = tx.one(sql + tx.for_update if lock else sql, params)
+    found = tx.one(sql + (tx.for_update if lock else tx.for_share if keep else ""), params)
     if found is None:
         return None
     row = Row(*found)
