@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.faults.planted import BUGS
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "server" / "taskade_server"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -144,3 +146,11 @@ def test_lock_files_name_no_registry(lock):
 def test_the_node_lock_file_names_no_registry():
     lock = (ROOT / "tests" / "story" / "node" / "package-lock.json").read_text()
     assert '"resolved"' not in lock
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=[bug.name for bug in BUGS])
+def test_each_planted_bug_has_its_place_in_the_code(bug):
+    """Who changes such a line brings `tests/faults/planted.py` up to date, or the proof of the tests is gone."""
+    assert (PACKAGE / bug.module).read_text(encoding="utf-8").count(bug.right) == 1, bug.module
+    for test in re.findall(r"tests/\S+\.py", bug.test):
+        assert (ROOT / test).exists()

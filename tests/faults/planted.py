@@ -49,8 +49,8 @@ BUGS = (
     Bug(
         "an idempotency row in a transaction of its own",
         "http/pipeline.py",
-        "            once.remember(tx, attempt, after, reply, reads=reads)\n",
-        "            rows = (attempt, after, reply)\n"
+        "            once.remember(tx, attempt, after, reply, self.secret, reads=reads)\n",
+        "            rows = (attempt, after, reply, self.secret)\n"
         "            asyncio.get_running_loop().call_later(\n"
         "                0.5, lambda: self.db.write_sync(lambda later: once.remember(later, *rows, reads=reads))\n"
         "            )\n",

@@ -21,6 +21,7 @@ Fate = Literal["sent", "acknowledged", "unknown", "refused", "there", "absent"]
 """`there` and `absent` are what became of an unknown one, as a check has found."""
 
 OPEN: Final = ("sent", "unknown")
+LOST: Final = "acknowledged but lost"
 
 
 @dataclass(slots=True)
@@ -104,7 +105,7 @@ class Verdict:
     def faults(self) -> list[str]:
         """In words, for a report."""
         words = {
-            "acknowledged but lost": self.lost,
+            LOST: self.lost,
             "applied more than once": self.twice,
             "applied in part": self.torn,
             "refused but applied": self.ghosts,
