@@ -564,6 +564,23 @@ def test_look_ups_that_hang_are_bounded(run, monkeypatch):
     assert len(asked) == 3
 
 
+def test_a_look_up_that_is_given_up_at_the_end_is_a_failure_and_no_cancellation(run, monkeypatch):
+    hanging = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: hanging.wait(10))
+
+    async def main() -> Exchange:
+        client = Outbound()
+        under_way = asyncio.create_task(client.post("http://a.example/", body=b"", headers={}, timeout=5))
+        await asyncio.sleep(0.01)
+        await client.close()
+        return await under_way
+
+    try:
+        assert run(main()).error == "dns_failure"
+    finally:
+        hanging.set()
+
+
 def test_proxies_of_the_environment_are_not_asked(run, monkeypatch):
     visitors: list[int] = []
 

@@ -308,7 +308,13 @@ class SystemResolver:
         if running is None:
             running = self._running[host] = asyncio.create_task(self._look_up(host))
             running.add_done_callback(partial(self._forget, host))
-        return await asyncio.shield(running)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if running.cancelled() and task is not None and not task.cancelling():
+                raise OSError("the client was closed") from None
+            raise
 
     def _forget(self, host: str, task: asyncio.Task[list[str]]) -> None:
         del self._running[host]
