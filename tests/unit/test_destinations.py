@@ -189,7 +189,7 @@ def test_nothing_is_sent_for_a_spelling_that_two_readers_may_understand_differen
     assert Rules().refusal(url) is not None
 
 
-@pytest.mark.parametrize("answer", ["fe80::1%eth0", "fe80::1%2", "fd00::1%lo"])
+@pytest.mark.parametrize("answer", ["fe80::1%eth0", "fe80::1%2", "fd00::1%lo", "2606:4700::1%eth0"])
 def test_an_address_with_a_zone_is_of_the_inside(answer, traps):
     EVENTS.clear()
     assert attempt("http://example.com/", [answer]).error == "denied_address"
@@ -225,6 +225,27 @@ def test_answers_that_are_no_addresses(answers, traps):
 )
 def test_what_can_be_registered(url):
     assert Rules().refusal(url) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("ftp://example.com/", "must begin with https:// or http://"),
+        ("http://me:secret@example.com/", "user name or password"),
+        ("http://example.com\\x", "backslash"),
+        ("http://bücher.example/", "xn-- form"),
+        ("http://example.com/ x", "space or an invisible character"),
+        ("http://example.com/#x", "fragment"),
+        ("http://0x7f.1/", "usual spelling"),
+        ("http://example.com:25/", "Port 25"),
+        ("http://a..b/", "not a host name"),
+        ("http://10.0.0.1/", "10.0.0.1 is not a public address (private)"),
+        ("http://[64:ff9b::a00:1]/", "(NAT64)"),
+        ("http://localhost/", "this server's own machine"),
+    ],
+)
+def test_what_is_said_of_a_url(url, words):
+    assert words in str(Rules().refusal(url))
 
 
 def test_a_url_taken_apart():

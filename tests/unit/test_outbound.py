@@ -566,7 +566,7 @@ def test_look_ups_that_hang_are_bounded(run, monkeypatch):
 
 def test_a_look_up_that_is_given_up_at_the_end_is_a_failure_and_no_cancellation(run, monkeypatch):
     hanging = threading.Event()
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: hanging.wait(10))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [hanging.wait(10)][1:])
 
     async def main() -> Exchange:
         client = Outbound()
@@ -653,6 +653,54 @@ def test_a_kept_connection_that_was_closed_meanwhile(run, pause):
 
     assert [exchange.ok for exchange in run(main())] == [True] * 3
     assert [len(requests) for requests in connections] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("text", "expected"), [(b"", (True, None)), (b"HTTP/1.1 20", (False, "reset"))])
+def test_a_kept_connection_that_ends_under_a_request(run, text, expected):
+    """Without a byte of an answer the request is sent once more, on a new connection; with one it may have counted."""
+    connections: list[int] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(0)
+        number = len(connections)
+        while True:
+            await read_request(reader)
+            connections[number - 1] += 1
+            if number == 1 and connections[0] == 2:
+                writer.write(text)
+                return
+            writer.write(OK)
+
+    async def main() -> list[Exchange]:
+        async with receiver(handle) as port:
+            return await several(port, ["a.example"] * 2)
+
+    found = run(main())
+    assert (found[0].ok, found[0].reused) == (True, False)
+    assert (found[1].ok, found[1].error) == expected
+    assert connections == ([2, 1] if expected[0] else [2])
+
+
+def test_a_name_that_moves_takes_its_requests_along(run):
+    """A kept connection to an address the name no longer has is not used, although nothing is wrong with either."""
+    came: list[str] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await read_request(reader)
+            came.append(writer.get_extra_info("sockname")[0])
+            writer.write(OK)
+
+    async def main() -> None:
+        resolve, _ = resolving(["127.0.0.2"], ["127.0.0.3"], ["127.0.0.3", "127.0.0.2"])
+        async with receiver(handle, host="0.0.0.0") as port:
+            client = Outbound(LOOPBACK, resolver=resolve)
+            for _ in range(3):
+                assert (await client.post(f"http://a.example:{port}/", body=b"", headers={})).ok
+            await client.close()
+
+    run(main())
+    assert came == ["127.0.0.2", "127.0.0.3", "127.0.0.3"]
 
 
 def test_an_answer_nobody_asked_for_answers_nothing(run):

@@ -151,6 +151,20 @@ def test_why_not_is_said(change, code, words):
     assert refusal.value.code == code
 
 
+@pytest.mark.parametrize(("key", "check"), [("your_webhook_secret",) * 2, (PAIR.private, PAIR.public)])
+def test_only_one_spelling_of_a_signature_is_one(key, check):
+    """The last letter of base64 has bits that mean nothing, and another label would mean another algorithm."""
+    signed = signatures.headers("evt_1", NOW, BODY, [key])
+    version, _, text = signed["webhook-signature"].partition(",")
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    body, padding = text.rstrip("="), text[len(text.rstrip("=")) :]
+    next_letter = letters[letters.index(body[-1]) ^ 1]
+    for other in (f"v2,{text}", f"V1,{text}", f"{version},{body}", f"{version},{body[:-1]}{next_letter}{padding}"):
+        with pytest.raises(signatures.Unverified):
+            signatures.verify({**signed, "webhook-signature": other}, BODY, [check], now=NOW)
+    signatures.verify({**signed, "webhook-signature": f"v2,AAAA {version},{text}"}, BODY, [check], now=NOW)
+
+
 def test_the_edges_of_the_tolerance():
     for offset in (-300, 0, 300):
         signed = delivery(keys=["your_webhook_secret"], timestamp=NOW + offset)

@@ -183,7 +183,7 @@ def _matches(content: bytes, key: str, signature: str) -> bool:
         except InvalidSignature:
             return False
         return True
-    return version == "v1" and hmac.compare_digest(signature.encode(), _sign(content, key).encode())
+    return hmac.compare_digest(signature.encode(), _sign(content, key).encode())
 
 
 def _private(text: str) -> Ed25519PrivateKey:
