@@ -28,6 +28,7 @@ def test_the_event_really_happens(run, expect_events, a_project):
     with expect_events("task.created", "task.updated", "task.completed") as seen:
         told = result(run("task.completed", "--project", a_project["id"], "--json"))
     (made,) = told["made"]
+    assert told["event_id"] == seen[-1].id
     assert {event.object_id for event in seen} == {made["id"]}
     assert told["requests"][-1] == {
         "method": "POST", "path": f"/tasks/{made['id']}/complete",
@@ -39,7 +40,7 @@ def test_it_makes_what_is_needed_first_and_says_so(run, expect_events):
     with expect_events("project.created", "task.created", "comment.created"):
         done = run("comment.created")
     assert done.exit_code == 0
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["made"] * 3 + ["sent"] * 3
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["made"] * 3 + ["sent"] * 3 + ["event"]
 
 
 def test_members_of_the_subject(run, api, a_project):

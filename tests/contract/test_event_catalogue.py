@@ -12,8 +12,10 @@ from tests.support.server import Server
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory):
     server = Server(tmp_path_factory.mktemp("catalogue") / "data").start()
-    yield catalogue.record(server)
-    server.stop()
+    try:
+        yield catalogue.record(server)
+    finally:
+        server.stop()
 
 
 def test_every_type_can_be_triggered_or_there_is_a_reason():

@@ -41,14 +41,17 @@ def record(server: Server) -> dict[str, Any]:
     api, found = Api(server.url, server.key), {}
     with connect(server.database_url or server.data / "taskade.db") as db:
         for name in events.catalogue():
-            heads = _heads(db)
-            if name == "webhook.disabled":
+            heads, caused = _heads(db), None
+            if name in TRIGGERS:
+                scene = Scene(api)
+                TRIGGERS[name](scene)
+                caused = scene.caused(name)
+            elif name == "webhook.disabled":
                 _disable(db, api)
-            elif name in IMPOSSIBLE:
-                _purge(db, api, name.partition(".")[0])
             else:
-                TRIGGERS[name](Scene(api))
-            found[name] = _first(db, heads, name)
+                _purge(db, api, name.partition(".")[0])
+            # Of a workspace that is in the trash the API tells nothing.
+            found[name] = caused or _first(db, heads, name)
     return found
 
 

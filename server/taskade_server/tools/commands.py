@@ -64,16 +64,17 @@ def trigger(
         raise Failed(f"{event} cannot be triggered. {IMPOSSIBLE[event]}")
     if event not in TRIGGERS:
         raise Failed(f'There is no event "{event[:80]}".{did_you_mean(event, TRIGGERS)} --list shows them all.')
-    scene = Scene(Api(url, key), _members(data), project)
+    scene, caused = Scene(Api(url, key), _members(data), project), None
     try:
         TRIGGERS[event](scene)
+        caused = scene.caused(event)
     finally:
         deleted = scene.clean_up() if cleanup else []
         if not as_json:
-            _tell(scene)
+            _tell(scene, caused)
     if as_json:
         click.echo(json.encode({
-            "event": event,
+            "event": event, "event_id": caused["id"] if caused else None,
             "requests": [{"method": method, "path": path, "commit_seq": seq or None}
                          for method, path, seq in scene.requests],
             "made": [{"resource": thing.kind, "id": thing.id, "name": thing.name} for thing in scene.made],
@@ -101,11 +102,13 @@ def _members(pairs: tuple[str, ...]) -> dict[str, Any]:
     return found
 
 
-def _tell(scene: Scene) -> None:
+def _tell(scene: Scene, caused: dict[str, Any] | None) -> None:
     for thing in scene.made:
         click.echo(f"made  {thing.id}  {thing.name}")
     for method, path, seq in scene.requests:
         click.echo(f"sent  {method:<6} /v1{path}{f'  -> {seq}' if seq else ''}")
+    if caused is not None:
+        click.echo(f"event {caused['id']}  {caused['type']}  {caused['seq']}")
 
 
 # ---- listen ----------------------------------------------------------------------------------------------------------
@@ -176,7 +179,8 @@ def listen(
             click.echo(json.encode(told(happening, outcome)) if as_json else shown(happening, outcome))
     except KeyboardInterrupt:
         _say("")
-    _say(tally.summary())
+    finally:
+        _say(tally.summary())
 
 
 def _headers(given: tuple[str, ...]) -> dict[str, str]:

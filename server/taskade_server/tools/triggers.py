@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Final
 
 from taskade_server.kit import ids
-from taskade_server.tools.client import Api
+from taskade_server.tools.client import Api, Failed
 
 Body = dict[str, Any]
 _AFTER_30_DAYS: Final = "It happens by itself to what has been in the trash for 30 days; no request can cause it."
@@ -67,6 +67,18 @@ class Scene:
         if self.project is None:
             self.project = self.make("projects", name="Made by taskade trigger")["id"]
         return self.project
+
+    def caused(self, kind: str) -> Body | None:
+        """The event of a type that the last request caused; None if the key may not see it."""
+        workspace_id, _, seq = self.requests[-1][2].partition(",")[0].rpartition(":")
+        if not seq:
+            return None
+        chosen = {"workspace_id": workspace_id, "types": kind, "before": int(seq) + 1, "limit": 1}
+        try:
+            found: list[Body] = self.api.ask("GET", "/events", **chosen)
+        except Failed:
+            return None
+        return found[0] if found else None
 
     def clean_up(self) -> list[Made]:
         """Delete what was made, the last first; what is gone already is left. Returns what was deleted."""
