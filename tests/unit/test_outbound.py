@@ -171,11 +171,13 @@ def test_every_status_is_an_answer(run, status):
     ("text", "least", "most"),
     [
         ("120", 120, 120), ("0", 0, 0), ("999999999", 999999999, 999999999), ("Fri, 31 Dec 1999 23:59:59 GMT", 0, 0),
-        (email.utils.formatdate(time.time() + 3600, usegmt=True), 3500, 3600), ("-5", None, None), ("soon", None, None),
+        ("in an hour", 3500, 3600), ("-5", None, None), ("soon", None, None),
         ("1.5", None, None), ("9" * 400, None, None), ("", None, None), ("Fri, 99 Dec 9999 99:99:99 GMT", None, None),
     ],
 )  # fmt: skip
 def test_how_long_to_wait(run, text, least, most):
+    if text == "in an hour":
+        text = email.utils.formatdate(time.time() + 3600, usegmt=True)
     found = exchange_with(
         run, answering(b"HTTP/1.1 429 No\r\nRetry-After: %s\r\nContent-Length: 0\r\n\r\n" % text.encode())
     )

@@ -151,7 +151,9 @@ def test_why_not_is_said(change, code, words):
     assert refusal.value.code == code
 
 
-@pytest.mark.parametrize(("key", "check"), [("your_webhook_secret",) * 2, (PAIR.private, PAIR.public)])
+@pytest.mark.parametrize(
+    ("key", "check"), [("your_webhook_secret",) * 2, (PAIR.private, PAIR.public)], ids=["a secret", "a key pair"]
+)
 def test_only_one_spelling_of_a_signature_is_one(key, check):
     """The last letter of base64 has bits that mean nothing, and another label would mean another algorithm."""
     signed = signatures.headers("evt_1", NOW, BODY, [key])
@@ -205,8 +207,8 @@ def test_a_chosen_text_is_used_as_it_is(secret):
         ("whsec_" + base64.b64encode(b"x" * 65).decode(), "24 to 64 bytes"),
         ("whsec_not base64 at all, really!", "24 to 64 bytes"),
         ("whsec_" + "-_" * 20, "24 to 64 bytes"),
-        (PAIR.private, "does not begin"),
-        (PAIR.public, "does not begin"),
+        pytest.param(PAIR.private, "does not begin", id="a private key"),
+        pytest.param(PAIR.public, "does not begin", id="a public key"),
         (" a secret with a space", "invisible"),
         ("two\nlines of it", "invisible"),
         ("with a \x00 in it", "invisible"),
