@@ -144,7 +144,7 @@ def _copy_pages(source: Path, target: Path, progress: Progress) -> None:
             out.execute("PRAGMA synchronous = OFF").fetchall()
             # One snapshot for all steps: without it each commit of the server would make the copy begin anew.
             reader.execute("BEGIN")
-            _versions(SqliteTx(reader, writable=False))
+            _versions(SqliteTx(reader.cursor(), writable=False))
             with out.backup("main", reader, "main") as copy:
                 while not copy.done:
                     copy.step(STEP_PAGES)
@@ -221,7 +221,7 @@ def _examine(file: Path) -> None:
         raise Corrupt(f"{file} is damaged or incomplete (its checksum is wrong): use another backup.")
     name = f"file:{quote(str(file.absolute()))}?immutable=1"
     with closing(apsw.Connection(name, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)) as connection:
-        schema.missing(SqliteTx(connection, writable=False))
+        schema.missing(SqliteTx(connection.cursor(), writable=False))
 
 
 def _unpack(file: Path, staging: Path, damage: Damage, progress: Progress) -> tuple[Contents, bytes | None]:
