@@ -9,7 +9,7 @@ from taskade_server.http import metrics
 from taskade_server.http.observe import Observer
 from taskade_server.http.wire import Request
 from taskade_server.kit import logs
-from taskade_server.kit.logs import Sink
+from taskade_server.kit.logs import Later, Sink
 
 KEY = "tsk_01j9zq3v5kfg8wt2m4n6p8r0s2_5oZ3mXk8Qp2Rt7Vw9Ya4Bc6De1Fg0Hj5Kl8Mn3Pq_2f6Xk1"
 SECRET = KEY.split("_")[2]
@@ -22,8 +22,8 @@ class Log(Sink):
         super().__init__(os.open(os.devnull, os.O_WRONLY))
         self.lines: list[str] = []
 
-    def put(self, line: bytes, *, at_once: bool = False) -> None:
-        self.lines.append(line.decode())
+    def put(self, line: bytes | Later, *, at_once: bool = False) -> None:
+        self.lines.append((line if isinstance(line, bytes) else line.render()).decode())
 
 
 def request(path: str = "/v1/tasks", query: bytes = b"", method: str = "GET", **headers: str) -> Request:

@@ -1,7 +1,7 @@
 """What is noted of each request once it is answered: numbers for the metrics, a log line, a span.
 
-Why plain lists and an encoder instead of the libraries' own counters and loggers: reading a task costs some twenty
-microseconds in all, and this is added to every one of them.
+Why plain lists instead of the libraries' own counters and loggers, and lines that are made later: reading a task costs
+some twenty microseconds in all, and this is added to every one of them.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ import msgspec
 
 from taskade_server.http import metrics, traces
 from taskade_server.http.metrics import Folder, Numbers, Source
-from taskade_server.http.wire import Request
+from taskade_server.http.wire import Request, decoded_query
 from taskade_server.kit import logs
 from taskade_server.kit.logs import Sink, encode_json, printable, redact, stamp
 
@@ -33,24 +33,6 @@ PROBES: Final = frozenset({"/health", "/ready", "/metrics"})
 _FROM_STATUS: Final = {"all": 0, "errors": 400, "off": 1000}
 _LEVEL_FROM_STATUS: Final = {"debug": 0, "info": 0, "warning": 400, "error": 500, "critical": 1000}
 _SECRET_NAME: Final = re.compile(r"token|secret|passw|pwd|key|code|signature|auth|credential|session|jwt", re.I)
-
-
-class Line(msgspec.Struct, omit_defaults=True, gc=False):
-    """One request in the log."""
-
-    time: str
-    level: str
-    message: str
-    request_id: str
-    method: str
-    path: str
-    route: str
-    status: int
-    ms: float
-    bytes: int
-    client: str = ""
-    key_id: str | None = None
-    trace_id: str = ""
 
 
 class Observer:
@@ -76,7 +58,7 @@ class Observer:
         self._spans = spans
         self._sink = sink
         self._log_from = max(_FROM_STATUS[log_requests], _LEVEL_FROM_STATUS[log_level])
-        self._line = _json_line if log_format == "json" else _text_line
+        self._line = _JsonLine if log_format == "json" else _TextLine
         # By route, method and status: how many, and the route's durations, which end in their sum and the bytes sent.
         self._counts: dict[tuple[str, str, int], tuple[list[int], list[float]]] = {}
         self._routes: dict[str, list[float]] = {}
@@ -102,14 +84,16 @@ class Observer:
         spans = self._spans
         if (spans is None and status < self._log_from) or (status < 400 and operation in PROBES):
             return
-        path = shown_path(request)
-        parent = traces.parent_of(request)
+        parent, query = traces.parent_of(request), request.scope["query_string"]
         if status >= self._log_from:
             trace_id = parent.trace_id if parent else traces.own_trace_id(request) if spans is not None else ""
-            line = self._line(request, operation, path, status, seconds, sent, trace_id)
+            line = self._line(
+                time.time(), request.request_id, request.method, request.path, query, operation, status, seconds, sent,
+                request.client, request.key_id, trace_id,
+            )  # fmt: skip
             self._sink.put(line, at_once=status >= 500)
         if spans is not None:
-            spans.record(request, operation, path, status, seconds, parent)
+            spans.record(request, operation, shown_path(request.path, query), status, seconds, parent)
 
     def _series(self, operation: str, method: str, status: int) -> tuple[list[int], list[float]]:
         # The method is the client's own word: whatever it makes up counts as one.
@@ -179,43 +163,76 @@ def level_of(status: int) -> str:
     return "info" if status < 400 else "warning" if status < 500 else "error"
 
 
-def _json_line(
-    request: Request, operation: str, path: str, status: int, seconds: float, sent: int, trace_id: str
-) -> bytes:
-    return encode_json(
-        Line(
-            stamp(time.time()),
-            "info" if status < 400 else level_of(status),
-            "request",
-            request.request_id,
-            request.method,
-            path,
-            operation,
-            status,
-            int(seconds * 1_000_000) / 1000,
-            sent,
-            request.client,
-            request.key_id,
-            trace_id,
+class _Line(msgspec.Struct, gc=False):
+    """One request, as it came; what it may show is sorted out when it is written."""
+
+    at: float
+    request_id: str
+    method: str
+    path: str
+    query: bytes
+    route: str
+    status: int
+    seconds: float
+    sent: int
+    client: str
+    key_id: str | None
+    trace_id: str
+
+
+class _JsonLine(_Line, gc=False):
+    def render(self) -> bytes:
+        return encode_json(
+            _Members(
+                stamp(self.at),
+                level_of(self.status),
+                "request",
+                self.request_id,
+                self.method,
+                shown_path(self.path, self.query),
+                self.route,
+                self.status,
+                int(self.seconds * 1_000_000) / 1000,
+                self.sent,
+                self.client,
+                self.key_id,
+                self.trace_id,
+            )
         )
-    )
 
 
-def _text_line(
-    request: Request, operation: str, path: str, status: int, seconds: float, sent: int, trace_id: str
-) -> bytes:
-    return (
-        f"{stamp(time.time())} {level_of(status):<8} {status} {request.method} {printable(path)}"
-        f" {seconds * 1000:.1f} ms {sent} bytes {request.client} {request.key_id or '-'} {request.request_id}"
-        f"{f' trace_id={trace_id}' if trace_id else ''}"
-    ).encode("utf-8", "replace")
+class _Members(msgspec.Struct, omit_defaults=True, gc=False):
+    """A line as JSON."""
+
+    time: str
+    level: str
+    message: str
+    request_id: str
+    method: str
+    path: str
+    route: str
+    status: int
+    ms: float
+    bytes: int
+    client: str = ""
+    key_id: str | None = None
+    trace_id: str = ""
 
 
-def shown_path(request: Request) -> str:
+class _TextLine(_Line, gc=False):
+    def render(self) -> bytes:
+        return (
+            f"{stamp(self.at)} {level_of(self.status):<8} {self.status} {self.method}"
+            f" {printable(shown_path(self.path, self.query))} {self.seconds * 1000:.1f} ms {self.sent} bytes"
+            f" {self.client} {self.key_id or '-'} {self.request_id}"
+            f"{f' trace_id={self.trace_id}' if self.trace_id else ''}"
+        ).encode("utf-8", "replace")
+
+
+def shown_path(path: str, query: bytes) -> str:
     """Path and query as they may be read by others: without what looks like a secret, and not without end."""
-    path = request.path
-    if request.scope["query_string"]:
-        path = f"{path}?{_shown_query(request.query_string)}"
+    if query:
+        path = f"{path}?{_shown_query(decoded_query(query))}"
     if "tsk_" in path:
         path = redact(path)
     return path if len(path) <= MAX_PATH else f"{path[:MAX_PATH]}..."

@@ -223,22 +223,29 @@ class Request:
     @property
     def query_string(self) -> str:
         """The URL's part behind the question mark, still encoded."""
-        raw: bytes = self.scope["query_string"]
-        # curl sends a URL as it was typed, "é" and all.
-        return raw.decode() if raw.isascii() else quote(raw, safe=_ASCII)
+        return decoded_query(self.scope["query_string"])
 
     @property
     def client(self) -> str:
         """The address of the client, as far as the proxies in between can be trusted."""
         if self._client is None:
             peer = self.scope.get("client")
-            self._client = self._proxies.client(peer[0], self.scope["headers"]) if peer else ""
+            if peer and b"x-forwarded-for" in self.headers:
+                self._client = self._proxies.client(peer[0], self.scope["headers"])
+            else:
+                self._client = peer[0] if peer else ""
         return self._client
 
     @property
     def base_url(self) -> str:
         """Scheme and host as the client sees them."""
         return f"{self.header(b'x-forwarded-proto') or self.scope.get('scheme', 'http')}://{self.header(b'host')}"
+
+
+def decoded_query(raw: bytes) -> str:
+    """A query string as text, still percent-encoded."""
+    # curl sends a URL as it was typed, "é" and all.
+    return raw.decode() if raw.isascii() else quote(raw, safe=_ASCII)
 
 
 def check_headers(request: Request) -> None:
