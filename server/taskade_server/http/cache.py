@@ -12,7 +12,7 @@ from typing import Final
 from taskade_server.http.wire import Reply
 
 Key = tuple[str, int, str, str, str]
-Question = tuple[bytes | None, str, bytes, str]
+Question = tuple[bytes | None, str, str, bytes, bytes | None, bytes | None]
 OVERHEAD: Final = 1000
 
 

@@ -168,9 +168,14 @@ class Pipeline:
             self._give_back(request)
         return reply
 
-    def _question(self, request: Request) -> Question:
-        address = f"{self.public_url or request.base_url}{request.path}"
-        return request.headers.get(b"authorization"), request.method, request.scope["query_string"], address
+    @staticmethod
+    def _question(request: Request) -> Question:
+        """All that a list's answer depends on, links included, as the client has spelled it."""
+        header = request.headers.get
+        return (
+            header(b"authorization"), request.method, request.path, request.scope["query_string"],
+            header(b"host"), header(b"x-forwarded-proto"),
+        )  # fmt: skip
 
     async def _answer(self, request: Request, receive: Receive) -> Reply | Stream:
         try:

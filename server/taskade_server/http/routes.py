@@ -270,13 +270,14 @@ class Table:
 
     def find(self, path: str) -> tuple[dict[str, Route], list[str]] | None:
         """The routes of a path below /v1 by method, and its parameters; None if there is no such path."""
-        parts = tuple(path.strip("/").split("/"))
-        found = self._by_shape.get(parts)
+        parts = path.strip("/").split("/")
+        found = self._by_shape.get(tuple(parts))
         if found is not None:
             return found, []
-        shape = tuple("*" if index % 2 else part for index, part in enumerate(parts))
-        found = self._by_shape.get(shape)
-        return None if found is None else (found, [part for index, part in enumerate(parts) if index % 2])
+        parameters = parts[1::2]
+        parts[1::2] = "*" * len(parameters)
+        found = self._by_shape.get(tuple(parts))
+        return None if found is None else (found, parameters)
 
     def paths(self) -> list[str]:
         """All first segments, for "did you mean"."""

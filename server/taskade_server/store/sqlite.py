@@ -41,6 +41,7 @@ from taskade_server.store.interface import (
 from taskade_server.store.turns import Turns
 
 T = TypeVar("T")
+FOREVER = float("inf")
 Deferred = list[tuple[str, Sequence[Params]]]
 
 # Older versions can corrupt a WAL database that has more than one connection.
@@ -240,14 +241,13 @@ class _Meter:
     __slots__ = ("_ticks", "_until")
 
     def __init__(self, connection: apsw.Connection, tick: int) -> None:
-        self._ticks = UNLIMITED_TICKS
-        self._until = float("inf")
+        self.allow()
         connection.set_progress_handler(self._tick, tick)
 
-    def allow(self, ticks: int = UNLIMITED_TICKS, seconds: float = float("inf")) -> None:
+    def allow(self, ticks: int = UNLIMITED_TICKS, seconds: float = FOREVER) -> None:
         """The budget from here on."""
         self._ticks = ticks
-        self._until = time.monotonic() + seconds if seconds != float("inf") else seconds
+        self._until = FOREVER if seconds == FOREVER else time.monotonic() + seconds
 
     def _tick(self) -> bool:
         self._ticks -= 1
@@ -340,13 +340,13 @@ class _Anchor:
         self.connection = connection
         self._reads = 0
 
-    def note_read(self, loop: asyncio.AbstractEventLoop) -> None:
+    def note_read(self) -> None:
         """Count a read on the loop; several in a row are worth the holding."""
         self._reads += 1
         if self._reads == ANCHOR_READS:
             with suppress(apsw.Error):
                 self.connection.execute("BEGIN; SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
-            loop.call_later(ANCHOR_SECONDS, self.let_go)
+            asyncio.get_running_loop().call_later(ANCHOR_SECONDS, self.let_go)
 
     def let_go(self) -> None:
         """Hold nothing, until there are several reads again."""
@@ -595,9 +595,9 @@ class SqliteDatabase(Database):
         self._synchronous = synchronous
         self._vfs = vfs
         patient = thread_ticks == UNLIMITED_TICKS
-        self._thread_budget = thread_ticks, float("inf") if patient else THREAD_SECONDS
-        self._heavy_budget = UNLIMITED_TICKS, float("inf") if patient else WRITER_SECONDS
-        self._light_budget = WRITER_TICKS, float("inf")
+        self._thread_budget = thread_ticks, FOREVER if patient else THREAD_SECONDS
+        self._heavy_budget = UNLIMITED_TICKS, FOREVER if patient else WRITER_SECONDS
+        self._light_budget = WRITER_TICKS, FOREVER
         self._on_fatal = on_fatal
         self._stopped: StoreError | None = Unavailable("The database is not open.")
         self._writer: _Writer | None = None
@@ -637,7 +637,7 @@ class SqliteDatabase(Database):
             raise Unavailable(f"{self._path} cannot be opened: {error.strerror}.") from error
         try:
             self._writer = _Writer(self._connect(WRITER_PRAGMAS), self._path)
-            self._inline = _Reader(self._connect(INLINE_PRAGMAS), INLINE_TICK, INLINE_TICKS, float("inf"))
+            self._inline = _Reader(self._connect(INLINE_PRAGMAS), INLINE_TICK, INLINE_TICKS, FOREVER)
             self._anchor = _Anchor(self._connect(READER_PRAGMAS))
         except apsw.Error as error:
             raise translate(error, self._path) from error
@@ -698,7 +698,7 @@ class SqliteDatabase(Database):
         if not heavy:
             self._loop_thread = threading.get_ident()
             if self._anchor is not None and not self._draining:
-                self._anchor.note_read(asyncio.get_running_loop())
+                self._anchor.note_read()
             try:
                 return self._inline.run(fn, snapshot)
             except _SpentError:
@@ -776,7 +776,7 @@ class SqliteDatabase(Database):
     def write_sync(self, fn: Callable[[Tx], T]) -> T:
         if self._stopped or self._writer is None:
             raise self._refusal()
-        writer, unit = self._writer, _Unit(fn, None, True, (UNLIMITED_TICKS, float("inf")))
+        writer, unit = self._writer, _Unit(fn, None, True, (UNLIMITED_TICKS, FOREVER))
         with writer.lock:
             self._run_and_commit(writer, [unit])
             self._checkpoint(writer)
