@@ -258,6 +258,9 @@ class Application:
         if scope["type"] == "http":
             to_bin = self.bin is not None and scope["path"].startswith(PREFIX)
             await self.traffic.carry(self.bin if self.bin and to_bin else self.guard, scope, receive, send)
+        elif scope["type"] == "websocket":
+            open_socket = partial(self.guard.socket, self.pipeline.socket)
+            await self.traffic.carry_socket(open_socket, scope, receive, send)
 
 
 def limits_of(config: Config) -> Limits:

@@ -150,6 +150,15 @@ class Traffic:
         finally:
             self.under_way -= 1
 
+    async def carry_socket(self, application: Application, scope: Message, receive: Receive, send: Send) -> None:
+        """Pass a WebSocket on."""
+        self.asked += 1
+        self.under_way += 1
+        try:
+            await application(scope, receive, send)
+        finally:
+            self.under_way -= 1
+
 
 _BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _LEFT_SECONDS: Final = 1.0
@@ -206,7 +215,7 @@ class _Granian(EmbeddedServer):
     def __init__(self, application: Application, listener: socket.socket, most: int) -> None:
         super().__init__(
             application, interface=Interfaces.ASGINL, http=connections.MODE, http1_settings=connections.HTTP1,
-            websockets=False, log_enabled=False, backlog=BACKLOG, backpressure=most,
+            websockets=True, log_enabled=False, backlog=BACKLOG, backpressure=most,
         )  # fmt: skip
         self._listener = listener
         self._accepts_from = -1

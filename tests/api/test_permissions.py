@@ -138,6 +138,7 @@ MATRIX = {
     "batch": EDITORS,
     "events.list": "200 200 200 200 200 200 200",
     "events.get": "200 200 200 200 200 404 404",
+    "stream-tickets.create": "201 201 201 201 201 201 201",
     "events.stream": "200 200 200 200 200 200 200",
 }
 
@@ -216,6 +217,7 @@ def place(api, home, bystander, an_admin, a_member, a_guest, a_viewer):
 
     yield {
         "events": event,
+        "stream-tickets": task,
         "workspaces": workspace, "projects": project, "tasks": task, "comments": comment, "templates": template,
         "users": user, "api-keys": key, "batch": task,
         "event-types": task, "webhooks": webhook, "audit": template,

@@ -143,9 +143,10 @@ def test_who_gives_up_at_once_leaves_the_others_their_turn(db, place):
     async def scene(feed: Feed, _: Database) -> None:
         curious = asyncio.create_task(feed.changed(feed.version, LONG))
         await asyncio.sleep(0)
-        waiting = asyncio.create_task(feed.wait({mine: 1}, LONG))
-        await asyncio.sleep(0)
-        waiting.cancel()
+        await asyncio.sleep(0.05)
+        waiting = feed.wait({mine: 1}, LONG)
+        waiting.send(None)  # it waits,
+        waiting.close()  # and is gone before anybody else had a turn
         await asyncio.sleep(0.2)
         curious.cancel()
 

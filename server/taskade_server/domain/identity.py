@@ -105,12 +105,21 @@ def authenticate(tx: Tx, secret: bytes, token: str) -> tuple[Principal, list[str
         raise Unauthenticated(
             "This is not an API key of this server: its form or checksum is wrong. Was it copied whole?"
         )
+    return _holder(tx, parsed.id, signing.digest(secret, token))
+
+
+def holder(tx: Tx, key_id: str) -> tuple[Principal, list[str], int | None]:
+    """The same for a key that somebody has shown before; Unauthenticated if it is no longer good."""
+    return _holder(tx, key_id, None)
+
+
+def _holder(tx: Tx, key_id: str, digest: str | None) -> tuple[Principal, list[str], int | None]:
     row = tx.one(
         "SELECT k.hash, k.doc, k.expires_at, u.id, u.workspace_id FROM api_keys k JOIN users u ON u.id = k.user_id"
         " WHERE k.id = ? AND u.deleted_at IS NULL",
-        (parsed.id,),
+        (key_id,),
     )
-    if row is None or row[0] != signing.digest(secret, token):
+    if row is None or (digest is not None and row[0] != digest):
         raise Unauthenticated("This API key does not exist or was revoked.")
     key = json.decode(row[1])
     if row[2] is not None and row[2] <= time.now_ms():
@@ -121,7 +130,7 @@ def authenticate(tx: Tx, secret: bytes, token: str) -> tuple[Principal, list[str
         if row[4] in grants and grants[row[4]].live
         else next((name for name in grants if grants[name].live), None)
     )
-    principal = Principal(row[3], parsed.id, frozenset(key["scopes"]), grants, home, key["rate_limit"])
+    principal = Principal(row[3], key_id, frozenset(key["scopes"]), grants, home, key["rate_limit"])
     return principal, key["allowed_ips"], row[2]
 
 

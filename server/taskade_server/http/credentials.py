@@ -9,6 +9,7 @@ from typing import Final
 
 from taskade_server.domain import identity
 from taskade_server.engine.access import Principal
+from taskade_server.http import tickets
 from taskade_server.http.limits import Limits
 from taskade_server.http.wire import Request
 from taskade_server.kit import signing, time
@@ -50,7 +51,7 @@ class Credentials:
         `request.epoch` and `request.stamp` tell afterwards what was seen.
         """
         epoch = request.epoch = self._epoch(tx, request)
-        credential = request.headers.get(b"authorization", b"")
+        credential = request.credential
         known = self.known.get(credential)
         if known is None or known.epoch != epoch:
             known = self._look_up(tx, credential, epoch, request)
@@ -62,17 +63,17 @@ class Credentials:
 
     def known_principal(self, request: Request, epoch: int) -> Principal | None:
         """The caller as known in a state of rights; for answers that were made for him in the present one."""
-        known = self.known.get(request.headers.get(b"authorization", b""))
+        known = self.known.get(request.credential)
         return None if known is None or known.epoch != epoch else self._checked(known, request)
 
     def refreshed(self, tx: Tx, request: Request) -> Principal:
         """The caller as this unit has made him: for what follows in a unit that changed rights."""
-        return self._checked(self._look_up(tx, request.headers.get(b"authorization", b""), -1, request), request)
+        return self._checked(self._look_up(tx, request.credential, -1, request), request)
 
     def _checked(self, known: Known, request: Request) -> Principal:
         request.caller = known.principal
         if known.expires_at is not None and known.expires_at <= time.now_ms():
-            raise Unauthenticated("This API key has expired.", headers=_challenge("invalid_token"))
+            raise Unauthenticated("This API key has expired.", headers=challenge("invalid_token"))
         if known.networks and not identity.ip_allowed(known.networks, request.client):
             raise Forbidden(f"This API key does not work from the address {request.client}.")
         if known.principal.key_id is not None:
@@ -92,10 +93,15 @@ class Credentials:
 
     def _look_up(self, tx: Tx, credential: bytes, epoch: int, request: Request) -> Known:
         """Ask the database; whoever guesses is soon not asked for any more."""
+        if key_id := tickets.key_of(credential):
+            try:
+                return Known(epoch, *identity.holder(tx, key_id))
+            except Unauthenticated as error:
+                raise Unauthenticated(error.detail, headers=challenge("invalid_token")) from error
         scheme, _, token = credential.decode("latin-1").partition(" ")
         if scheme.lower() != "bearer" or not token or len(token) > _MAX_TOKEN:
             request.limits = self.limits.anonymous(request.client)
-            raise Unauthenticated("Send the header Authorization: Bearer <API key>.", headers=_challenge(""))
+            raise Unauthenticated("Send the header Authorization: Bearer <API key>.", headers=challenge(""))
         if credential not in self.known:
             # Whoever was let in before does not suffer from a neighbour's guesses when rights change.
             self.limits.login_check(request.client)
@@ -106,7 +112,7 @@ class Credentials:
             claimed = signing.parse_key(token.strip())
             request.claimed = claimed.id if claimed else None
             self.limits.login_failed(request.client)
-            raise Unauthenticated(error.detail, headers=_challenge("invalid_token")) from error
+            raise Unauthenticated(error.detail, headers=challenge("invalid_token")) from error
 
     def _keep(self, credential: bytes, known: Known) -> None:
         if len(self.known) >= _MAX_CACHED:
@@ -123,5 +129,6 @@ def epoch_of(tx: Tx) -> int:
     return int(row[0]) if row else 0
 
 
-def _challenge(error: str) -> dict[str, str]:
+def challenge(error: str) -> dict[str, str]:
+    """The header that a 401 has."""
     return {"www-authenticate": 'Bearer realm="taskade"' + (f', error="{error}"' if error else "")}

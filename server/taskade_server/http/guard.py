@@ -43,6 +43,7 @@ class Guard:
         self._drain_seconds = drain_seconds
         self._callers: dict[bytes, int] = {}
         self._under_way: set[_Exchange] = set()
+        self._sockets: dict[int, Scope] = {}
         self.bytes_held = 0
         self.refused = 0
         self.cut = 0
@@ -65,9 +66,18 @@ class Guard:
             if exchange.held:
                 self.release(exchange.caller, exchange.held)
 
+    async def socket(self, application: Application, scope: Scope, receive: Receive, send: Send) -> None:
+        """Know of a WebSocket as long as it is open; it has bounds of its own."""
+        self._sockets[id(scope)] = scope
+        try:
+            await application(scope, receive, send)
+        finally:
+            del self._sockets[id(scope)]
+
     def clients(self) -> set[tuple[str, str]]:
-        """The (host, port) of the clients whose requests are under way."""
-        found = (exchange.scope.get("client") for exchange in list(self._under_way))
+        """The (host, port) of the clients whose requests are under way, or who have a WebSocket open."""
+        scopes = [*(exchange.scope for exchange in list(self._under_way)), *list(self._sockets.values())]
+        found = (scope.get("client") for scope in scopes)
         return {(str(client[0]), str(client[1])) for client in found if client}
 
     def hold(self, caller: bytes, number: int, *, force: bool = False) -> None:

@@ -9,12 +9,15 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final, TypeVar
 
 from taskade_server.consumers.feed import Feed
 from taskade_server.consumers.follower import Shown
+from taskade_server.consumers.presence import Presence
 from taskade_server.engine.access import Principal
 from taskade_server.http.credentials import Credentials, epoch_of
+from taskade_server.http.limits import Limits
 from taskade_server.http.wire import Call, Request
 from taskade_server.kit.errors import TooManyStreams, Unavailable
 from taskade_server.store.database import Database, StoreError, Tx
@@ -41,22 +44,40 @@ class Hub:
         self.db = db
         self.feed = feed
         self.shown = Shown()
+        self.presence = Presence(db)
         self.ended = False
         self.sent = 0
         self.evicted = 0
         self._most, self._most_a_caller = most, most_a_caller
         self._open: Counter[str] = Counter()
         self._asking: asyncio.Task[int] | None = None
+        self._stirred = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to watch who may still do what."""
         self._watching = asyncio.create_task(self._watch())
+        self.presence.start()
 
     def end(self) -> None:
         """Let all of them end: their clients go on with another process."""
         self.ended = True
+        self._stir()
+
+    def _stir(self) -> None:
         self.feed.stir()
+        self._stirred.set()
+        self._stirred = asyncio.Event()
+
+    async def stirred(self, seconds: float) -> bool:
+        """Until somebody's rights have changed, or all is to end, at most so long; whether so."""
+        if self.ended:
+            return True
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._stirred.wait()
+        except TimeoutError:
+            return False
 
     async def stop(self) -> None:
         """End at once."""
@@ -65,6 +86,7 @@ class Hub:
             self._watching.cancel()
             with suppress(asyncio.CancelledError):
                 await self._watching
+        await self.presence.stop()
 
     def enter(self, caller: str) -> Callable[[], None]:
         """Count one more; the result counts it off, once. TooManyStreams or Unavailable if there are enough."""
@@ -112,7 +134,7 @@ class Hub:
             except StoreError:
                 continue
             if epoch != known:
-                self.feed.stir()
+                self._stir()
             known = epoch
 
     def stats(self) -> dict[str, float]:
@@ -128,14 +150,16 @@ class Session:
     """A caller who is in touch with the server for longer than one unit of work takes."""
 
     def __init__(
-        self, hub: Hub, credentials: Credentials, admit: Callable[[Tx], None], request: Request, call: Call
-    ) -> None:
+        self, hub: Hub, credentials: Credentials, admit: Callable[[Tx], None], request: Request, call: Call,
+        limits: Limits,
+    ) -> None:  # fmt: skip
         """`admit` tells the call who calls, or raises the Problem that ends it."""
         self.hub = hub
         self.request = request
         self.call = call
         self._credentials = credentials
         self._admit = admit
+        self._limits = limits
 
     async def read(self, fn: Callable[[Call, Tx], T], *, snapshot: bool = False, heavy: bool = False) -> T:
         """A unit of work of whoever the caller is by now. The Problem if that is nobody."""
@@ -153,6 +177,15 @@ class Session:
             self.call.principal = known
             return known
         return await self.read(lambda call, _: call.principal)
+
+    async def charge(self) -> None:
+        """One more request's worth of the caller's budget. RateLimited if that is used up."""
+        principal = self.call.principal
+        charge = partial(self._limits.charge, principal.key_id or principal.user_id, 1, principal.rate)
+        if self._limits.waits:
+            await asyncio.to_thread(charge)
+        else:
+            charge()
 
     def enter(self) -> Callable[[], None]:
         """Take a place among the long answers; the result gives it back."""

@@ -32,7 +32,7 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "O
 PROBES: Final = frozenset({"/health", "/ready", "/metrics"})
 _FROM_STATUS: Final = {"all": 0, "errors": 400, "off": 1000}
 _LEVEL_FROM_STATUS: Final = {"debug": 0, "info": 0, "warning": 400, "error": 500, "critical": 1000}
-_SECRET_NAME: Final = re.compile(r"token|secret|passw|pwd|key|code|signature|auth|credential|session|jwt", re.I)
+_SECRET_NAME: Final = re.compile(r"ticket|token|secret|passw|pwd|key|code|signature|auth|credential|session|jwt", re.I)
 
 
 class Observer:

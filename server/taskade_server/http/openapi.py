@@ -83,6 +83,7 @@ def document() -> Schema:
             {"name": "Event types", "description": "What can happen."},
             {"name": "Events", "description": "What has happened and what happens."},
             {"name": "Audit", "description": "Who did what, when, from where, and what was refused."},
+            {"name": "Stream tickets", "description": "Credentials for the streams of browsers."},
         ],
         "paths": _paths(),
         "webhooks": _webhooks(),
@@ -174,6 +175,8 @@ _NOTES: Final = {
     " answer without events comes only after so many seconds. `Next-After` is the `after` to go on with, also when"
     " there was nothing to tell. What the key may not see is left out. 410 when the log no longer reaches back so far.",
     "events.get": "An event that the key may see.",
+    "stream-tickets.create": "For `?ticket=` of `/events/stream` and `/realtime`, where a browser cannot send a header."
+    " It has the rights of the key, and opens streams for a minute; those that are open by then go on.",
     "events.stream": "Server-Sent Events: `id` is the `seq`, `event` the type, `data` the event. The first message is"
     " `ready`: from its `seq` on nothing is missed. `Last-Event-ID`, which browsers send by themselves, or `after` goes"
     " on where a stream ended. `resync`: read everything anew; `access.revoked`: something cannot be seen any more;"
@@ -316,7 +319,7 @@ def _success(route: Route) -> Schema:
         return {"description": "Every type of event.", "headers": _headers("ListETag"), "content": content}
     if route.answer == "document":
         return _document_answer(route, extra)
-    if route.answer in ("events", "event", "stream"):
+    if route.answer in ("events", "event", "stream", "ticket"):
         return _told(route)
     if route.answer == "none":
         return {"description": "Done; there is nothing to say.", "headers": _headers(*extra)}
@@ -360,6 +363,10 @@ def _told(route: Route) -> Schema:
         text = "Messages without end: `ready`, then events by their type."
         return {"description": text, "headers": _headers("Cache-Control", "X-Accel-Buffering"),
                 "content": {route.media[0]: media}}  # fmt: skip
+    if route.answer == "ticket":
+        example = {"ticket": "pVx2o1mN0u8Wd7cRWyJ0aWNrZXQiLDE3M10", "expires_at": event_schema.SAMPLE_TIME}
+        return {"description": "The ticket.", "headers": _headers("Cache-Control"),
+                "content": {JSON: {"schema": ref("StreamTicket"), "example": example}}}  # fmt: skip
     if route.answer == "event":
         return {"description": "The event.", "headers": _headers(),
                 "content": {JSON: {"schema": ref("Event"), "example": _SOME_EVENT}}}  # fmt: skip
@@ -443,8 +450,10 @@ def _problem_statuses(route: Route) -> list[int]:
         found.append(410)
     if route.writes:
         found += [408, 409, 413, 415, 422]
-    if route.body == "query":
+    if route.body == "query" or route.answer == "ticket":
         found += [408, 413, 415]
+    if route.answer == "ticket":
+        found.append(422)
     if route.versioned:
         found.append(412)
     return sorted(found)
@@ -794,6 +803,13 @@ def _problem_schemas() -> Schema:
     }  # fmt: skip
     required = ["type", "title", "status", "detail", "instance", "code", "request_id"]
     return {
+        "StreamTicket": {
+            "type": "object", "required": ["ticket", "expires_at"], "description": "A ticket for a browser's stream.",
+            "properties": {
+                "ticket": {"type": "string", "description": "The ticket."},
+                "expires_at": {**schema.TIME, "description": "Until when it opens streams."},
+            },
+        },
         "Problem": {"type": "object", "properties": problem, "required": required,
                     "description": "An error (RFC 9457, `application/problem+json`)."},
         "Issue": {"type": "object", "properties": issue, "required": ["code", "detail"],
@@ -854,7 +870,8 @@ _CHOOSING: Final = ("EventTypes", "EventWorkspace", "EventProject", "EventObject
 _EVENT_PARAMETERS: Final[dict[str, tuple[str, ...]]] = {
     "events.list": ("EventsAfter", "EventsBefore", "EventsOrder", "Limit", "EventsWait", *_CHOOSING),
     "events.get": ("EventId",),
-    "events.stream": ("StreamAfter", "LastEventId", "StreamSeconds", *_CHOOSING),
+    "events.stream": ("StreamAfter", "LastEventId", "StreamSeconds", "StreamTicket", *_CHOOSING),
+    "stream-tickets.create": (),
 }
 
 
@@ -875,6 +892,8 @@ def _event_parameters() -> Schema:
          "Wait for something to tell for so many seconds.", 0),
         ("StreamSeconds", "query", "seconds", {"type": "integer", "minimum": 1, "maximum": live_events.MAX_SECONDS},
          "End the stream after so many seconds.", 60),
+        ("StreamTicket", "query", "ticket", {"type": "string"},
+         "A ticket of `POST /stream-tickets` instead of the header Authorization.", None),
         ("LastEventId", "header", "Last-Event-ID", position, "The `id` that came last; stands above `after`.", "123"),
         ("EventTypes", "query", "types", patterns, "Types of events, also by pattern: `task.*`.", ["task.*"]),
         ("EventWorkspace", "query", "workspace_id", schema.id_schema("workspace"),
@@ -885,7 +904,8 @@ def _event_parameters() -> Schema:
     ]  # fmt: skip
     found: Schema = {}
     for key, place, name, form, text, example in rows:
-        found[key] = {"name": name, "in": place, "schema": form, "description": text, "example": example}
+        found[key] = {"name": name, "in": place, "schema": form, "description": text}
+        found[key] |= {} if example is None else {"example": example}
     found["EventTypes"] |= {"style": "form", "explode": False}
     found["EventFilter"] = {
         "name": "filter", "in": "query", "content": {JSON: {"schema": anything}},

@@ -7,23 +7,25 @@ replay of an earlier answer needs it as much as the first attempt did.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
 from typing import Any, Final
 from urllib.parse import unquote
 
 from taskade_server.consumers.feed import Feed
 from taskade_server.consumers.refusals import SECRET_READ, Refusals
+from taskade_server.domain import tasks
 from taskade_server.engine import log
 from taskade_server.engine.access import Principal
-from taskade_server.http import audit, batch, observe, once, resources, wire
+from taskade_server.http import audit, batch, events, observe, once, realtime, resources, tickets, wire
 from taskade_server.http.addresses import DIRECT, Proxies
 from taskade_server.http.cache import Key, Question, ResponseCache
-from taskade_server.http.credentials import Credentials
+from taskade_server.http.credentials import Credentials, challenge
 from taskade_server.http.limits import Limits
 from taskade_server.http.live import Hub, Session
 from taskade_server.http.observe import Observer
 from taskade_server.http.once import Once
+from taskade_server.http.realtime import Connection
 from taskade_server.http.routes import Route, Table, all_routes
 from taskade_server.http.wire import Call, ClientGone, Receive, Reply, Request, Scope, Send, Stream
 from taskade_server.kit import json
@@ -42,6 +44,7 @@ from taskade_server.kit.errors import (
     OutcomeUnknown,
     Problem,
     TooExpensive,
+    Unauthenticated,
     Unavailable,
     did_you_mean,
 )
@@ -55,6 +58,10 @@ REPLICA_SECONDS: Final = 0.2
 CACHE_BYTES: Final = 32 << 20
 _NOBODY: Final = Principal("", None, frozenset(), {}, None)
 """Stands in a call until the caller is known."""
+
+
+SOCKET: Final = Route("GET", "/realtime", "realtime", "", events.listing, tasks.TASK, "Subscribe on a WebSocket")
+"""Not in the table: OpenAPI has no words for what is said on a WebSocket."""
 
 
 class _DryRun(Exception):
@@ -148,10 +155,13 @@ class Pipeline:
             # Perhaps only its sending half is closed, and it still listens.
             return problem_reply(request, Malformed("The body ended before it was complete; nothing was written."))
         except Exception as error:
-            problem = as_problem(error, request)
-            if self.refusals is not None and isinstance(problem, Problem):
-                audit.note_refusal(self.refusals, request, problem)
-            return problem_reply(request, problem)
+            return self._refused(request, error)
+
+    def _refused(self, request: Request, error: Exception) -> Reply:
+        problem = as_problem(error, request)
+        if self.refusals is not None and isinstance(problem, Problem):
+            audit.note_refusal(self.refusals, request, problem)
+        return problem_reply(request, problem)
 
     def _at_once(self, request: Request) -> Reply | None:
         """The answer to a list that is asked for again while nothing at all was committed: it takes no unit of work."""
@@ -206,8 +216,10 @@ class Pipeline:
         if route.body:
             await self.db.read(partial(self._admit, route, request, call))
             call.body = await wire.read_json(request, receive, route.max_body)
+        if route.answer == "stream":
+            self._accept_ticket(request, call)
         if route.live is not None and self.hub is not None:
-            return await self._live(route.live, route, request, call)
+            return await self._live(route.live, self.hub, route, request, call)
         wanted = call.take("min_seq")
         if wanted is not None:
             return await self._read_from(wanted, route, request, call)
@@ -217,18 +229,74 @@ class Pipeline:
         return reply
 
     async def _live(
-        self, answer: Callable[[Session], Awaitable[Reply | Stream]], route: Route, request: Request, call: Call
+        self, answer: Callable[[Session], Awaitable[Reply | Stream]], hub: Hub, route: Route, request: Request,
+        call: Call,
     ) -> Reply | Stream:  # fmt: skip
         """An answer that takes its time; `min_seq` is over by the time it begins."""
-        assert self.hub is not None
         wanted = call.take("min_seq")
         if wanted is not None:
             positions = await self.db.read(lambda tx: self._positions(wanted, route, request, call, tx))
             if not await self._reaches(self.db, positions, VISIBLE_SECONDS):
                 raise _behind(wanted)
-        return await answer(
-            Session(self.hub, self.credentials, partial(self._admit, route, request, call), request, call)
-        )
+        return await answer(self._session(hub, route, request, call))
+
+    def _session(self, hub: Hub, route: Route, request: Request, call: Call) -> Session:
+        return Session(hub, self.credentials, partial(self._admit, route, request, call), request, call, self.limits)
+
+    async def socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a WebSocket, which is logged as a request when it ends."""
+        request, status = Request({**scope, "method": "GET"}, self.proxies), 499
+        observer, began = self.observer, time.perf_counter()
+        if observer is not None:
+            observer.started()
+        try:
+            await receive()  # that it would like to connect
+            try:
+                session = await self._invite(request)
+                leave = session.enter()
+            except Exception as error:
+                reply = self._refused(request, error)
+                status = reply.status
+                await wire.send(request, reply, partial(_denied, send))
+                return
+            status = 101
+            try:
+                await send({"type": "websocket.accept"})
+                await Connection(session, receive, send).run()
+            finally:
+                leave()
+        finally:
+            if observer is not None:
+                observer.finished(request, request.operation, status, time.perf_counter() - began, 0)
+
+    async def _invite(self, request: Request) -> Session:
+        """The session of who may have a WebSocket."""
+        if len(request.headers) != len(request.scope["headers"]):
+            wire.check_headers(request)
+        if request.path not in realtime.PATHS or self.hub is None:
+            await self._charge_address(request)
+            raise NotFound(f"There is no WebSocket at {request.path[:200]}; it is at {realtime.PATHS[-1]}.")
+        request.operation = SOCKET.operation_id
+        call = Call(_NOBODY, self.secret, request.request_id, [], request.query_string)
+        self._accept_ticket(request, call)
+        call.no_parameters()
+        session = self._session(self.hub, SOCKET, request, call)
+        await session.read(lambda call, tx: None)
+        return session
+
+    def _accept_ticket(self, request: Request, call: Call) -> None:
+        """A ticket in the address stands for the header that a browser's stream cannot send."""
+        ticket = call.take("ticket")
+        if ticket is None:
+            return
+        if request.credential:
+            detail = "Send either a ticket or the header Authorization."
+            raise InvalidQuery(errors=[Issue("not_allowed", detail, parameter="ticket")])
+        try:
+            request.credential = tickets.credential(self.secret, ticket)
+        except Unauthenticated as error:
+            request.limits = self.limits.anonymous(request.client)
+            raise Unauthenticated(error.detail, headers=challenge("invalid_token")) from error
 
     def _route(self, request: Request) -> tuple[Route | None, list[str]]:
         path = request.path
@@ -247,6 +315,8 @@ class Pipeline:
 
     def _find(self, below: str, path: str) -> tuple[dict[str, Route], list[str]]:
         found = self.table.find(below)
+        if path in realtime.PATHS:
+            raise NotFound(f"{path} is a WebSocket: open it as one, at ws:// or wss://.")
         if found is None:
             first = below.partition("/")[0]
             hint = did_you_mean(first, self.table.paths()) if first not in self.table.paths() else ""
@@ -461,6 +531,11 @@ class Pipeline:
         return batch.Target(
             route.handler, route.scope, route.operation_id, bool(route.body), route.versioned
         ), parameters
+
+
+async def _denied(send: Send, message: MutableMapping[str, Any]) -> None:
+    """A part of the answer to who will not get a WebSocket."""
+    await send({**message, "type": f"websocket.{message['type']}"})
 
 
 def _behind(wanted: str) -> Behind:

@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from taskade_server.domain import hooks, identity, projects, tasks, workspaces
 from taskade_server.engine.model import Resource
-from taskade_server.http import audit, batch, events, webhooks
+from taskade_server.http import audit, batch, events, tickets, webhooks
 from taskade_server.http import resources as do
 from taskade_server.http.live import Session
 from taskade_server.http.wire import Handler, Reply, Stream
@@ -134,6 +134,9 @@ def _event_routes() -> Iterator[Route]:
     yield Route("GET", "/events", "events.list", "", events.listing, tasks.TASK, "List what has happened",
                 answer="events", live=events.waiting)  # fmt: skip
     yield Route("GET", "/events/{id}", "events.get", "", events.reading, tasks.TASK, "Read an event", answer="event")
+    yield Route("POST", "/stream-tickets", "stream-tickets.create", "", tickets.create, tasks.TASK,
+                "Create a ticket for a browser's stream", body="empty", answer="ticket", status=201,
+                batchable=False)  # fmt: skip
     yield Route("GET", "/events/stream", "events.stream", "", events.listing, tasks.TASK,
                 "Follow what happens (Server-Sent Events)", answer="stream", batchable=False, live=events.streaming,
                 media=("text/event-stream",))  # fmt: skip

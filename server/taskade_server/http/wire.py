@@ -194,8 +194,8 @@ class Request:
     """The parts of an ASGI request that the pipeline needs. Headers are decoded when somebody asks for them."""
 
     __slots__ = (
-        "_client", "_proxies", "caller", "charge", "claimed", "epoch", "headers", "key_id", "limits", "method",
-        "operation", "path", "request_id", "scope", "stamp",
+        "_client", "_proxies", "caller", "charge", "claimed", "credential", "epoch", "headers", "key_id", "limits",
+        "method", "operation", "path", "request_id", "scope", "stamp",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, proxies: Proxies = DIRECT) -> None:
@@ -205,6 +205,7 @@ class Request:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.credential: bytes = self.headers.get(b"authorization", b"")
         self.request_id = ids.new("req")
         self.charge: Any = None
         self.key_id: str | None = None

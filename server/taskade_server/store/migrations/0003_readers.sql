@@ -127,3 +127,17 @@ CREATE TABLE access_heads (
     seq {{bigint}} NOT NULL
 );
 CREATE INDEX events_by_request_id ON events (request_id) WHERE request_id IS NOT NULL;
+
+-- Who looks at which project now. A row is a lease of a connection, and belongs to no history.
+CREATE TABLE presence (
+    connection_id {{text}} NOT NULL,
+    project_id {{text}} NOT NULL,
+    workspace_id {{text}} NOT NULL,
+    user_id {{text}} NOT NULL,
+    state {{text}} NOT NULL,
+    since {{bigint}} NOT NULL,
+    expires_at {{bigint}} NOT NULL,
+    PRIMARY KEY (connection_id, project_id)
+);
+CREATE INDEX presence_by_project_id ON presence (project_id, since);
+CREATE INDEX presence_by_expires_at ON presence (expires_at);
