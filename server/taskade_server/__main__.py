@@ -25,6 +25,7 @@ from taskade_server.config import (
     DEFAULT_DATA,
     DEFAULT_LOGIN,
     DEFAULT_RATE,
+    DELIVERY_DAYS,
     DEV_MODES,
     MAX_RATE,
     Config,
@@ -81,13 +82,16 @@ def database_options(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def outbound_options(command: Callable[P, R]) -> Callable[P, R]:
-    """Where requests of the server's own may go."""
+    """Where requests of the server's own may go, and how long their outcome is kept."""
     command = click.option("--outbound-proxy", metavar="URL", envvar="TASKADE_OUTBOUND_PROXY", show_envvar=True,
                            help="An HTTP proxy that webhooks go through, and that vets names: http://host:port.",
                            )(command)  # fmt: skip
+    days = click.option("--delivery-days", default=DELIVERY_DAYS, type=click.IntRange(1),
+                        envvar="TASKADE_DELIVERY_DAYS", show_default=True, show_envvar=True,
+                        help="How long deliveries to webhooks are on record after they are over.")  # fmt: skip
     return click.option("--outbound-allow", default="", metavar="NETWORKS", envvar=SETTING, show_envvar=True,
                         help="Addresses that webhooks may go to although they are not public, for example 10.1.2.3/32.",
-                        )(command)  # fmt: skip
+                        )(days(command))  # fmt: skip
 
 
 def dev_option(command: Callable[P, R]) -> Callable[P, R]:
@@ -192,10 +196,12 @@ def serve(
 @outbound_options
 @dev_option
 @plain_errors
-def worker(data: Path, database_url: str | None, outbound_allow: str, outbound_proxy: str | None, dev: str) -> None:
+def worker(
+    data: Path, database_url: str | None, outbound_allow: str, outbound_proxy: str | None, dev: str, delivery_days: int
+) -> None:
     """Do background work for the servers on the same database; start as many as you like."""
     outbound = {"outbound_allow": reachable(outbound_allow, dev), "outbound_proxy": outbound_proxy or None}
-    app.work(_existing(data, database_url, **outbound))
+    app.work(_existing(data, database_url, **outbound, delivery_days=delivery_days))
 
 
 def _greet(config: Config, key: str | None) -> None:

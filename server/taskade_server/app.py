@@ -22,11 +22,11 @@ import uvloop
 
 from taskade_server import serving
 from taskade_server.config import REPLY_HOURS, TRASH_DAYS, Config, ConfigError, check, file_secret, prepare_folder
-from taskade_server.consumers import webhooks
 from taskade_server.consumers.feed import Feed
 from taskade_server.consumers.outbound import Outbound
 from taskade_server.consumers.refusals import Refusals
 from taskade_server.consumers.runner import Job, Lease, Runner
+from taskade_server.consumers.webhooks import Webhooks
 from taskade_server.domain import hooks, identity, projects, tasks, workspaces
 from taskade_server.engine import edit, log
 from taskade_server.engine.access import Principal
@@ -181,8 +181,9 @@ class Application:
         ]
         if self.replica is not None:
             self.observer.sources.append(metrics.of_stats(self.replica.stats, "replica"))
-        jobs = background_jobs(db, self.feed, self.outbound, secret)
-        self._runner = Runner(db, jobs) if config.background else None
+        self.webhooks = Webhooks(db, self.feed, self.outbound, secret, config.delivery_days)
+        self.observer.sources.append(metrics.of_attempts(self.webhooks.attempts))
+        self._runner = Runner(db, background_jobs(db, self.webhooks)) if config.background else None
         self._flushing: asyncio.Task[None] | None = None
         self._trimming: asyncio.Task[None] | None = None
         self._noting: asyncio.Task[None] | None = None
@@ -303,9 +304,9 @@ def housekeeping(db: Database) -> list[Job]:
     return [Job("trash", CLEAN_SECONDS, empty_trash), Job("replies", CLEAN_SECONDS, forget_replies)]
 
 
-def background_jobs(db: Database, feed: Feed, outbound: Outbound, secret: bytes) -> list[Job]:
+def background_jobs(db: Database, webhooks: Webhooks) -> list[Job]:
     """What is done for all processes together, each by one of them."""
-    return [*housekeeping(db), *webhooks.jobs(db, feed, outbound, secret)]
+    return [*housekeeping(db), *webhooks.jobs()]
 
 
 async def _until_done(db: Database, lease: Lease, remove: Callable[[Tx], int], limit: int) -> None:
@@ -418,7 +419,7 @@ async def _work_here(config: Config, db: Database, secret: bytes) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
     feed, outbound = Feed(db), Outbound(config.outbound_allow, proxy=config.outbound_proxy)
-    runner = Runner(db, background_jobs(db, feed, outbound, secret))
+    runner = Runner(db, background_jobs(db, Webhooks(db, feed, outbound, secret, config.delivery_days)))
     feed.start()
     runner.start()
     logger.info("Background work begins.")

@@ -25,6 +25,7 @@ DEFAULT_ANONYMOUS: Final = 60
 DEFAULT_LOGIN: Final = 20
 MAX_RATE: Final = 1_000_000_000
 TRASH_DAYS: Final = 30
+DELIVERY_DAYS: Final = 30
 REPLY_HOURS: Final = 25  # the promise is 24
 DEV_MODES: Final = ("off", "on", "anywhere")
 LOOPBACK: Final = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
@@ -75,6 +76,7 @@ class Config:
     outbound_allow: tuple[Network, ...] = ()
     dev: str = "off"
     outbound_proxy: str | None = None
+    delivery_days: int = DELIVERY_DAYS
     observing: Observing = field(default_factory=Observing)
 
     @property
@@ -182,6 +184,8 @@ def check(config: Config) -> None:
     """ConfigError when settings do not fit together."""
     if config.synchronous not in ("full", "normal"):
         raise ConfigError(f'TASKADE_SQLITE_SYNCHRONOUS is "full" or "normal", not "{config.synchronous}".')
+    if config.delivery_days < 1:
+        raise ConfigError("--delivery-days is at least 1.")
     if config.workers < 1:
         raise ConfigError("--workers is at least 1.")
     if config.workers > 1 and config.database_url is None:

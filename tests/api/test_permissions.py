@@ -134,6 +134,13 @@ MATRIX = {
     "webhooks.deliveries": MANAGERS,
     "webhooks.delivery": MANAGERS,
     "webhooks.resend": "202 202 404 404 404 404 403",
+    "webhooks.health": MANAGERS,
+    "webhooks.test": "202 202 404 404 404 404 403",
+    "webhooks.recover": "202 202 404 404 404 404 403",
+    "webhooks.replay": "202 202 404 404 404 404 403",
+    "webhooks.replays": MANAGERS,
+    "webhooks.get_replay": MANAGERS,
+    "webhooks.cancel_replay": MANAGERS,
     "audit.entries": "200 200 403 403 403 404 403",
     "batch": EDITORS,
     "events.list": "200 200 200 200 200 200 200",
@@ -252,6 +259,8 @@ def body_for(route: Route, target: Target, bystander: str) -> Any:
         "move": {"parent_id": None},
         "batch": {"operations": [{"method": "PATCH", "path": f"/tasks/{target.id}", "body": {"name": "Changed"}}]},
         "rotate_secret": {},
+        "recover": {"since": "2024-01-15T10:30:00Z"},
+        "replay": {"after_seq": 0},
         "empty": {},
         "": None,
     }[route.body]
@@ -304,6 +313,9 @@ def test_matrix(way, route, api, principals, place, bystander):
         if "{delivery}" in path:
             (delivery, *_) = api.get(f"/v1/webhooks/{target.id}/deliveries").json()
             path = path.replace("{delivery}", delivery["id"])
+        if "{replay}" in path:
+            replay = create(api, f"webhooks/{target.id}/recover", since="2024-01-15T10:30:00Z")
+            path = path.replace("{replay}", replay["id"])
         if route.listing and "members" not in route.path:
             path += f"?id={target.id}"
         if kind == "audit":

@@ -263,7 +263,7 @@ def test_secrets_overlap_while_they_are_replaced(api, hook, receiver, a_project)
     problem(api.post(path, json={"overlap": 1}), 422)
 
 
-@pytest.mark.parametrize("query", ["state=done", "limit=0", "limit=x", "before_seq=-1", "nonsense=1"])
+@pytest.mark.parametrize("query", ["state=done", "limit=0", "limit=x", "nonsense=1"])
 def test_wrong_parameters_of_deliveries(api, hook, receiver, query):
     problem(api.get(f"/v1/webhooks/{hook(receiver.url)['id']}/deliveries?{query}"), 400)
 
@@ -280,3 +280,181 @@ def test_deliveries_come_page_by_page(api, hook, receiver, a_project, deliveries
         found += [delivery["seq"] for delivery in response.json()]
         url = response.links.get("next", {}).get("url")
     assert found == newest
+
+
+def test_deliveries_of_an_object_an_event_or_a_time(api, hook, receiver, a_project, deliveries):
+    webhook = hook(receiver.url)
+    tasks = [add(api, a_project, name=f"Task {number}") for number in range(3)]
+    found = deliveries(webhook, 3)
+    path = f"/v1/webhooks/{webhook['id']}/deliveries"
+    asked = {"object_id": ",".join(task["id"] for task in tasks[:2])}
+    assert {one["object_id"] for one in api.get(path, params=asked).json()} == {task["id"] for task in tasks[:2]}
+    assert api.get(path, params={"event_id": found[0]["event_id"]}).json() == [found[0]]
+    assert api.get(path, params={"after": found[0]["created_at"], "type": "task.created"}).json()[0] == found[0]
+    assert api.get(path, params={"before": found[2]["created_at"]}).json() == []
+    problem(api.get(path, params={"before": "yesterday"}), 400)
+    problem(api.get(path, params={"cursor": ids.new("dlv")}), 400)
+
+
+def test_a_thin_webhook_tells_only_what_happened_to_which_object(api, hook, receiver, a_project):
+    hook(receiver.url, payload="thin")
+    task = add(api, a_project, name="A secret name")
+    (found,) = receiver.wait(1)
+    assert found.event["data"] == {"id": task["id"]} and found.event["previous"] is None
+    assert found.event["type"] == "task.created" and b"secret" not in found.body
+
+
+def test_no_more_at_a_time_than_allowed(api, hook, a_project, receiver):
+    under_way, most = [], []
+
+    def slow(received):
+        under_way.append(received)
+        most.append(len(under_way))
+        time.sleep(0.05)
+        under_way.remove(received)
+        return 200, {}
+
+    receiver.answer = slow
+    hook(receiver.url, max_concurrency=3, events=["task.created"])
+    tasks = [{"name": f"Task {number}"} for number in range(20)]
+    api.post("/v1/tasks/bulk", json={"tasks": tasks, "project_id": a_project["id"]})
+    receiver.wait(20)
+    assert 1 < max(most) <= 3
+
+
+def test_retry_after_is_kept_and_others_wait_too(api, hook, receiver, a_project, deliveries):
+    receiver.answer = lambda received: (429, {"Retry-After": "3600"})
+    webhook = hook(receiver.url, max_concurrency=1)
+    for number in range(3):
+        add(api, a_project, name=f"Task {number}")
+    receiver.wait(1)
+    (first,) = [one for one in deliveries(webhook, 3, "pending") if one["attempts"]] or [None]
+    while first is None:
+        first = next((one for one in deliveries(webhook, 3, "pending") if one["attempts"]), None)
+    assert first["last_status"] == 429
+    health = api.get(f"/v1/webhooks/{webhook['id']}/health").json()
+    assert health["pending"] == 3 and health["failing_since"] and health["paused_until"] > first["created_at"]
+    assert len(receiver.received) == 1, "the endpoint asked to be left alone"
+
+
+# ---- tests, recovery, replays ----------------------------------------------------------------------------------------
+
+
+def finished(api, webhook, replay):
+    """A replay, once nothing of it is pending."""
+    until = time.monotonic() + 30
+    while True:
+        found = api.get(f"/v1/webhooks/{webhook['id']}/replays/{replay['id']}").json()
+        if found["state"] != "running" and not found["deliveries"]["pending"]:
+            return found
+        assert time.monotonic() < until, found
+        time.sleep(0.02)
+
+
+def test_a_test_is_sent_once(api, hook, receiver, deliveries):
+    receiver.answer = lambda received: (500, {})
+    webhook = hook(receiver.url, events=["task.created"])
+    made = api.post(f"/v1/webhooks/{webhook['id']}/test")
+    assert made.status_code == 202 and made.json()["type"] == "webhook.test"
+    (found,) = receiver.wait(1)
+    webhook_signatures.verify(found.headers, found.body, [SECRET], now=time.time())
+    assert found.event["type"] == "webhook.test" and found.event["data"]["id"] == webhook["id"]
+    assert found.headers["webhook-id"] == found.event["id"] == made.json()["event_id"]
+    (over,) = deliveries(webhook, 1)
+    assert over["state"] == "failed" and over["attempts"] == 1 and over["last_status"] == 500
+
+
+def test_what_has_failed_is_recovered_in_order(api, hook, receiver, a_project, deliveries):
+    """Four versions of a task and a few others meet an endpoint that is gone, and then is not."""
+    webhook = hook(receiver.url)
+    path = f"/v1/webhooks/{webhook['id']}"
+    receiver.answer = lambda received: (410, {})
+    task = add(api, a_project)
+    assert deliveries(webhook, 1)[0]["state"] == "failed"
+    api.patch(path, json={"enabled": True})
+    receiver.answer = lambda received: (200, {})
+    for number in range(3):
+        api.patch(f"/v1/tasks/{task['id']}", json={"name": f"Name {number}"})
+    deliveries(webhook, 3, "succeeded")
+    replay = api.post(f"{path}/recover", json={"since": webhook["created_at"]})
+    assert replay.status_code == 202 and replay.headers["location"].endswith(replay.json()["id"])
+    over = finished(api, webhook, replay.json())
+    assert over["queued"] == 1 and over["deliveries"]["succeeded"] == 1 and over["state"] == "done"
+    versions = [found.event["data"]["version"] for found in receiver.received]
+    assert versions == [1, 2, 3, 4, 1]
+    problem(api.post(f"{path}/recover", json={}), 422)
+    problem(api.post(f"{path}/recover", json={"since": "soon"}), 422)
+
+
+def test_a_replay_sends_everything_in_order_with_the_same_ids(api, hook, receiver, a_project, deliveries):
+    webhook = hook(receiver.url)
+    task = add(api, a_project)
+    for number in range(4):
+        api.patch(f"/v1/tasks/{task['id']}", json={"name": f"Name {number}"})
+    sent = deliveries(webhook, 5)
+    replay = api.post(f"/v1/webhooks/{webhook['id']}/replay", json={"after_seq": sent[-1]["seq"] - 1}).json()
+    assert finished(api, webhook, replay)["deliveries"] == {"pending": 0, "succeeded": 5, "failed": 0, "cancelled": 0}
+    first, again = receiver.received[:5], receiver.received[5:]
+    assert [one.headers["webhook-id"] for one in again] == [one.headers["webhook-id"] for one in first]
+    assert [one.event["data"]["version"] for one in again] == [1, 2, 3, 4, 5]
+
+
+def test_a_replay_of_what_was_missed_only(api, hook, receiver, a_project, deliveries):
+    before = add(api, a_project, name="Before there was a webhook")
+    webhook = hook(receiver.url, events=["task.created"])
+    path = f"/v1/webhooks/{webhook['id']}"
+    add(api, a_project, name="Told")
+    api.patch(path, json={"enabled": False})
+    between = add(api, a_project, name="While it was disabled")
+    problem(api.post(f"{path}/replay", json={"after_seq": 0}), 409)
+    api.patch(path, json={"enabled": True})
+    deliveries(webhook, 1)
+    replay = api.post(f"{path}/replay", json={"from": before["created_at"], "missing_only": True}).json()
+    assert finished(api, webhook, replay)["queued"] == 2
+    assert {found.event["data"]["id"] for found in receiver.wait(3)[1:]} == {before["id"], between["id"]}
+
+
+def test_a_replay_is_cancelled_with_what_it_has_queued(api, hook, receiver, a_project, deliveries):
+    webhook = hook(receiver.url, rate_limit=1)
+    path = f"/v1/webhooks/{webhook['id']}"
+    for number in range(3):
+        add(api, a_project, name=f"Task {number}")
+    receiver.wait(1)
+    api.patch(path, json={"enabled": False})
+    later = [add(api, a_project, name=f"Later {number}") for number in range(3)]
+    api.patch(path, json={"enabled": True})
+    replay = api.post(f"{path}/replay", json={"from": later[0]["created_at"], "missing_only": True}).json()
+    problem(api.post(f"{path}/replay", json={"after_seq": 0}), 409)
+    while not (found := api.get(f"{path}/replays").json()[0])["queued"]:
+        time.sleep(0.02)
+    ended = api.post(f"{path}/replays/{replay['id']}/cancel").json()
+    assert ended["deliveries"]["cancelled"] >= 2 and ended["deliveries"]["pending"] == 0, found
+    problem(api.get(f"{path}/replays/{ids.new('rpl')}"), 404)
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({}, "/after_seq"),
+        ({"after_seq": "x"}, "/after_seq"),
+        ({"after_seq": True}, "/after_seq"),
+        ({"from": 5}, "/from"),
+        ({"after_seq": 0, "events": []}, "/events"),
+        ({"after_seq": 0, "events": ["task.finished"]}, "/events/0"),
+        ({"after_seq": 0, "missing_only": 1}, "/missing_only"),
+        ({"after_seq": 0, "afterseq": 1}, "/afterseq"),
+    ],
+)
+def test_wrong_replays(api, hook, receiver, body, pointer):
+    response = api.post(f"/v1/webhooks/{hook(receiver.url)['id']}/replay", json=body)
+    assert pointer in [issue["pointer"] for issue in problem(response, 422)["errors"]]
+
+
+def test_how_webhooks_are_doing_is_measured(server, api, hook, receiver, a_project, deliveries):
+    webhook = hook(receiver.url)
+    add(api, a_project)
+    deliveries(webhook, 1)
+    text = api.get("/metrics").text
+    assert 'taskade_webhook_attempts_total{outcome="succeeded"}' in text
+    for name in ("taskade_webhook_pending", "taskade_webhook_oldest_pending_seconds", "taskade_reader_lag_events"):
+        assert f"\n{name}" in text

@@ -22,6 +22,7 @@ from taskade_server.engine import events, filters
 from taskade_server.engine.model import REGISTRY, Field, Resource
 from taskade_server.http.routes import all_routes
 from taskade_server.kit.errors import problem_classes
+from taskade_server.store import deliveries
 
 from tests.support import toolchains
 from tests.support.server import Server
@@ -135,7 +136,7 @@ def test_what_the_domain_calls_an_event_is_a_declared_type():
         text for module in SOURCES for text in literals(module) if text.partition(".")[0] in REGISTRY and "." in text
     }
     named = {text for text in named if re.fullmatch(r"[a-z_]+\.[a-z]+", text) and not text.endswith(".id")}
-    assert named - set(events.catalogue()) == set()
+    assert named - set(events.catalogue()) == {deliveries.TEST}  # which is sent without having happened
 
 
 def members(fields: tuple[Field, ...]) -> Iterator[str]:

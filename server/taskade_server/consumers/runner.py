@@ -56,6 +56,11 @@ class Lease:
         leases.hold(tx, self.name, self.holder)
 
     @property
+    def left(self) -> float:
+        """For how many more seconds it certainly is held; less than 0 when it may be somebody else's."""
+        return self._until - time.monotonic()
+
+    @property
     def held(self) -> bool:
         """Whether it certainly is held, for work whose effects are outside the database: ask before each."""
         return time.monotonic() < self._until

@@ -4,7 +4,7 @@ Why a webhook keeps the rights of the key that made it: it tells its owner what 
 never more than that key could have read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,11 +13,13 @@ from taskade_server.engine import access, edit, events, filters, log, query
 from taskade_server.engine.access import Principal
 from taskade_server.engine.edit import Context
 from taskade_server.engine.log import Actor, Change, Event
-from taskade_server.engine.model import REGISTRY, Field, Relation, Resource
-from taskade_server.kit import destinations, json, signing, time, vault, webhook_signatures
-from taskade_server.kit.errors import Forbidden, InvalidQuery, Issue, NotFound
-from taskade_server.store import cursors
+from taskade_server.engine.model import REGISTRY, Checker, Field, Relation, Resource
+from taskade_server.kit import destinations, ids, json, signing, time, vault, webhook_signatures
+from taskade_server.kit.errors import Clash, Forbidden, InvalidQuery, Issue, NotFound
+from taskade_server.store import cursors, deliveries, replays
 from taskade_server.store.database import Tx
+from taskade_server.store.deliveries import Delivery
+from taskade_server.store.replays import Replay
 
 READER: Final = "webhooks"
 """The reader of the log that makes deliveries."""
@@ -52,10 +54,13 @@ WEBHOOK: Final = Resource(
               maximum=1_000_000),
         Field("max_concurrency", "integer", "The most deliveries at a time.", 10, nullable=False, default=10, minimum=1,
               maximum=100),
+        Field("payload", "enum", "What is sent of an object: all of it, or (`thin`) its id only.", "full",
+              nullable=False, default="full", values=("full", "thin")),
         Field("public_key", "text", "Verifies the `v1a` signatures (Ed25519).",
               "whpk_1P5BBRnlcyMm9jVYFpb5oBzvHkXnRmrL9l5QqE7XTqE=", writable=False),
     ),
-    visibility="managed", trash=False, private=(("secrets", "text"), ("rights", "text"), ("since", "bigint")),
+    visibility="managed", trash=False, private=(("secrets", "text"), ("rights", "text"), ("spans", "text"),
+                                             ("until", "bigint")),
     relations=(
         Relation("user", "user", "one", "user_id", "The user it acts for."),
         Relation("project", "project", "one", "project_id", "The project it is about."),
@@ -95,7 +100,7 @@ def create(tx: Tx, context: Context, body: Any) -> tuple[str, str]:
     private = {
         "secrets": keys.close(context.secret, webhook_id),
         "rights": _rights(tx, context),
-        "since": _begin(tx, workspace_id),
+        **_begin(tx, workspace_id, []),
     }  # fmt: skip
     return edit.create(tx, context, WEBHOOK, doc, **private), secret
 
@@ -115,13 +120,16 @@ def update(tx: Tx, context: Context, webhook_id: str, body: Any) -> str:
     if after["enabled"] == before["enabled"]:
         return edit.update(tx, context, WEBHOOK, row, before, after)
     _mark(after)
-    private = {"since": _begin(tx, row.workspace_id)} if after["enabled"] else None
+    private = _turn(tx, row.n, row.workspace_id, after["enabled"])
     return log.apply(tx, context.actor, [Change(WEBHOOK, "updated", after, before, row.n, private=private)])[0]
 
 
 def delete(tx: Tx, context: Context, webhook_id: str) -> None:
     """End a webhook: nothing more is sent, not even what is waiting."""
     row, doc = _load(tx, context, webhook_id)
+    running = replays.running_of(tx, webhook_id)
+    if running is not None:
+        replays.cancel(tx, running, time.now_ms())
     log.apply(tx, context.actor, [Change(WEBHOOK, "deleted", dict(doc), doc, row.n)])
 
 
@@ -133,7 +141,8 @@ def disable(tx: Tx, webhook_id: str, reason: str) -> bool:
         return False
     after = {**before, "enabled": False, "disabled_reason": reason}
     _mark(after, reason)
-    log.apply(tx, Actor(None), [Change(WEBHOOK, "updated", after, before, found[0], ["webhook.disabled"])])
+    private = _turn(tx, found[0], before["workspace_id"], False)
+    log.apply(tx, Actor(None), [Change(WEBHOOK, "updated", after, before, found[0], ["webhook.disabled"], private)])
     return True
 
 
@@ -157,16 +166,32 @@ def _allows(principal: Principal, scope: str) -> bool:
     return "*" in principal.scopes if scope == "*" else principal.allows(scope)
 
 
-def _begin(tx: Tx, workspace_id: str) -> int:
-    """The seq after which a webhook that is enabled now is told of events.
+def _turn(tx: Tx, n: int, workspace_id: str, enabled: bool) -> dict[str, Any]:
+    """The private columns of a webhook that is enabled or disabled now.
+
+    What happened before it was disabled is told even if nobody has looked at it yet.
+    """
+    found = tx.one("SELECT spans FROM webhooks WHERE n = ?", (n,))
+    spans = json.decode(found[0]) if found else []
+    if enabled:
+        return _begin(tx, workspace_id, spans)
+    head = log.head(tx, workspace_id)
+    spans[-1][1] = head
+    return {"spans": json.encode(spans), "until": head}
+
+
+def _begin(tx: Tx, workspace_id: str, spans: list[list[int | None]]) -> dict[str, Any]:
+    """The same for one that is told of events from now on.
 
     While nobody wanted any, the reader of the log has not moved; it need not read what nobody is told of.
     """
     log.lock(tx, workspace_id)
-    head = log.head(tx, workspace_id)
-    if tx.one("SELECT 1 FROM webhooks WHERE workspace_id = ? AND enabled = 1 LIMIT 1", (workspace_id,)) is None:
+    head, position = log.head(tx, workspace_id), cursors.position(tx, READER, workspace_id)
+    wanted = "SELECT 1 FROM webhooks WHERE workspace_id = ? AND (enabled = 1 OR until > ?) LIMIT 1"
+    if tx.one(wanted, (workspace_id, position)) is None:
         cursors.move(tx, READER, workspace_id, head)
-    return head
+    unread = [span for span in spans if (span[1] or 0) > position]
+    return {"spans": json.encode([*unread, [head, None]]), "until": None}
 
 
 def _mark(doc: dict[str, Any], reason: str | None = None) -> None:
@@ -190,6 +215,141 @@ def _rights(tx: Tx, context: Context) -> str:
     key = identity.own_key(tx, context)
     scopes = sorted(context.principal.scopes)
     return json.encode([scopes, key.get("workspace_ids") or [], key.get("project_ids") or []])
+
+
+# ---- sending what was not asked for by an event ----------------------------------------------------------------------
+
+
+def test(tx: Tx, context: Context, webhook_id: str) -> Delivery:
+    """Queue a delivery that tells of nothing, to see what the endpoint does with it. It is tried once."""
+    _, webhook = _enabled(tx, context, webhook_id)
+    workspace_id, now = webhook["workspace_id"], time.now_ms()
+    made = Delivery(
+        ids.new("dlv"), webhook_id, workspace_id, log.head(tx, workspace_id), ids.new("evt"), deliveries.TEST,
+        webhook_id,
+        deliveries.last_seq(tx, webhook_id), deliveries.PENDING, 0, 0, now, now, None, None, None, None,
+    )  # fmt: skip
+    deliveries.add(tx, [made])
+    return made
+
+
+def resend(tx: Tx, context: Context, webhook_id: str, name: str) -> Delivery:
+    """Send a delivery once more, whatever has become of it; named by its id or its event's."""
+    _enabled(tx, context, webhook_id)
+    found = deliveries.find(tx, webhook_id, name)
+    if found is None:
+        raise NotFound(f"The webhook has no delivery {name[:80]}; name a delivery or its event.")
+    deliveries.queue_again(tx, [found], time.now_ms())
+    return deliveries.find(tx, webhook_id, found.id) or found
+
+
+def recover(tx: Tx, context: Context, webhook_id: str, body: Any) -> Replay:
+    """Begin to send what has failed since a time once more."""
+    _, webhook = _enabled(tx, context, webhook_id)
+    values, issues = _members(body, {"since"})
+    since = _moment(values, "since", issues)
+    if values.get("since") is None:
+        detail = "Say since when, as in 2024-01-15T10:30:00Z."
+        issues.append(Issue("required", detail, pointer="/since"))
+    edit.fail(issues)
+    workspace_id = webhook["workspace_id"]
+    return _begin_replay(tx, context, webhook, replays.RECOVER, (0, log.head(tx, workspace_id)), since=since)
+
+
+def replay(tx: Tx, context: Context, webhook_id: str, body: Any) -> Replay:
+    """Begin to send the events of a range as if they happened now; `missing_only`: those it was never sent."""
+    _, webhook = _enabled(tx, context, webhook_id)
+    values, issues = _members(body, {"after_seq", "to_seq", "from", "to", "events", "missing_only"})
+    workspace_id = webhook["workspace_id"]
+    head = log.head(tx, workspace_id)
+    begin, end = _place(values, "after_seq", issues), _place(values, "to_seq", issues)
+    since, until = _moment(values, "from", issues), _moment(values, "to", issues)
+    if all(values.get(name) is None for name in ("after_seq", "from")):
+        detail = "Say where to begin: after_seq, or from with a time."
+        issues.append(Issue("required", detail, pointer="/after_seq"))
+    patterns = values.get("events", ["*"])
+    if not isinstance(patterns, list) or not patterns or not all(isinstance(name, str) for name in patterns):
+        issues.append(Issue("wrong_type", "events is a list of types or patterns.", pointer="/events"))
+    else:
+        faults = [(index, events.fault(name)) for index, name in enumerate(patterns)]
+        issues += [Issue("unknown_event", text, pointer=f"/events/{index}") for index, text in faults if text]
+    if not isinstance(values.get("missing_only", False), bool):
+        issues.append(Issue("wrong_type", "missing_only is true or false.", pointer="/missing_only"))
+    edit.fail(issues)
+    first = max(begin or 0, log.seq_before(tx, workspace_id, since) if since is not None else 0)
+    last = min(head if end is None else end, head)
+    if until is not None:
+        last = min(last, log.seq_before(tx, workspace_id, until))
+    return _begin_replay(
+        tx, context, webhook, replays.REPLAY, (first, max(first, last)), patterns=patterns,
+        missing_only=values.get("missing_only", False),
+    )  # fmt: skip
+
+
+def cancel_replay(tx: Tx, context: Context, webhook_id: str, replay_id: str) -> Replay:
+    """Break a replay off, with what it has queued and nobody has taken yet; one that is over stays as it is."""
+    edit.load(tx, context, WEBHOOK, webhook_id, target=False)
+    found = replays.find(tx, webhook_id, replay_id)
+    if found is None:
+        raise NotFound(f"The webhook has no replay {replay_id[:80]}.")
+    if found.state == replays.RUNNING or replays.pending(tx, found.id, 1):
+        replays.cancel(tx, found, time.now_ms())
+    return replays.find(tx, webhook_id, replay_id) or found
+
+
+def _enabled(tx: Tx, context: Context, webhook_id: str) -> tuple[query.Row, dict[str, Any]]:
+    row, webhook = edit.load(tx, context, WEBHOOK, webhook_id, target=False)
+    if not webhook["enabled"]:
+        raise Clash('The webhook is disabled, so that nothing is sent: PATCH it with {"enabled": true} first.')
+    return row, webhook
+
+
+def _begin_replay(
+    tx: Tx, context: Context, webhook: Mapping[str, Any], kind: str, places: tuple[int, int], *,
+    patterns: Sequence[str] = ("*",), missing_only: bool = False, since: int | None = None,
+) -> Replay:  # fmt: skip
+    other = replays.running_of(tx, webhook["id"])
+    if other is not None:
+        raise Clash(f"The replay {other.id} of this webhook is under way; wait for its end, or cancel it.")
+    made = Replay(
+        ids.new("rpl"), webhook["id"], webhook["workspace_id"], kind, replays.RUNNING, *places, places[0],
+        json.encode(list(patterns)), int(missing_only), since, 0, context.principal.user_id, time.now_ms(), None,
+    )  # fmt: skip
+    replays.begin(tx, made)
+    return made
+
+
+def _members(body: Any, allowed: set[str]) -> tuple[dict[str, Any], list[Issue]]:
+    """The members of a body that is no resource."""
+    body = {} if body is None else body
+    if not isinstance(body, dict):
+        return {}, [Issue("wrong_type", f"Must be a JSON object with {', '.join(sorted(allowed))}.", pointer="")]
+    checker = Checker()
+    for name in body:
+        if name not in allowed:
+            checker.unknown(f"/{json.escape_pointer(name)}", name, allowed, "request of this kind")
+    return {name: value for name, value in body.items() if name in allowed}, checker.issues
+
+
+def _moment(values: Mapping[str, Any], name: str, issues: list[Issue]) -> int | None:
+    value = values.get(name)
+    if value is None:
+        return None
+    try:
+        return time.parse_ms(value)
+    except (TypeError, ValueError):
+        issues.append(Issue("invalid_format", f"{name} is a time such as 2024-01-15T10:30:00Z.", pointer=f"/{name}"))
+        return None
+
+
+def _place(values: Mapping[str, Any], name: str, issues: list[Issue]) -> int | None:
+    value = values.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**53:
+        issues.append(Issue("wrong_type", f"{name} is the seq of an event: a whole number.", pointer=f"/{name}"))
+        return None
+    return value
 
 
 # ---- faults ----------------------------------------------------------------------------------------------------------
@@ -349,7 +509,7 @@ class Condition:
 
 @dataclass(slots=True)
 class Subscription:
-    """An enabled webhook as it is matched against events."""
+    """A webhook as it is matched against events."""
 
     id: str
     workspace_id: str
@@ -357,38 +517,54 @@ class Subscription:
     patterns: list[str]
     principal: Principal
     trees: dict[str, filters.Node] | None
-    since: int
-    """The head of the log when it was enabled: it is told of what happens afterwards."""
+    spans: list[tuple[int, int | None]]
+    """When it was enabled, as parts of the log: each behind one seq and up to another, if it has ended."""
 
-    def wants(self, event: Event) -> bool:
-        """Whether an event is to be sent: of a wanted type and place, visible to the owner, and as the filter says."""
-        if event.seq <= self.since or event.object_id == self.id or not events.fits(self.patterns, event.type):
+    def was_enabled(self, seq: int) -> bool:
+        """Whether it was enabled when an event happened."""
+        return any(begin < seq and (end is None or seq <= end) for begin, end in self.spans)
+
+    def concerns(self, event: Event) -> bool:
+        """Whether an event is of a wanted type and place, and visible to the owner."""
+        if event.object_id == self.id or not events.fits(self.patterns, event.type):
             return False
         if self.project_id is not None and event.project_id != self.project_id:
             return False
-        if not events.sees(self.principal, event):
-            return False
+        return events.sees(self.principal, event)
+
+    def fits(self, event: Event) -> bool:
+        """Whether an event is as the filter says."""
         if self.trees is None:
             return True
         tree = self.trees.get(event.resource)
         return tree is not None and filters.matches(tree, REGISTRY[event.resource], json.decode(event.data))
 
 
-def subscriptions(tx: Tx, workspace_id: str) -> list[Subscription]:
-    """The enabled webhooks of a workspace, each with what its owner may know now."""
+def subscriptions(tx: Tx, workspace_id: str, position: int) -> list[Subscription]:
+    """The webhooks of a workspace that are or were told of what is behind a position of the log."""
+    condition = "workspace_id = ? AND (enabled = 1 OR until > ?)"
+    return _subscriptions(tx, condition, (workspace_id, position))
+
+
+def subscription(tx: Tx, webhook_id: str) -> Subscription:
+    """One webhook as it is matched against events."""
+    return _subscriptions(tx, "id = ?", (webhook_id,))[0]
+
+
+def _subscriptions(tx: Tx, condition: str, params: Sequence[Any]) -> list[Subscription]:
+    """With each, what its owner may know now."""
     found = []
     owners: dict[str, Principal] = {}
-    for webhook_id, rights, since, text in tx.all(
-        "SELECT id, rights, since, doc FROM webhooks WHERE workspace_id = ? AND enabled = 1 ORDER BY n",
-        (workspace_id,),
-    ):
+    rows = tx.all(f"SELECT id, workspace_id, rights, spans, doc FROM webhooks WHERE {condition} ORDER BY n", params)
+    for webhook_id, workspace_id, rights, spans, text in rows:
         doc = json.decode(text)
         who = f"{doc['user_id']}\n{rights}"
         if who not in owners:
             owners[who] = _owner(tx, doc["user_id"], rights)
         trees = Condition(doc["filter"], doc["events"]).trees(tx, owners[who]) if doc["filter"] is not None else None
+        enabled = [(begin, end) for begin, end in json.decode(spans)]
         found.append(
-            Subscription(webhook_id, workspace_id, doc["project_id"], doc["events"], owners[who], trees, since)
+            Subscription(webhook_id, workspace_id, doc["project_id"], doc["events"], owners[who], trees, enabled)
         )
     return found
 
@@ -413,6 +589,8 @@ class Endpoint:
     headers: Mapping[str, str]
     rate_limit: int | None
     max_concurrency: int
+    thin: bool
+    user_id: str
     version: int
     closed: str
 
@@ -421,19 +599,28 @@ class Endpoint:
         return _Keys.open(secret, self.id, self.closed).signing(now)
 
 
-def endpoints(tx: Tx) -> list[Endpoint]:
-    """All enabled webhooks of live workspaces."""
-    rows = tx.all(
-        "SELECT h.id, h.workspace_id, h.secrets, h.doc FROM webhooks h JOIN workspaces w ON w.id = h.workspace_id"
-        " WHERE h.enabled = 1 AND w.deleted_at IS NULL ORDER BY h.n"
-    )
+_LIVE: Final = "FROM webhooks h JOIN workspaces w ON w.id = h.workspace_id WHERE h.enabled = 1 AND w.deleted_at IS NULL"
+
+
+def live_versions(tx: Tx, names: Sequence[str]) -> dict[str, int]:
+    """Which of some webhooks deliveries are sent to, and their versions."""
+    if not names:
+        return {}
+    condition, params = access.among("h.id", names, tx.dialect)
+    return {name: int(version) for name, version in tx.all(f"SELECT h.id, h.version {_LIVE} AND {condition}", params)}
+
+
+def endpoints(tx: Tx, names: Sequence[str] | None = None) -> list[Endpoint]:
+    """The enabled webhooks of live workspaces: these, or all."""
+    condition, params = ("1 = 1", []) if names is None else access.among("h.id", names, tx.dialect)
+    rows = tx.all(f"SELECT h.id, h.workspace_id, h.secrets, h.doc {_LIVE} AND {condition} ORDER BY h.n", params)
     found = []
     for webhook_id, workspace_id, closed, text in rows:
         doc = json.decode(text)
         found.append(
             Endpoint(
                 webhook_id, workspace_id, doc["url"], doc["headers"], doc["rate_limit"], doc["max_concurrency"],
-                doc["version"], closed,
+                doc["payload"] == "thin", doc["user_id"], doc["version"], closed,
             )
         )  # fmt: skip
     return found

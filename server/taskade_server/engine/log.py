@@ -216,6 +216,19 @@ def select(
     return [Event._make([*row[1 : _DATA + 1], row[0], *row[_DATA + 1 :]]) for row in rows]
 
 
+def seq_before(tx: Tx, workspace_id: str, at: int) -> int:
+    """The seq of the last event before a time (epoch ms); 0 if there is none. It halves the log again and again."""
+    low, high = 0, head(tx, workspace_id)
+    while low < high:
+        middle = (low + high + 1) // 2
+        row = tx.one("SELECT at FROM events WHERE workspace_id = ? AND seq = ?", (workspace_id, middle))
+        if row is None or row[0] < at:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
 def find(tx: Tx, event_id: str) -> Event | None:
     """One event by its id."""
     row = tx.one(f"SELECT {', '.join(_EVENT_COLUMNS)} FROM events WHERE id = ?", (event_id,))

@@ -25,11 +25,13 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from taskade_server import __version__
+from taskade_server.domain import hooks
 from taskade_server.http.addresses import parse
 from taskade_server.http.wire import Reply, Request
-from taskade_server.kit import ids
+from taskade_server.kit import ids, time
 from taskade_server.kit.errors import Forbidden, Unauthenticated
-from taskade_server.store.database import Database, StoreError
+from taskade_server.store import deliveries
+from taskade_server.store.database import Database, StoreError, Tx
 
 BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 DATABASE_SECONDS: Final = 2.0
@@ -86,6 +88,11 @@ METRICS: Final = (
     Metric("taskade_postgresql_connects_total", "counter", "Connections opened.", ("role",)),
     Metric("taskade_postgresql_retries_total", "counter", "Units run again after a conflict or a lost connection.",
            ("role",)),
+    Metric("taskade_webhook_attempts_total", "counter", "Attempts to deliver to webhooks, by what became of them.",
+           ("outcome",)),
+    Metric("taskade_webhook_pending", "gauge", "Deliveries to enabled webhooks that are not yet taken."),
+    Metric("taskade_webhook_oldest_pending_seconds", "gauge", "How long the oldest of them has been waiting."),
+    Metric("taskade_reader_lag_events", "gauge", "Events that a reader of the log has not yet looked at.", ("reader",)),
     Metric("taskade_log_lines_dropped_total", "counter", "Log lines dropped because nobody read standard error."),
     Metric("taskade_spans_sent_total", "counter", "Spans that the collector took."),
     Metric("taskade_spans_failed_total", "counter", "Spans that the collector did not take."),
@@ -135,6 +142,11 @@ def of_limits(refused: Callable[[], Mapping[str, int]], shared: Callable[[], boo
         return found
 
     return numbers
+
+
+def of_attempts(counts: Mapping[str, int]) -> Source:
+    """Numbers of the attempts to deliver, by outcome."""
+    return lambda: {("taskade_webhook_attempts_total", outcome): [count] for outcome, count in counts.items()}
 
 
 def of_process() -> Numbers:
@@ -317,10 +329,22 @@ async def _of_database(db: Database) -> Numbers:
     """Whether the database answers, and what only it knows."""
     try:
         async with asyncio.timeout(DATABASE_SECONDS):
-            row = await db.read(lambda tx: tx.one("SELECT COALESCE(SUM(seq), 0) FROM log_heads"))
+            return {("taskade_database_up",): [1], **await db.read(_counted)}
     except (StoreError, TimeoutError):
         return {("taskade_database_up",): [0]}
-    return {("taskade_database_up",): [1], ("taskade_events_total",): [float(row[0]) if row else 0]}
+
+
+def _counted(tx: Tx) -> Numbers:
+    row = tx.one("SELECT COALESCE(SUM(seq), 0) FROM log_heads")
+    pending, oldest = deliveries.backlog(tx)
+    age = 0.0 if oldest is None else max(0.0, (time.now_ms() - oldest) / 1000)
+    lag = deliveries.lag(tx, hooks.READER)
+    return {
+        ("taskade_events_total",): [float(row[0]) if row else 0],
+        ("taskade_webhook_pending",): [pending],
+        ("taskade_webhook_oldest_pending_seconds",): [age],
+        ("taskade_reader_lag_events", hooks.READER): [lag],
+    }
 
 
 def check_reader(request: Request, token: str | None) -> None:

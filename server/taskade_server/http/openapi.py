@@ -189,6 +189,10 @@ _NOTES: Final = {
     "webhooks.delete": "Nothing more is sent, not even what is waiting.",
     "webhooks.secret": "For who may change the webhook, with a key that reaches as far as the one that made it.",
     "webhooks.rotate_secret": "The old secret goes on signing beside the new one for a while.",
+    "webhooks.test": "A delivery of the type `webhook.test`, which is tried once; read it to see what became of it.",
+    "webhooks.recover": "As a replay, which goes on after a restart: all failed deliveries made since then.",
+    "webhooks.replay": "It goes on after a restart, a little at a time; what was delivered keeps its `webhook-id`.",
+    "webhooks.cancel_replay": "What it has queued and nobody has taken yet is cancelled, too.",
     "webhooks.resend": "With the same `webhook-id`, so that a receiver can tell that it is the same.",
     "restore": "With it comes what went to the trash together with it.",
     "complete": "Sets `completed_at`; a recurring task gets its successor. A completed task stays as it is.",
@@ -210,8 +214,7 @@ def _operation_parameters(route: Route) -> list[Schema]:
         found.append(f"{title(owner)}Id")
     if "{user}" in route.path:
         found.append("Member")
-    if "{delivery}" in route.path:
-        found.append("Delivery")
+    found += [name.title() for name in ("delivery", "replay") if f"{{{name}}}" in route.path]
     if route.operation_id == "webhooks.deliveries":
         found += webhook_schema.OF_LIST
     found += audit_schema.OF.get(route.operation_id, ())
@@ -287,7 +290,7 @@ def _body_name(route: Route) -> str:
         "create": f"{name}Create", "patch": f"{name}Update", "query": f"{name}Query", "move": f"{name}Move",
         "bulk_create": f"{name}BulkCreate", "bulk_update": f"{name}BulkUpdate", "bulk_delete": f"{name}BulkDelete",
         "batch": "Batch",
-        "rotate_secret": "WebhookRotateSecret",
+        "rotate_secret": "WebhookRotateSecret", "recover": "WebhookRecover", "replay": "WebhookReplay",
         "member": f"{title(owner[:-1])}MemberCreate", "member_role": f"{title(owner[:-1])}MemberUpdate",
     }[route.body]  # fmt: skip
 
@@ -349,6 +352,7 @@ def _secret(route: Route) -> str:
 
 def _document_answer(route: Route, extra: list[str]) -> Schema:
     name, text, example = (webhook_schema.ANSWERS | audit_schema.ANSWERS)[route.operation_id]
+    extra = [*extra, "Location"] if route.body in ("recover", "replay") else extra
     whole: Schema = ref(name.strip("[]"))
     if name.startswith("["):
         whole, extra = {"type": "array", "items": whole}, [*extra, "Link"]
@@ -1053,6 +1057,12 @@ _EXAMPLES: Final[dict[str, dict[str, tuple[str, Any]]]] = {
     },
     "webhooks.patch": {"pause": ("Send nothing for now", {"enabled": False})},
     "webhooks.query": {"failing": ("Those the server has disabled", {"filter": {"disabled_at": {"$exists": True}}})},
+    "webhooks.recover": {"day": ("What has failed since midnight", {"since": "2024-01-15T00:00:00Z"})},
+    "webhooks.replay": {
+        "gap": ("Close a gap that was noticed", {"after_seq": 41, "to_seq": 57}),
+        "missing": ("What happened before it was made", {"from": "2024-01-01T00:00:00Z", "missing_only": True,
+                                                         "events": ["task.created"]}),
+    },
     "webhooks.rotate_secret": {"week": ("Keep the old one for a week", {"overlap_hours": 168})},
     "batch": {
         "mixed": ("Change, create and delete", {"operations": [

@@ -31,6 +31,8 @@ Body = Literal[
     "empty",
     "batch",
     "rotate_secret",
+    "recover",
+    "replay",
 ]
 Answer = Literal[
     "one", "list", "none", "key", "batch", "event_types", "document", "events", "event", "stream", "ticket",
@@ -237,6 +239,20 @@ def _webhook_routes() -> Iterator[Route]:
                 "Read a delivery with its attempts", answer="document")  # fmt: skip
     yield Route("POST", f"{path}/deliveries/{{delivery}}/resend", "webhooks.resend", write, webhooks.resend,
                 hook, "Send a delivery again", writes=True, body="empty", answer="document", status=202)  # fmt: skip
+    yield Route("GET", f"{path}/health", "webhooks.health", read, webhooks.health, hook,
+                "See how a webhook's endpoint is doing", answer="document")  # fmt: skip
+    yield Route("POST", f"{path}/test", "webhooks.test", write, webhooks.test, hook, "Send a test",
+                writes=True, body="empty", answer="document", status=202)  # fmt: skip
+    yield Route("POST", f"{path}/recover", "webhooks.recover", write, webhooks.recover, hook,
+                "Send again what has failed", writes=True, body="recover", answer="document", status=202)  # fmt: skip
+    yield Route("POST", f"{path}/replay", "webhooks.replay", write, webhooks.replay, hook,
+                "Send the events of a range", writes=True, body="replay", answer="document", status=202)  # fmt: skip
+    yield Route("GET", f"{path}/replays", "webhooks.replays", read, webhooks.list_replays, hook,
+                "List a webhook's replays, newest first", answer="document")  # fmt: skip
+    yield Route("GET", f"{path}/replays/{{replay}}", "webhooks.get_replay", read, webhooks.get_replay, hook,
+                "See how far a replay is", answer="document")  # fmt: skip
+    yield Route("POST", f"{path}/replays/{{replay}}/cancel", "webhooks.cancel_replay", write, webhooks.cancel_replay,
+                hook, "Break a replay off", writes=True, body="empty", answer="document")  # fmt: skip
 
 
 def _audit_routes() -> Iterator[Route]:

@@ -7,16 +7,19 @@ events, or each delivery would lead to the next.
 from typing import Any, Final
 
 from taskade_server.domain import hooks
-from taskade_server.engine import edit, query
+from taskade_server.engine import query
 from taskade_server.http.wire import Call, Reply
 from taskade_server.kit import json, time
-from taskade_server.kit.errors import Clash, InvalidQuery, Issue, Malformed, NotFound, did_you_mean
-from taskade_server.store import deliveries
+from taskade_server.kit.errors import InvalidQuery, Issue, Malformed, NotFound, did_you_mean
+from taskade_server.store import deliveries, replays
 from taskade_server.store.database import Tx
-from taskade_server.store.deliveries import Attempt, Delivery
+from taskade_server.store.deliveries import Attempt, Delivery, Filter
+from taskade_server.store.replays import Replay
 
 MAX_LIMIT: Final = 1000
-_PARAMETERS: Final = ("state", "type", "limit", "before_seq")
+MAX_VALUES: Final = 50
+_LISTS: Final = ("state", "type", "object_id", "event_id", "replay_id")
+_PARAMETERS: Final = (*_LISTS, "after", "before", "limit", "cursor")
 
 
 def create(call: Call, tx: Tx) -> Reply:
@@ -48,15 +51,15 @@ def rotate(call: Call, tx: Tx) -> Reply:
 def list_deliveries(call: Call, tx: Tx) -> Reply:
     """GET /webhooks/{id}/deliveries, newest event first."""
     _webhook(call, tx)
-    options = _options(call.pairs())
-    limit = options["limit"]
-    found = deliveries.newest(
-        tx, call.path[0], states=options["state"], types=options["type"], below=options["before_seq"], limit=limit + 1
-    )
+    wanted, cursor, limit = _options(call.pairs())
+    if cursor is not None and deliveries.find(tx, call.path[0], cursor) is None:
+        detail = "The delivery is not on record any more; begin anew without the cursor."
+        raise InvalidQuery(errors=[Issue("invalid_cursor", detail, parameter="cursor")])
+    found = deliveries.newest(tx, call.path[0], wanted, cursor, limit + 1)
     headers = []
     if len(found) > limit:
-        kept = [part for part in call.query_string.split("&") if part and part.partition("=")[0] != "before_seq"]
-        following = "&".join([*kept, f"before_seq={found[limit - 1].seq}"])
+        kept = [part for part in call.query_string.split("&") if part and part.partition("=")[0] != "cursor"]
+        following = "&".join([*kept, f"cursor={found[limit - 1].id}"])
         headers.append((b"link", f'<{call.url}?{following}>; rel="next"'.encode()))
     return Reply(200, json.encode([_shown(delivery) for delivery in found[:limit]]), headers)
 
@@ -72,12 +75,86 @@ def get_delivery(call: Call, tx: Tx) -> Reply:
 def resend(call: Call, tx: Tx) -> Reply:
     """POST /webhooks/{id}/deliveries/{delivery}/resend."""
     call.no_parameters()
-    _, webhook = edit.load(tx, call.context(), hooks.WEBHOOK, call.path[0], target=False)
-    delivery = _delivery(call, tx)
-    if not webhook["enabled"]:
-        raise Clash('The webhook is disabled; PATCH it with {"enabled": true} first.')
-    deliveries.requeue(tx, delivery, time.now_ms())
-    return Reply(202, json.encode(_shown(_delivery(call, tx))))
+    return Reply(202, json.encode(_shown(hooks.resend(tx, call.context(), *call.path))))
+
+
+def test(call: Call, tx: Tx) -> Reply:
+    """POST /webhooks/{id}/test."""
+    call.no_parameters()
+    return Reply(202, json.encode(_shown(hooks.test(tx, call.context(), call.path[0]))))
+
+
+def health(call: Call, tx: Tx) -> Reply:
+    """GET /webhooks/{id}/health."""
+    call.no_parameters()
+    _webhook(call, tx)
+    state = deliveries.state_of(tx, call.path[0])._asdict()
+    shown = {name: value if name == "pending" else _time(value) for name, value in state.items()}
+    return Reply(200, json.encode(shown))
+
+
+def recover(call: Call, tx: Tx) -> Reply:
+    """POST /webhooks/{id}/recover."""
+    call.no_parameters()
+    return _begun(call, tx, hooks.recover(tx, call.context(), call.path[0], call.body))
+
+
+def replay(call: Call, tx: Tx) -> Reply:
+    """POST /webhooks/{id}/replay."""
+    call.no_parameters()
+    return _begun(call, tx, hooks.replay(tx, call.context(), call.path[0], call.body))
+
+
+def _begun(call: Call, tx: Tx, begun: Replay) -> Reply:
+    place = f"/v1/webhooks/{begun.webhook_id}/replays/{begun.id}"
+    return Reply(202, json.encode(_shown_replay(tx, begun)), [(b"location", place.encode())])
+
+
+def list_replays(call: Call, tx: Tx) -> Reply:
+    """GET /webhooks/{id}/replays, newest first."""
+    call.no_parameters()
+    _webhook(call, tx)
+    found = replays.newest(tx, call.path[0], 100)
+    return Reply(200, json.encode([_shown_replay(tx, one) for one in found]))
+
+
+def get_replay(call: Call, tx: Tx) -> Reply:
+    """GET /webhooks/{id}/replays/{replay}."""
+    call.no_parameters()
+    _webhook(call, tx)
+    found = replays.find(tx, *call.path)
+    if found is None:
+        raise NotFound(f"The webhook has no replay {call.path[1][:80]}.")
+    return Reply(200, json.encode(_shown_replay(tx, found)))
+
+
+def cancel_replay(call: Call, tx: Tx) -> Reply:
+    """POST /webhooks/{id}/replays/{replay}/cancel."""
+    call.no_parameters()
+    found = hooks.cancel_replay(tx, call.context(), *call.path)
+    return Reply(200, json.encode(_shown_replay(tx, found)))
+
+
+def _shown_replay(tx: Tx, found: Replay) -> dict[str, Any]:
+    counts = replays.counts(tx, found.id)
+    return {
+        "id": found.id,
+        "webhook_id": found.webhook_id,
+        "workspace_id": found.workspace_id,
+        "kind": found.kind,
+        "state": found.state,
+        "after_seq": found.from_seq,
+        "to_seq": found.to_seq,
+        "position": found.position,
+        "events": json.decode(found.patterns),
+        "missing_only": bool(found.missing_only),
+        "since": _time(found.since),
+        "queued": found.queued,
+        "deliveries": {state: counts.get(state, 0) for state in deliveries.STATES},
+        "created_by": found.created_by,
+        "created_at": _time(found.created_at),
+        "finished_at": _time(found.finished_at),
+    }
 
 
 def _webhook(call: Call, tx: Tx) -> None:
@@ -93,28 +170,49 @@ def _delivery(call: Call, tx: Tx) -> Delivery:
     return found
 
 
-def _options(pairs: list[tuple[str, str]]) -> dict[str, Any]:
+def _options(pairs: list[tuple[str, str]]) -> tuple[Filter, str | None, int]:
+    """Which deliveries are wanted, the cursor and the limit."""
     issues: list[Issue] = []
-    found: dict[str, Any] = {"state": [], "type": [], "limit": 100, "before_seq": None}
+    lists: dict[str, list[str]] = {name: [] for name in _LISTS}
+    times: dict[str, int] = {}
+    cursor, limit = None, 100
     for name, value in pairs:
-        if name not in _PARAMETERS:
+        if name in lists:
+            lists[name] += value.split(",")
+        elif name in ("after", "before"):
+            try:
+                times[name] = time.parse_ms(value)
+            except ValueError:
+                detail = f"{name} is a time such as 2024-01-15T10:30:00Z."
+                issues.append(Issue("invalid_format", detail, parameter=name))
+        elif name == "cursor":
+            cursor = value
+        elif name != "limit":
             detail = f'There is no parameter "{name[:80]}".{did_you_mean(name, _PARAMETERS)}'
             issues.append(Issue("unknown_parameter", f"{detail} Allowed: {', '.join(_PARAMETERS)}.", parameter=name))
-        elif name in ("limit", "before_seq"):
-            most = MAX_LIMIT if name == "limit" else 2**53
-            if not value.isdecimal() or not 1 <= int(value) <= most:
-                issues.append(Issue("out_of_range", f"{name} is a number from 1 to {most:,}.", parameter=name))
-            else:
-                found[name] = int(value)
+        elif not value.isdecimal() or not 1 <= int(value) <= MAX_LIMIT:
+            issues.append(Issue("out_of_range", f"limit is a number from 1 to {MAX_LIMIT:,}.", parameter=name))
         else:
-            found[name] += value.split(",")
-    for state in found["state"]:
+            limit = int(value)
+    for state in lists["state"]:
         if state not in deliveries.STATES:
             detail = f"state is one of {', '.join(deliveries.STATES)}.{did_you_mean(state, deliveries.STATES)}"
             issues.append(Issue("not_allowed", detail, parameter="state"))
+    for name, values in lists.items():
+        if len(values) > MAX_VALUES:
+            issues.append(Issue("too_many", f"{name} takes at most {MAX_VALUES} values.", parameter=name))
     if issues:
         raise InvalidQuery(errors=issues)
-    return found
+    wanted = Filter(
+        states=lists["state"],
+        types=lists["type"],
+        objects=lists["object_id"],
+        events=lists["event_id"],
+        replays=lists["replay_id"],
+        after=times.get("after"),
+        before=times.get("before"),
+    )
+    return wanted, cursor, limit
 
 
 def _shown(delivery: Delivery) -> dict[str, Any]:
@@ -132,6 +230,7 @@ def _shown(delivery: Delivery) -> dict[str, Any]:
         "next_attempt_at": _time(delivery.next_at),
         "last_status": delivery.last_status,
         "last_error": delivery.last_error,
+        "replay_id": delivery.replay_id,
         "created_at": _time(delivery.created_at),
         "finished_at": _time(delivery.finished_at),
     }

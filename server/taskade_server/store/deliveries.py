@@ -4,8 +4,8 @@ Why their order is in the rows: of all pending deliveries about one object to on
 its next attempt, so whoever sends what is due sends each object's events in order, and never waits for another object.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
 
 from taskade_server.store.interface import Tx
 
@@ -13,20 +13,29 @@ PENDING: Final = "pending"
 SUCCEEDED: Final = "succeeded"
 FAILED: Final = "failed"
 CANCELLED: Final = "cancelled"
+TEST: Final = "webhook.test"
+"""The type of what a test sends; no event has it."""
 STATES: Final = (PENDING, SUCCEEDED, FAILED, CANCELLED)
+MANY: Final = 500
 _COLUMNS: Final = (
     "id", "webhook_id", "workspace_id", "seq", "event_id", "type", "object_id", "previous_seq", "state", "attempts",
-    "next_at", "created_at", "finished_at", "last_status", "last_error",
+    "base", "next_at", "created_at", "finished_at", "last_status", "last_error", "replay_id",
 )  # fmt: skip
 _ATTEMPT: Final = (
     "delivery_id", "number", "workspace_id", "at", "duration_ms", "address", "request_headers", "status",
     "response_headers", "response_body", "error", "detail",
 )  # fmt: skip
 _SELECT: Final = f"SELECT {', '.join(_COLUMNS)} FROM deliveries"
+_BEHIND: Final = (
+    "FROM log_heads h LEFT JOIN cursors c ON c.reader = ? AND c.workspace_id = h.workspace_id"
+    " WHERE h.seq > COALESCE(c.seq, 0) AND EXISTS (SELECT 1 FROM webhooks w WHERE w.workspace_id = h.workspace_id"
+    " AND (w.enabled = 1 OR w.until > COALESCE(c.seq, 0)))"
+)
+T = TypeVar("T")
 
 
 class Delivery(NamedTuple):
-    """One event for one webhook. Times are epoch ms."""
+    """One event for one webhook. Times are epoch ms. Of the `attempts`, `base` were made before it was last queued."""
 
     id: str
     webhook_id: str
@@ -38,11 +47,13 @@ class Delivery(NamedTuple):
     previous_seq: int | None
     state: str
     attempts: int
+    base: int
     next_at: int | None
     created_at: int
     finished_at: int | None
     last_status: int | None
     last_error: str | None
+    replay_id: str | None
 
 
 class Attempt(NamedTuple):
@@ -74,39 +85,65 @@ class Outcome(NamedTuple):
 # ---- making ----------------------------------------------------------------------------------------------------------
 
 
-def add(tx: Tx, new: Sequence[Delivery]) -> None:
-    """Add pending deliveries of one webhook in the order of their events; those that exist already stay as they are."""
-    if not new:
+def add(tx: Tx, fresh: Sequence[Delivery]) -> None:
+    """Add deliveries of one webhook in the order of their events; those that exist already stay as they are."""
+    if not fresh:
         return
-    waiting = _pending_objects(tx, new[0].webhook_id, {delivery.object_id for delivery in new})
+    waiting = _pending_objects(tx, fresh[0].webhook_id, {delivery.object_id for delivery in fresh})
     rows: list[Sequence[Any]] = []
-    for delivery in new:
-        first = delivery.object_id not in waiting
-        waiting.add(delivery.object_id)
+    for delivery in fresh:
+        first = delivery.state != PENDING or delivery.object_id not in waiting
+        if delivery.state == PENDING:
+            waiting.add(delivery.object_id)
         rows.append(delivery if first else delivery._replace(next_at=None))
-    marks = ", ".join("?" * len(_COLUMNS))
-    tx.many(f"INSERT INTO deliveries ({', '.join(_COLUMNS)}) VALUES ({marks}) ON CONFLICT DO NOTHING", rows)
+    tx.many(
+        f"INSERT INTO deliveries ({', '.join(_COLUMNS)}) VALUES ({_marks(len(_COLUMNS))}) ON CONFLICT DO NOTHING", rows
+    )
 
 
 def _pending_objects(tx: Tx, webhook_id: str, objects: Iterable[str]) -> set[str]:
     found: set[str] = set()
-    names = sorted(objects)
-    for start in range(0, len(names), 500):
-        part = names[start : start + 500]
+    for part in _parts(sorted(objects)):
         sql = (
             f"SELECT DISTINCT object_id FROM deliveries WHERE webhook_id = ? AND state = '{PENDING}'"
-            f" AND object_id IN ({', '.join('?' * len(part))})"
+            f" AND object_id IN ({_marks(len(part))})"
         )
         found |= {row[0] for row in tx.all(sql, (webhook_id, *part))}
     return found
 
 
+def queue_again(tx: Tx, again: Sequence[Delivery], at: int, replay_id: str | None = None) -> None:
+    """Send deliveries of one webhook once more, in the order of their events; their schedule begins anew.
+
+    Later events about the same object wait for them, even those that have been tried.
+    """
+    tx.many(
+        f"UPDATE deliveries SET state = '{PENDING}', base = attempts, next_at = NULL, finished_at = NULL,"
+        " replay_id = ? WHERE id = ?",
+        [(replay_id, delivery.id) for delivery in again],
+    )
+    lanes = [*dict.fromkeys((delivery.webhook_id, delivery.object_id) for delivery in again)]
+    tx.many(
+        f"UPDATE deliveries SET next_at = NULL WHERE webhook_id = ? AND object_id = ? AND state = '{PENDING}'"
+        " AND next_at IS NOT NULL",
+        lanes,
+    )
+    _let_go(tx, lanes, at)
+
+
+def _let_go(tx: Tx, lanes: Iterable[tuple[str, str]], at: int) -> None:
+    """The first pending event about each object (webhook, object) may be sent, from a time on."""
+    tx.many(
+        "UPDATE deliveries SET next_at = ? WHERE n = (SELECT n FROM deliveries WHERE webhook_id = ? AND object_id = ?"
+        f" AND state = '{PENDING}' ORDER BY seq, n LIMIT 1) AND next_at IS NULL",
+        [(at, *lane) for lane in lanes],
+    )
+
+
 def behind(tx: Tx, reader: str, limit: int = 100) -> list[tuple[str, int]]:
-    """The workspaces with enabled webhooks whose log goes on beyond a reader's position, with that position."""
+    """The workspaces whose log goes on beyond a reader's position, if a webhook is to be told; with that position."""
     found = tx.all(
-        "SELECT h.workspace_id, COALESCE(c.seq, 0) FROM log_heads h LEFT JOIN cursors c"
-        " ON c.reader = ? AND c.workspace_id = h.workspace_id WHERE h.seq > COALESCE(c.seq, 0) AND h.workspace_id IN"
-        " (SELECT workspace_id FROM webhooks WHERE enabled = 1) ORDER BY h.workspace_id LIMIT ?",
+        f"SELECT h.workspace_id, COALESCE(c.seq, 0) {_BEHIND} ORDER BY h.workspace_id LIMIT ?",
         (reader, limit),
     )
     return [(name, int(seq)) for name, seq in found]
@@ -130,17 +167,19 @@ def set_last_seq(tx: Tx, webhook_id: str, workspace_id: str, seq: int) -> None:
 # ---- sending ---------------------------------------------------------------------------------------------------------
 
 
-def due_times(tx: Tx, webhooks: Sequence[str]) -> dict[str, int]:
-    """When the next attempt of each webhook is due (epoch ms); webhooks that have nothing to do are left out."""
-    found: dict[str, int] = {}
-    for start in range(0, len(webhooks), 500):
-        part = webhooks[start : start + 500]
-        sql = (
-            "SELECT w.id, (SELECT MIN(d.next_at) FROM deliveries d WHERE d.webhook_id = w.id AND d.next_at IS NOT NULL)"
-            f" FROM webhooks w WHERE w.id IN ({', '.join('?' * len(part))})"
-        )
-        found |= {name: int(at) for name, at in tx.all(sql, part) if at is not None}
-    return found
+def due_times(tx: Tx) -> dict[str, int]:
+    """The webhooks that have something to send, each with the time (epoch ms) at which the next of it is due.
+
+    It costs a look into the index for each of them, however much is waiting.
+    """
+    rows = tx.all(
+        "WITH RECURSIVE busy (id) AS (SELECT MIN(webhook_id) FROM deliveries WHERE next_at IS NOT NULL UNION ALL"
+        " SELECT (SELECT MIN(d.webhook_id) FROM deliveries d WHERE d.next_at IS NOT NULL AND d.webhook_id > busy.id)"
+        " FROM busy WHERE busy.id IS NOT NULL)"
+        " SELECT id, (SELECT MIN(d.next_at) FROM deliveries d WHERE d.webhook_id = busy.id AND d.next_at IS NOT NULL)"
+        " FROM busy WHERE id IS NOT NULL"
+    )
+    return {name: int(at) for name, at in rows if at is not None}
 
 
 def due(tx: Tx, webhook_id: str, now: int, limit: int) -> list[Delivery]:
@@ -152,34 +191,40 @@ def due(tx: Tx, webhook_id: str, now: int, limit: int) -> list[Delivery]:
     return [Delivery(*row) for row in rows]
 
 
+def ready(tx: Tx, delivery_id: str) -> Delivery | None:
+    """A delivery as it is now, if it is still to be sent: meanwhile it may be over, or wait behind another."""
+    row = tx.one(f"{_SELECT} WHERE id = ? AND state = '{PENDING}' AND next_at IS NOT NULL", (delivery_id,))
+    return Delivery(*row) if row else None
+
+
 def record(tx: Tx, outcomes: Sequence[Outcome]) -> None:
     """Keep attempts and what they lead to; what is over lets the next event about the same object go."""
-    marks = ", ".join("?" * len(_ATTEMPT))
     tx.many(
-        f"INSERT INTO attempts ({', '.join(_ATTEMPT)}) VALUES ({marks}) ON CONFLICT DO NOTHING",
+        f"INSERT INTO attempts ({', '.join(_ATTEMPT)}) VALUES ({_marks(len(_ATTEMPT))}) ON CONFLICT DO NOTHING",
         [outcome.attempt for outcome in outcomes],
-    )
-    tx.many(
-        "UPDATE deliveries SET state = ?, attempts = ?, next_at = ?, finished_at = ?, last_status = ?, last_error = ?"
-        " WHERE id = ?",
-        [
-            (
-                state,
-                attempt.number,
-                next_at,
-                None if next_at is not None else attempt.at,
-                attempt.status,
-                attempt.error,
-                delivery.id,
-            )
-            for delivery, attempt, state, next_at in outcomes
-        ],
     )
     over = [outcome for outcome in outcomes if outcome.next_at is None]
     tx.many(
-        "UPDATE deliveries SET next_at = ? WHERE n = (SELECT n FROM deliveries WHERE webhook_id = ? AND object_id = ?"
-        f" AND state = '{PENDING}' ORDER BY seq LIMIT 1) AND next_at IS NULL",
-        [(attempt.at, delivery.webhook_id, delivery.object_id) for delivery, attempt, _, _ in over],
+        "UPDATE deliveries SET state = ?, attempts = ?, next_at = NULL, finished_at = ?, last_status = ?,"
+        " last_error = ? WHERE id = ?",
+        [
+            (state, attempt.number, attempt.at, attempt.status, attempt.error, delivery.id)
+            for delivery, attempt, state, _ in over
+        ],
+    )
+    lanes = [(delivery.webhook_id, delivery.object_id) for delivery, *_ in over]
+    _let_go(tx, lanes, max((outcome.attempt.at for outcome in over), default=0))
+    # What is tried again waits if somebody has put an earlier event about the object before it meanwhile.
+    tx.many(
+        "UPDATE deliveries SET attempts = ?, last_status = ?, last_error = ?, next_at = CASE WHEN EXISTS (SELECT 1"
+        " FROM deliveries e WHERE e.webhook_id = deliveries.webhook_id AND e.object_id = deliveries.object_id"
+        f" AND e.state = '{PENDING}' AND e.seq < deliveries.seq) THEN NULL ELSE ? END"
+        f" WHERE id = ? AND state = '{PENDING}'",
+        [
+            (attempt.number, attempt.status, attempt.error, next_at, delivery.id)
+            for delivery, attempt, _, next_at in outcomes
+            if next_at is not None
+        ],
     )
 
 
@@ -187,18 +232,21 @@ def note_success(tx: Tx, webhook_id: str, workspace_id: str, at: int) -> None:
     """The endpoint has taken something."""
     tx.run(
         "INSERT INTO webhook_states (webhook_id, workspace_id, last_success_at) VALUES (?, ?, ?) ON CONFLICT"
-        " (webhook_id) DO UPDATE SET last_success_at = excluded.last_success_at, failing_since = NULL",
+        " (webhook_id) DO UPDATE SET last_success_at = excluded.last_success_at, failing_since = NULL,"
+        " paused_until = NULL",
         (webhook_id, workspace_id, at),
     )
 
 
-def note_failure(tx: Tx, webhook_id: str, workspace_id: str, at: int) -> int:
-    """The endpoint has taken nothing; since when that is so."""
+def note_failure(tx: Tx, webhook_id: str, workspace_id: str, at: int, paused_until: int | None) -> int:
+    """The endpoint has taken nothing; since when that is so. `paused_until`: it is left alone until then."""
     row = tx.one(
-        "INSERT INTO webhook_states (webhook_id, workspace_id, last_failure_at, failing_since) VALUES (?, ?, ?, ?)"
-        " ON CONFLICT (webhook_id) DO UPDATE SET last_failure_at = excluded.last_failure_at,"
-        " failing_since = COALESCE(webhook_states.failing_since, excluded.failing_since) RETURNING failing_since",
-        (webhook_id, workspace_id, at, at),
+        "INSERT INTO webhook_states (webhook_id, workspace_id, last_failure_at, failing_since, paused_until)"
+        " VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (webhook_id) DO UPDATE SET last_failure_at = excluded.last_failure_at, failing_since ="
+        " COALESCE(webhook_states.failing_since, excluded.failing_since), paused_until = excluded.paused_until"
+        " RETURNING failing_since",
+        (webhook_id, workspace_id, at, at, paused_until),
     )
     return int(row[0]) if row else at
 
@@ -206,27 +254,58 @@ def note_failure(tx: Tx, webhook_id: str, workspace_id: str, at: int) -> int:
 # ---- looking ---------------------------------------------------------------------------------------------------------
 
 
-def find(tx: Tx, webhook_id: str, delivery_id: str) -> Delivery | None:
+class Filter(NamedTuple):
+    """Which deliveries of a webhook are wanted: all those that have one of the values, where there are any."""
+
+    states: Sequence[str] = ()
+    types: Sequence[str] = ()
+    objects: Sequence[str] = ()
+    events: Sequence[str] = ()
+    replays: Sequence[str] = ()
+    after: int | None = None
+    before: int | None = None
+
+
+def find(tx: Tx, webhook_id: str, name: str) -> Delivery | None:
     """One delivery of a webhook, by its id or that of its event."""
-    row = tx.one(f"{_SELECT} WHERE webhook_id = ? AND (id = ? OR event_id = ?)", (webhook_id, delivery_id, delivery_id))
+    row = tx.one(f"{_SELECT} WHERE webhook_id = ? AND id = ?", (webhook_id, name))
+    row = row or tx.one(
+        f"{_SELECT} WHERE webhook_id = ? AND event_id = ? AND seq = (SELECT seq FROM events WHERE id = ?)",
+        (webhook_id, name, name),
+    )
     return Delivery(*row) if row else None
 
 
-def newest(
-    tx: Tx, webhook_id: str, *, states: Sequence[str] = (), types: Sequence[str] = (), below: int | None = None,
-    limit: int = 100,
-) -> list[Delivery]:  # fmt: skip
-    """A webhook's deliveries, newest event first; `below` is the seq to go on from."""
+def newest(tx: Tx, webhook_id: str, wanted: Filter, cursor: str | None, limit: int) -> list[Delivery]:
+    """A webhook's deliveries, newest event first; `cursor` is the id of the one to go on behind."""
     conditions, params = ["webhook_id = ?"], [webhook_id]
-    for column, values in (("state", states), ("type", types)):
+    columns = ("state", "type", "object_id", "event_id", "replay_id")
+    for column, values in zip(columns, wanted[:5], strict=True):
         if values:
-            conditions.append(f"{column} IN ({', '.join('?' * len(values))})")
+            conditions.append(f"{column} IN ({_marks(len(values))})")
             params += values
     more: list[Any] = [*params]
-    if below is not None:
-        conditions.append("seq < ?")
-        more.append(below)
-    rows = tx.all(f"{_SELECT} WHERE {' AND '.join(conditions)} ORDER BY seq DESC LIMIT ?", (*more, limit))
+    for sign, time in ((">=", wanted.after), ("<", wanted.before)):
+        if time is not None:
+            conditions.append(f"created_at {sign} ?")
+            more.append(time)
+    if cursor is not None:
+        conditions.append("(seq, event_id) < (SELECT c.seq, c.event_id FROM deliveries c WHERE c.id = ?)")
+        more.append(cursor)
+    rows = tx.all(f"{_SELECT} WHERE {' AND '.join(conditions)} ORDER BY seq DESC, event_id DESC LIMIT ?",
+                  (*more, limit))  # fmt: skip
+    return [Delivery(*row) for row in rows]
+
+
+def between(
+    tx: Tx, webhook_id: str, after_seq: int, to_seq: int, limit: int, *, state: str = "", since: int = 0
+) -> list[Delivery]:
+    """Deliveries of events in a range (after_seq, to_seq], in the order of these."""
+    condition = "" if not state else f" AND state = '{state}'"
+    rows = tx.all(
+        f"{_SELECT} WHERE webhook_id = ? AND seq > ? AND seq <= ?{condition} AND created_at >= ? ORDER BY seq LIMIT ?",
+        (webhook_id, after_seq, to_seq, since, limit),
+    )
     return [Delivery(*row) for row in rows]
 
 
@@ -234,18 +313,6 @@ def attempts_of(tx: Tx, delivery_id: str) -> list[Attempt]:
     """All attempts of a delivery, in order."""
     rows = tx.all(f"SELECT {', '.join(_ATTEMPT)} FROM attempts WHERE delivery_id = ? ORDER BY number", (delivery_id,))
     return [Attempt(*row) for row in rows]
-
-
-def requeue(tx: Tx, delivery: Delivery, at: int) -> None:
-    """Send it again, at once or, while an earlier event about the object is pending, behind that."""
-    earlier = tx.one(
-        f"SELECT 1 FROM deliveries WHERE webhook_id = ? AND object_id = ? AND state = '{PENDING}' AND seq < ?",
-        (delivery.webhook_id, delivery.object_id, delivery.seq),
-    )
-    tx.run(
-        f"UPDATE deliveries SET state = '{PENDING}', next_at = ?, finished_at = NULL WHERE id = ?",
-        (None if earlier else at, delivery.id),
-    )
 
 
 class State(NamedTuple):
@@ -256,6 +323,7 @@ class State(NamedTuple):
     last_success_at: int | None
     last_failure_at: int | None
     failing_since: int | None
+    paused_until: int | None
 
 
 def state_of(tx: Tx, webhook_id: str) -> State:
@@ -264,7 +332,62 @@ def state_of(tx: Tx, webhook_id: str) -> State:
         f"SELECT COUNT(*), MIN(created_at) FROM deliveries WHERE webhook_id = ? AND state = '{PENDING}'", (webhook_id,)
     )
     row = tx.one(
-        "SELECT last_success_at, last_failure_at, failing_since FROM webhook_states WHERE webhook_id = ?",
+        "SELECT last_success_at, last_failure_at, failing_since, paused_until FROM webhook_states WHERE webhook_id = ?",
         (webhook_id,),
     )
-    return State(*(count or (0, None)), *(row or (None, None, None)))
+    return State(*(count or (0, None)), *(row or (None, None, None, None)))
+
+
+def lag(tx: Tx, reader: str) -> int:
+    """How many events the reader that makes deliveries has yet to look at."""
+    row = tx.one(f"SELECT COALESCE(SUM(h.seq - COALESCE(c.seq, 0)), 0) {_BEHIND}", (reader,))
+    return int(row[0]) if row else 0
+
+
+def backlog(tx: Tx) -> tuple[int, int | None]:
+    """How many deliveries to enabled webhooks are pending, and when the oldest of them was made (epoch ms)."""
+    row = tx.one(
+        f"SELECT COUNT(*), MIN(created_at) FROM deliveries WHERE state = '{PENDING}' AND webhook_id IN"
+        " (SELECT id FROM webhooks WHERE enabled = 1)"
+    )
+    return (int(row[0]), row[1]) if row else (0, None)
+
+
+# ---- forgetting ------------------------------------------------------------------------------------------------------
+
+
+def forget(tx: Tx, before: int, limit: int) -> int:
+    """Remove deliveries that were over before a time, with their attempts; returns how many."""
+    found = tx.all("SELECT id FROM deliveries WHERE finished_at < ? ORDER BY finished_at LIMIT ?", (before, limit))
+    tx.many("DELETE FROM attempts WHERE delivery_id = ?", found)
+    tx.many("DELETE FROM deliveries WHERE id = ?", found)
+    return len(found)
+
+
+def cancel_orphans(tx: Tx, at: int, limit: int) -> int:
+    """End what is pending for webhooks that have been deleted; returns how many."""
+    found = tx.all(
+        f"SELECT id, webhook_id, object_id FROM deliveries d WHERE state = '{PENDING}' AND NOT EXISTS"
+        " (SELECT 1 FROM webhooks w WHERE w.id = d.webhook_id) LIMIT ?",
+        (limit,),
+    )
+    return cancel(tx, found, at)
+
+
+def cancel(tx: Tx, found: Sequence[Sequence[Any]], at: int) -> int:
+    """End pending deliveries, given as (id, webhook, object); what waits behind them may go. Returns how many."""
+    tx.many(
+        f"UPDATE deliveries SET state = '{CANCELLED}', next_at = NULL, finished_at = ? WHERE id = ?",
+        [(at, row[0]) for row in found],
+    )
+    _let_go(tx, dict.fromkeys((str(row[1]), str(row[2])) for row in found), at)
+    return len(found)
+
+
+def _marks(count: int) -> str:
+    return ", ".join("?" * count)
+
+
+def _parts(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(values), MANY):
+        yield values[start : start + MANY]

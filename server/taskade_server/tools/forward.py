@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Final
 
-from taskade_server.consumers import webhooks
+from taskade_server.consumers import sender
 from taskade_server.consumers.outbound import USER_AGENT
 from taskade_server.engine import events
 from taskade_server.kit import ids, time, webhook_signatures
@@ -69,7 +69,7 @@ class Receiver:
 def signed(event: Mapping[str, Any], body: bytes, keys: list[str], ago: int = 0) -> dict[str, str]:
     """The headers of a delivery that is sent now, or was so many seconds ago."""
     at = time.now_ms() - ago * 1000
-    return webhooks.request_headers(keys, event["id"], event["type"], ids.new("dlv"), at, body)
+    return sender.request_headers(keys, event["id"], event["type"], ids.new("dlv"), at, body)
 
 
 @dataclass(slots=True)

@@ -17,8 +17,9 @@ CREATE TABLE cursors (
     PRIMARY KEY (reader, workspace_id)
 );
 
--- Webhooks. `secrets` are the webhook's keys, encrypted; `rights` what the key that made it may reach; `since` the seq
--- after which it is told of events.
+-- Webhooks. `secrets` are the webhook's keys, encrypted; `rights` what the key that made it may reach;
+-- `spans` (JSON) the parts of the log it is told of, each behind one seq and up to another; `until` the end of the last
+-- one, null while it is enabled.
 CREATE TABLE webhooks (
     n {{identity}},
     id {{text}} NOT NULL UNIQUE,
@@ -32,6 +33,7 @@ CREATE TABLE webhooks (
     disabled_reason {{text}},
     rate_limit {{bigint}},
     max_concurrency {{bigint}} NOT NULL,
+    payload {{bigint}} NOT NULL,
     public_key {{text}},
     created_by {{text}},
     created_at {{bigint}} NOT NULL,
@@ -39,7 +41,8 @@ CREATE TABLE webhooks (
     version {{bigint}} NOT NULL,
     secrets {{text}},
     rights {{text}},
-    since {{bigint}},
+    spans {{text}},
+    until {{bigint}},
     doc {{text}} NOT NULL
 );
 CREATE INDEX webhooks_by_workspace_id ON webhooks (workspace_id, n);
@@ -51,11 +54,13 @@ CREATE TABLE webhook_states (
     last_seq {{bigint}},
     last_success_at {{bigint}},
     last_failure_at {{bigint}},
-    failing_since {{bigint}}
+    failing_since {{bigint}},
+    paused_until {{bigint}}
 );
 
 -- One event for one webhook. `next_at` is when the next attempt is due; null while an earlier event about the same
--- object is pending, and when there is nothing left to do.
+-- object is pending, and when there is nothing left to do. `base` is how many attempts there had been when somebody last
+-- asked to send it: the schedule begins anew behind them. `replay_id` is the replay that sends it.
 CREATE TABLE deliveries (
     n {{identity}},
     id {{text}} NOT NULL UNIQUE,
@@ -68,13 +73,16 @@ CREATE TABLE deliveries (
     previous_seq {{bigint}},
     state {{text}} NOT NULL,
     attempts {{bigint}} NOT NULL,
+    base {{bigint}} NOT NULL,
     next_at {{bigint}},
     created_at {{bigint}} NOT NULL,
     finished_at {{bigint}},
     last_status {{bigint}},
-    last_error {{text}}
+    last_error {{text}},
+    replay_id {{text}}
 );
-CREATE UNIQUE INDEX deliveries_by_webhook_id_seq ON deliveries (webhook_id, seq);
+CREATE UNIQUE INDEX deliveries_by_webhook_id_seq ON deliveries (webhook_id, seq, event_id);
+CREATE INDEX deliveries_by_replay_id ON deliveries (replay_id, state) WHERE replay_id IS NOT NULL;
 CREATE INDEX deliveries_by_webhook_id_next_at ON deliveries (webhook_id, next_at, seq) WHERE next_at IS NOT NULL;
 CREATE INDEX deliveries_by_webhook_id_object_id ON deliveries (webhook_id, object_id, seq) WHERE state = 'pending';
 CREATE INDEX deliveries_by_finished_at ON deliveries (finished_at) WHERE finished_at IS NOT NULL;
@@ -94,6 +102,28 @@ CREATE TABLE attempts (
     detail {{text}},
     PRIMARY KEY (delivery_id, number)
 );
+
+-- Sending again: what has failed (`kind` recover) or whatever fits (`kind` replay), between two places in the log.
+-- `position` is the seq up to which that is done, `queued` how many deliveries that were.
+CREATE TABLE webhook_replays (
+    id {{text}} PRIMARY KEY,
+    webhook_id {{text}} NOT NULL,
+    workspace_id {{text}} NOT NULL,
+    kind {{text}} NOT NULL,
+    state {{text}} NOT NULL,
+    from_seq {{bigint}} NOT NULL,
+    to_seq {{bigint}} NOT NULL,
+    position {{bigint}} NOT NULL,
+    patterns {{text}} NOT NULL,
+    missing_only {{bigint}} NOT NULL,
+    since {{bigint}},
+    queued {{bigint}} NOT NULL,
+    created_by {{text}},
+    created_at {{bigint}} NOT NULL,
+    finished_at {{bigint}}
+);
+CREATE INDEX webhook_replays_by_webhook_id ON webhook_replays (webhook_id, created_at);
+CREATE INDEX webhook_replays_running ON webhook_replays (id) WHERE state = 'running';
 
 -- Where the log of a workspace begins: events before `first_seq` are no longer kept, and who asks for them starts anew.
 ALTER TABLE log_heads ADD COLUMN first_seq {{bigint}} NOT NULL DEFAULT 1;
