@@ -111,15 +111,10 @@ def go_on(tx: Tx) -> int:
     """Queue the next deliveries of each replay that has room for more; how many replays that were."""
     moved = 0
     for replay in replays.running(tx):
-        if not _has_room(tx, replay):
-            continue
-        moved += 1
-        (_recover if replay.kind == replays.RECOVER else _replay)(tx, replay)
+        if replays.pending(tx, replay.id, REPLAYED_AHEAD) < REPLAYED_AHEAD:
+            moved += 1
+            (_recover if replay.kind == replays.RECOVER else _replay)(tx, replay)
     return moved
-
-
-def _has_room(tx: Tx, replay: Replay) -> bool:
-    return replays.pending(tx, replay.id, REPLAYED_AHEAD) < REPLAYED_AHEAD
 
 
 def _recover(tx: Tx, replay: Replay) -> None:
@@ -206,23 +201,42 @@ class Webhooks:
     def jobs(self) -> list[Job]:
         """Making deliveries, sending each share of them, and forgetting them."""
         senders = [Job(f"webhooks/{shard}", 0.0, self._sending(shard)) for shard in range(SHARDS)]
-        return [Job("webhooks", 0.0, self._make), *senders, Job("webhooks/old", CLEAN_SECONDS, self._clean)]
+        return [
+            Job("webhooks", 0.0, self._make),
+            *senders,
+            Job("webhooks/replays", 0.0, self._replay),
+            Job("webhooks/old", CLEAN_SECONDS, self._clean),
+        ]
 
     async def _make(self, lease: Lease) -> None:
         def unit(tx: Tx) -> int:
             lease.hold(tx)
-            return fan_out(tx) + go_on(tx)
+            return fan_out(tx)
 
         while lease.held:
             seen = self._feed.version
-            now, later = await self._db.read(_to_do)
-            if now:
+            if await self._db.read(lambda tx: bool(deliveries.behind(tx, READER, 1))):
                 await self._db.write(unit)
                 self._news.tell()
                 # What is committed meanwhile is done in one go.
                 await asyncio.sleep(GATHER_SECONDS)
             else:
-                await self._feed.changed(seen, REPLAY_SECONDS if later else IDLE_SECONDS)
+                await self._feed.changed(seen, IDLE_SECONDS)
+
+    async def _replay(self, lease: Lease) -> None:
+        def unit(tx: Tx) -> int:
+            lease.hold(tx)
+            return go_on(tx)
+
+        while lease.held:
+            seen = self._feed.version
+            if not await self._db.read(replays.running):
+                await self._feed.changed(seen, IDLE_SECONDS)
+            elif await self._db.write(unit):
+                self._news.tell()
+                await asyncio.sleep(GATHER_SECONDS)
+            else:
+                await asyncio.sleep(REPLAY_SECONDS)
 
     def _sending(self, shard: int) -> Callable[[Lease], Awaitable[None]]:
         async def run(lease: Lease) -> None:
@@ -241,10 +255,3 @@ class Webhooks:
         before = time.now_ms() - self._days * time.DAY_MS
         while await self._db.write(partial(unit, before=before), heavy=True) >= CLEAN_AT_ONCE:
             pass
-
-
-def _to_do(tx: Tx) -> tuple[bool, bool]:
-    """Whether there is something to do now, and whether there will be without any new event."""
-    running = replays.running(tx)
-    now = any(_has_room(tx, replay) for replay in running) or bool(deliveries.behind(tx, READER, 1))
-    return now, bool(running)

@@ -4,6 +4,7 @@ Why their order is in the rows: of all pending deliveries about one object to on
 its next attempt, so whoever sends what is due sends each object's events in order, and never waits for another object.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -82,6 +83,17 @@ class Outcome(NamedTuple):
     next_at: int | None
 
 
+def lock(tx: Tx, webhooks: Iterable[str]) -> None:
+    """Make units that change deliveries of the same webhooks wait for each other on PostgreSQL.
+
+    Otherwise one could put a delivery behind another that a second one ends just then, so that it would wait for ever.
+    """
+    if tx.for_update:
+        for name in sorted(set(webhooks)):
+            digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+            tx.one("SELECT pg_advisory_xact_lock(?)", (int.from_bytes(digest, signed=True),))
+
+
 # ---- making ----------------------------------------------------------------------------------------------------------
 
 
@@ -89,6 +101,7 @@ def add(tx: Tx, fresh: Sequence[Delivery]) -> None:
     """Add deliveries of one webhook in the order of their events; those that exist already stay as they are."""
     if not fresh:
         return
+    lock(tx, [fresh[0].webhook_id])
     waiting = _pending_objects(tx, fresh[0].webhook_id, {delivery.object_id for delivery in fresh})
     rows: list[Sequence[Any]] = []
     for delivery in fresh:
@@ -117,6 +130,7 @@ def queue_again(tx: Tx, again: Sequence[Delivery], at: int, replay_id: str | Non
 
     Later events about the same object wait for them, even those that have been tried.
     """
+    lock(tx, {delivery.webhook_id for delivery in again})
     tx.many(
         f"UPDATE deliveries SET state = '{PENDING}', base = attempts, next_at = NULL, finished_at = NULL,"
         " replay_id = ? WHERE id = ?",
@@ -199,6 +213,7 @@ def ready(tx: Tx, delivery_id: str) -> Delivery | None:
 
 def record(tx: Tx, outcomes: Sequence[Outcome]) -> None:
     """Keep attempts and what they lead to; what is over lets the next event about the same object go."""
+    lock(tx, {outcome.delivery.webhook_id for outcome in outcomes})
     tx.many(
         f"INSERT INTO attempts ({', '.join(_ATTEMPT)}) VALUES ({_marks(len(_ATTEMPT))}) ON CONFLICT DO NOTHING",
         [outcome.attempt for outcome in outcomes],
@@ -376,6 +391,7 @@ def cancel_orphans(tx: Tx, at: int, limit: int) -> int:
 
 def cancel(tx: Tx, found: Sequence[Sequence[Any]], at: int) -> int:
     """End pending deliveries, given as (id, webhook, object); what waits behind them may go. Returns how many."""
+    lock(tx, {str(row[1]) for row in found})
     tx.many(
         f"UPDATE deliveries SET state = '{CANCELLED}', next_at = NULL, finished_at = ? WHERE id = ?",
         [(at, row[0]) for row in found],

@@ -92,7 +92,7 @@ def counts(tx: Tx, replay_id: str) -> dict[str, int]:
 def pending(tx: Tx, replay_id: str, limit: int) -> int:
     """How many of its deliveries are not yet taken, counted up to a limit."""
     row = tx.one(
-        f"SELECT COUNT(*) FROM (SELECT 1 FROM deliveries WHERE replay_id = ? AND state = '{PENDING}' LIMIT ?) AS some",
+        f"SELECT COUNT(*) FROM (SELECT 1 FROM deliveries WHERE replay_id = ? AND state = '{PENDING}' LIMIT ?) AS few",
         (replay_id, limit),
     )
     return int(row[0]) if row else 0
