@@ -424,7 +424,8 @@ def test_a_replay_is_cancelled_with_what_it_has_queued(api, hook, receiver, a_pr
     later = [add(api, a_project, name=f"Later {number}") for number in range(3)]
     api.patch(path, json={"enabled": True})
     replay = api.post(f"{path}/replay", json={"from": later[0]["created_at"], "missing_only": True}).json()
-    problem(api.post(f"{path}/replay", json={"after_seq": 0}), 409)
+    twice = {"method": "POST", "path": f"{path.removeprefix('/v1')}/replay", "body": {"after_seq": 0}}
+    problem(api.post("/v1/batch", json={"operations": [twice, twice]}), 409)
     while not (found := api.get(f"{path}/replays").json()[0])["queued"]:
         time.sleep(0.02)
     ended = api.post(f"{path}/replays/{replay['id']}/cancel").json()

@@ -51,7 +51,8 @@ def fan_out(tx: Tx) -> int:
         page = log.read_after(tx, workspace_id, position, PAGE)
         for subscription in hooks.subscriptions(tx, workspace_id, position):
             _deliver(tx, subscription, [event for event in page if subscription.was_enabled(event.seq)])
-        cursors.move(tx, READER, workspace_id, page[-1].seq)
+        # What is not kept any more nobody can be told of.
+        cursors.move(tx, READER, workspace_id, page[-1].seq if page else log.head(tx, workspace_id))
         done += len(page)
     return done
 
