@@ -1,13 +1,15 @@
 """The AsyncAPI document: current, valid, and about everything that a stream can say."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
 import pytest
+from taskade_server.consumers import presence
 from taskade_server.engine import events
-from taskade_server.http import asyncapi, openapi
+from taskade_server.http import asyncapi, openapi, realtime, socket_schema
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT: dict[str, Any] = json.loads(asyncapi.render())
@@ -68,3 +70,14 @@ def test_examples_satisfy_their_schemas(name):
         assert [error.message for error in validator.iter_errors(example["payload"])] == []
     assert message["summary"].endswith(".")
     assert not validator.is_valid({})
+
+
+def test_whatever_the_socket_can_say_or_be_asked_is_a_message():
+    """Read from the code: the types of what is sent, and those that are understood."""
+    sent = {"added", "changed", "removed", "resync", "access.revoked"}
+    for module in (realtime, presence):
+        sent |= set(re.findall(r'"type": ?"([a-z.]+)"', Path(str(module.__file__)).read_text(encoding="utf-8")))
+    assert len(sent) > 12, "messages are made differently now: mend this test"
+    assert sent - set(realtime.KINDS) - set(socket_schema.FROM_SERVER) == set()
+    asked = {name.partition(".")[0] for name in socket_schema.FROM_CLIENT}
+    assert asked == set(realtime.KINDS)

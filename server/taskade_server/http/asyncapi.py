@@ -5,6 +5,7 @@ of its schema would be a second promise.
 """
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final
 
@@ -13,9 +14,9 @@ from taskade_server.consumers.follower import RESYNC, REVOKED
 from taskade_server.engine import event_schema, events
 from taskade_server.engine.schema import Schema, sample_id
 from taskade_server.http import openapi
+from taskade_server.http.socket_schema import BESIDE, FROM_CLIENT, FROM_SERVER, Said, payload
 
 _FORMAT: Final = "application/vnd.oai.openapi+json;version=3.1.0"
-_BESIDE: Final = "./openapi.json#/components/schemas/"
 _STREAM: Final = "/events/stream"
 _ABOUT: Final = """\
 Events of a workspace as they happen. Each is numbered by its `seq`, without gaps; a client that comes back says how far
@@ -31,8 +32,9 @@ def render() -> str:
 
 def document() -> Schema:
     """The document."""
-    messages = {name: _event(name) for name in events.catalogue()} | _about_the_stream()
-    listed = {name: {"$ref": f"#/components/messages/{name}"} for name in messages}
+    followed = {name: _event(name) for name in events.catalogue()} | _about_the_stream()
+    heard = {f"socket.{name}": _of_socket(name, said, closed=False) for name, said in FROM_SERVER.items()}
+    asked = {f"client.{name}": _of_socket(name, said, closed=True) for name, said in FROM_CLIENT.items()}
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -42,31 +44,74 @@ def document() -> Schema:
             "license": {"name": "MIT"},
         },
         "defaultContentType": "application/json",
-        "servers": {"own": _server("http", "A server of your own.")},
-        "channels": {
-            "events": {
-                "address": _STREAM,
-                "title": "Server-Sent Events",
-                "description": "`event:` is the type, `id:` the `seq`, `data:` the JSON text of a message. A comment"
-                " comes every 15 seconds without one. `Last-Event-ID` or `after` say where to go on.",
-                "messages": listed,
-            }
+        "servers": {
+            "stream": _server("http", "A server of your own; https behind a proxy that has a certificate."),
+            "socket": _server("ws", "The same by WebSocket; wss behind a proxy."),
         },
+        "channels": {"events": _stream_channel(followed), "realtime": _socket_channel({**asked, **heard})},
         "operations": {
             "followEvents": {
-                "action": "send",
-                "channel": {"$ref": "#/channels/events"},
+                **_operation("send", "events", followed),
                 "title": "Follow what happens",
                 "summary": "The server sends the events that the parameters choose, as far as the key may see them.",
                 "bindings": {"http": {"method": "GET", "query": _query(), "bindingVersion": "0.3.0"}},
-                "messages": [{"$ref": f"#/channels/events/messages/{name}"} for name in messages],
-            }
+            },
+            "ask": {
+                **_operation("receive", "realtime", asked),
+                "title": "Ask",
+                "summary": "The server takes subscriptions to events and to lists, and who is looking.",
+            },
+            "tell": {
+                **_operation("send", "realtime", heard),
+                "title": "Tell",
+                "summary": "The server sends what was subscribed to, and what became of what was asked.",
+            },
         },
         "components": {
-            "messages": messages,
-            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "description": "An API key."}},
+            "messages": {**followed, **asked, **heard},
+            "securitySchemes": {
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "An API key; browsers, which cannot send the header, take a ticket of"
+                    " `POST /v1/stream-tickets` as the parameter `ticket`.",
+                }
+            },
         },
     }
+
+
+def _operation(action: str, channel: str, messages: Mapping[str, Schema]) -> Schema:
+    listed = [{"$ref": f"#/channels/{channel}/messages/{name}"} for name in messages]
+    return {"action": action, "channel": {"$ref": f"#/channels/{channel}"}, "messages": listed}
+
+
+def _stream_channel(messages: Mapping[str, Schema]) -> Schema:
+    return {
+        "address": _STREAM,
+        "title": "Server-Sent Events",
+        "description": "`event:` is the type, `id:` the `seq`, `data:` the JSON text of a message. A comment comes"
+        " every 15 seconds without one. `Last-Event-ID` or `after` say where to go on.",
+        "servers": [{"$ref": "#/servers/stream"}],
+        "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
+    }
+
+
+def _socket_channel(messages: Mapping[str, Schema]) -> Schema:
+    return {
+        "address": "/realtime",
+        "title": "WebSocket",
+        "description": "Messages are JSON objects in text frames; `type` says which. Many subscriptions share one"
+        " connection, each with a name and a place of its own.",
+        "servers": [{"$ref": "#/servers/socket"}],
+        "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
+        "bindings": {"ws": {"method": "GET", "bindingVersion": "0.1.0"}},
+    }
+
+
+def _of_socket(name: str, said: Said, *, closed: bool) -> Schema:
+    schema = {"schemaFormat": _FORMAT, "schema": payload(name, said, closed=closed)}
+    return _message(name, said.summary, schema, said.example or None)
 
 
 def _server(protocol: str, description: str) -> Schema:
@@ -87,7 +132,7 @@ def _event(name: str) -> Schema:
         "title": name,
         "summary": kind.summary,
         "contentType": "application/json",
-        "payload": {"schemaFormat": _FORMAT, "schema": {"$ref": _BESIDE + event_schema.name_of(kind.resource)}},
+        "payload": {"schemaFormat": _FORMAT, "schema": {"$ref": BESIDE + event_schema.name_of(kind.resource)}},
         "examples": [{"payload": event_schema.sample(kind)}],
     }
 
@@ -111,7 +156,7 @@ def _about_the_stream() -> dict[str, Schema]:
         "seq": {"type": ["integer", "null"], "description": "The event by which it went, if it was one."},
     }
     home, task = sample_id("ws"), sample_id("task")
-    end = {"schemaFormat": _FORMAT, "schema": {"$ref": f"{_BESIDE}Problem"}}
+    end = {"schemaFormat": _FORMAT, "schema": {"$ref": f"{BESIDE}Problem"}}
     return {
         "ready": _message(
             "ready",
