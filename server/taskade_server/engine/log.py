@@ -227,6 +227,40 @@ def seq_before(tx: Tx, workspace_id: str, at: int) -> int:
         else:
             high = middle - 1
     return low
+class Touch(NamedTuple):
+    """That an event touched an object. `previous` only if it tells of another project, `data` only of a membership."""
+
+    seq: int
+    type: str
+    resource: str
+    object_id: str
+    project_id: str | None
+    previous: str | None
+    data: str | None
+
+
+def touches(tx: Tx, workspace_id: str, after: int, until: int, limit: int) -> list[Touch]:
+    """What the events after one position up to another touched, oldest first, without their documents."""
+    rows = tx.all(
+        "SELECT seq, type, resource, object_id, project_id,"
+        " CASE WHEN previous LIKE '%\"project_id\"%' THEN previous END, CASE WHEN resource = 'member' THEN data END"
+        " FROM events WHERE workspace_id = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
+        (workspace_id, after, until, limit),
+    )
+    return [Touch(*row) for row in rows]
+
+
+def changes_of_rights(tx: Tx, workspace_id: str, after: int, user_id: str, limit: int) -> list[Event]:
+    """The events after a position that may have changed what a user sees in a workspace, oldest first."""
+    rows = tx.all(
+        f"SELECT {', '.join(_EVENT_COLUMNS)} FROM events WHERE workspace_id = ? AND seq > ?"
+        " AND resource IN ('member', 'project', 'workspace')"  # in the words of their index
+        " AND CASE resource WHEN 'member' THEN data LIKE ? WHEN 'workspace' THEN type <> 'workspace.updated'"
+        " ELSE type IN ('project.created', 'project.purged') OR previous LIKE '%\"visibility\"%' END"
+        " ORDER BY seq LIMIT ?",
+        (workspace_id, after, f"%{user_id}%", limit),
+    )
+    return [Event(*row) for row in rows]
 
 
 def find(tx: Tx, event_id: str) -> Event | None:

@@ -171,3 +171,5 @@ CREATE TABLE presence (
 );
 CREATE INDEX presence_by_project_id ON presence (project_id, since);
 CREATE INDEX presence_by_expires_at ON presence (expires_at);
+-- Who could see what at an earlier moment: the few events that change rights, without a walk through the whole log.
+CREATE INDEX events_of_rights ON events (workspace_id, seq) WHERE resource IN ('member', 'project', 'workspace');
