@@ -143,6 +143,7 @@ MATRIX = {
     "webhooks.cancel_replay": MANAGERS,
     "audit.entries": "200 200 403 403 403 404 403",
     "batch": EDITORS,
+    "sync": "200 200 200 200 200 200 200",
     "events.list": "200 200 200 200 200 200 200",
     "events.get": "200 200 200 200 200 404 404",
     "stream-tickets.create": "201 201 201 201 201 201 201",
@@ -227,7 +228,7 @@ def place(api, home, bystander, an_admin, a_member, a_guest, a_viewer):
         "stream-tickets": task,
         "workspaces": workspace, "projects": project, "tasks": task, "comments": comment, "templates": template,
         "users": user, "api-keys": key, "batch": task,
-        "event-types": task, "webhooks": webhook, "audit": template,
+        "event-types": task, "sync": task, "webhooks": webhook, "audit": template,
     }  # fmt: skip
     for made in api.get("/v1/webhooks", params={"url": NOWHERE}).json():
         api.delete(f"/v1/webhooks/{made['id']}")

@@ -15,7 +15,7 @@ from taskade_server.engine import access, event_schema, events, query, schema
 from taskade_server.engine.events import EventType
 from taskade_server.engine.model import CUSTOM_KEY, Resource
 from taskade_server.engine.schema import Schema, closed, or_null, ref, sample_id, title
-from taskade_server.http import audit_schema, batch, patching, webhook_schema
+from taskade_server.http import audit_schema, batch, patching, sync_schema, webhook_schema
 from taskade_server.http import events as live_events
 from taskade_server.http.routes import RESOURCES, Route, all_routes
 from taskade_server.kit import ids
@@ -82,6 +82,7 @@ def document() -> Schema:
             {"name": "Batch", "description": "Several operations as one."},
             {"name": "Event types", "description": "What can happen."},
             {"name": "Events", "description": "What has happened and what happens."},
+            {"name": "Sync", "description": "For clients that work offline."},
             {"name": "Audit", "description": "Who did what, when, from where, and what was refused."},
             {"name": "Stream tickets", "description": "Credentials for the streams of browsers."},
         ],
@@ -182,6 +183,7 @@ _NOTES: Final = {
     " on where a stream ended. `resync`: read everything anew; `access.revoked`: something cannot be seen any more;"
     " `end`: why there is nothing more.",
     **audit_schema.NOTES,
+    "sync": sync_schema.NOTE,
     "me": "The user whose key the request carries.",
     "delete": "It can be restored for 30 days; what belongs to it goes along.",
     "api-keys.delete": "The key stops working at once.",
@@ -351,11 +353,14 @@ def _secret(route: Route) -> str:
 
 
 def _document_answer(route: Route, extra: list[str]) -> Schema:
-    name, text, example = (webhook_schema.ANSWERS | audit_schema.ANSWERS)[route.operation_id]
+    answers = webhook_schema.ANSWERS | audit_schema.ANSWERS | {"sync": sync_schema.answer()}
+    name, text, example = answers[route.operation_id]
     extra = [*extra, "Location"] if route.body in ("recover", "replay") else extra
     whole: Schema = ref(name.strip("[]"))
     if name.startswith("["):
         whole, extra = {"type": "array", "items": whole}, [*extra, "Link"]
+    if route.operation_id == "sync":
+        extra = ["Cache-Control"]
     return {"description": text, "headers": _headers(*extra),
             "content": {JSON: {"schema": whole, "example": example}}}  # fmt: skip
 
@@ -450,7 +455,7 @@ def _problem_statuses(route: Route) -> list[int]:
     named = route.body == "create" or route.operation_id in audit_schema.OF
     if "{" in route.path or named or route.answer == "events":
         found.append(404)
-    if route.answer == "events":
+    if route.answer == "events" or route.operation_id == "sync":
         found.append(410)
     if route.writes:
         found += [408, 409, 413, 415, 422]
@@ -515,6 +520,7 @@ _FAULTS: Final[dict[str, tuple[str, str, list[Issue], Schema]]] = {
         [Issue("id_in_use", f"A task with the id {sample_id('task')} exists already.", pointer="/id")], {},
     ),
     "gone": ("/v1/tasks", "The log no longer reaches back that far.", [], {}),
+    "token-expired": ("/v1/sync", "This token is older than 30 days.", [], {}),
     "precondition-failed": (
         _TASK, "The task is at version 4 now.", [], {"current": {**schema.sample(tasks.TASK), "version": 4}},
     ),
@@ -568,7 +574,7 @@ def _schemas() -> Schema:
             found[f"{name}Query"] = _query_schema(resource)
     found |= _key_schemas() | _member_schemas() | _task_schemas()
     found |= schema.conditions([*RESOURCES, identity.MEMBER]) | event_schema.schemas() | webhook_schema.schemas()
-    found |= audit_schema.schemas()
+    found |= audit_schema.schemas() | sync_schema.schemas()
     return found | _batch_schemas() | _problem_schemas()
 
 
@@ -840,7 +846,7 @@ def _parameters() -> Schema:
                        "description": "The member: a user's id, handle or e-mail."}  # fmt: skip
     for resource in (*RESOURCES, identity.MEMBER):
         found |= _list_parameters(resource)
-    found |= audit_schema.parameters()
+    found |= audit_schema.parameters() | sync_schema.parameters()
     return found | _COMMON_PARAMETERS | _SIGNATURE_PARAMETERS | webhook_schema.PARAMETERS | _event_parameters()
 
 
@@ -876,6 +882,7 @@ _EVENT_PARAMETERS: Final[dict[str, tuple[str, ...]]] = {
     "events.get": ("EventId",),
     "events.stream": ("StreamAfter", "LastEventId", "StreamSeconds", "StreamTicket", *_CHOOSING),
     "stream-tickets.create": (),
+    "sync": sync_schema.PARAMETERS,
 }
 
 

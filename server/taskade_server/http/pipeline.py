@@ -223,7 +223,7 @@ class Pipeline:
         wanted = call.take("min_seq")
         if wanted is not None:
             return await self._read_from(wanted, route, request, call)
-        reply = await self.db.read(partial(self._read, route, request, call), snapshot=bool(call.query_string))
+        reply = await self.db.read(partial(self._read, route, request, call), snapshot=_snapshot(route, call))
         if route.secret and self.refusals is not None:
             audit.note_reading(self.refusals, request, SECRET_READ)
         return reply
@@ -415,7 +415,7 @@ class Pipeline:
                 logger.warning("The replica does not answer; the primary does its work.")
         if not await self._reaches(self.db, positions, VISIBLE_SECONDS):
             raise _behind(wanted)
-        return await self.db.read(partial(self._read, route, request, call), snapshot=bool(call.query_string))
+        return await self.db.read(partial(self._read, route, request, call), snapshot=_snapshot(route, call))
 
     def _positions(self, wanted: str, route: Route, request: Request, call: Call, tx: Tx) -> list[tuple[str, int]]:
         self._admit(route, request, call, tx)
@@ -536,6 +536,11 @@ class Pipeline:
 async def _denied(send: Send, message: MutableMapping[str, Any]) -> None:
     """A part of the answer to who will not get a WebSocket."""
     await send({**message, "type": f"websocket.{message['type']}"})
+
+
+def _snapshot(route: Route, call: Call) -> bool:
+    """Whether a read takes several statements that have to agree."""
+    return route.consistent or bool(call.query_string)
 
 
 def _behind(wanted: str) -> Behind:

@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from taskade_server.domain import hooks, identity, projects, tasks, workspaces
 from taskade_server.engine.model import Resource
-from taskade_server.http import audit, batch, events, tickets, webhooks
+from taskade_server.http import audit, batch, events, sync, tickets, webhooks
 from taskade_server.http import resources as do
 from taskade_server.http.live import Session
 from taskade_server.http.wire import Handler, Reply, Stream
@@ -63,6 +63,8 @@ class Route:
     media: tuple[str, ...] = ("application/json",)
     secret: bool = False
     """Reading it is on record."""
+    consistent: bool = False
+    """Everything that it reads has to be of one moment, also without parameters."""
 
     @property
     def versioned(self) -> bool:
@@ -128,6 +130,8 @@ def all_routes() -> list[Route]:
     found.append(Route("GET", "/event-types", "event-types.catalogue", "", do.event_types, identity.USER,
                        "List the types of events", answer="event_types"))  # fmt: skip
     found += _event_routes()
+    found.append(Route("GET", "/sync", "sync", "", sync.handle, tasks.TASK, "Sync a client that works offline",
+                       answer="document", batchable=False, consistent=True))  # fmt: skip
     found.append(Route("GET", "/users/me", "users.me", "", do.me, identity.USER, "The user this key acts as"))
     return found
 

@@ -183,6 +183,14 @@ class Gone(Problem):
     advice = "Start again without the cursor or token."
 
 
+class TokenExpired(Gone):
+    """A sync token reaches further back than the server can tell."""
+
+    code = "token-expired"
+    title = "This sync token is too old"
+    advice = "Forget what was synced and begin anew with GET /sync without `since`. A token is good for 30 days."
+
+
 class PreconditionFailed(Problem):
     """If-Match named another version."""
 
