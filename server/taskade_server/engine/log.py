@@ -227,6 +227,8 @@ def seq_before(tx: Tx, workspace_id: str, at: int) -> int:
         else:
             high = middle - 1
     return low
+
+
 class Touch(NamedTuple):
     """That an event touched an object. `previous` only if it tells of another project, `data` only of a membership."""
 
