@@ -133,7 +133,6 @@ def _event(name: str) -> Schema:
         "summary": kind.summary,
         "contentType": "application/json",
         "payload": {"schemaFormat": _FORMAT, "schema": {"$ref": BESIDE + event_schema.name_of(kind.resource)}},
-        "examples": [{"payload": event_schema.sample(kind)}],
     }
 
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from taskade_server.consumers.follower import RESYNC, REVOKED
-from taskade_server.engine import event_schema, events
 from taskade_server.engine.event_schema import SAMPLE_TIME
 from taskade_server.engine.schema import Schema, sample_id
 
@@ -38,8 +37,7 @@ _FILTER: Final[Schema] = {"type": "object", "description": "A filter document, a
 _ITEM: Final[Schema] = {"type": "object", "description": "The whole object."}
 _PROBLEM: Final[Schema] = {"$ref": f"{BESIDE}Problem"}
 _PROJECT_ID, _TASK_ID, _WS_ID, _USER_ID = (sample_id(prefix) for prefix in ("proj", "task", "ws", "user"))
-_EVENT: Final = events.catalogue()["task.completed"]
-_TASK: Final[Schema] = event_schema.sample(_EVENT)["data"]
+_TASK: Final[Schema] = {"id": _TASK_ID, "name": "Design mockups", "version": 2}
 
 FROM_CLIENT: Final[Mapping[str, Said]] = {
     "subscribe.events": Said(
@@ -101,7 +99,7 @@ FROM_SERVER: Final[Mapping[str, Said]] = {
     "unsubscribed": Said("A subscription has ended.", {"id": _NAME}, {"type": "unsubscribed", "id": "mine"}),
     "event": Said(
         "An event.", {**_OF, "seq": _SEQ, "event": {"$ref": f"{BESIDE}Event"}},
-        {"type": "event", "subscription": "mine", "seq": event_schema.SAMPLE_SEQ, "event": event_schema.sample(_EVENT)},
+        {},
     ),
     "snapshot": Said(
         "A list as it is; what follows changes this copy.",
