@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import compare, load, machine, million, scaling
+from benchmarks import compare, load, machine, million, scaling, streams
 
 
 def arguments() -> argparse.Namespace:
@@ -18,6 +18,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="fewer tasks and shorter runs: a first impression")
     parser.add_argument("--million", action="store_true", help="load 1,000,000 tasks, and measure filters on them")
     parser.add_argument("--scaling", action="store_true", help="one and two processes on PostgreSQL")
+    parser.add_argument(
+        "--streams", action="store_true", help="1,000 streams, and readers that break off (printed only)"
+    )
     parser.add_argument("--tasks", type=int, metavar="N", help="another number of tasks (the result is not written)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="with --million: keep the data here, and use it again")
     parser.add_argument(
@@ -46,6 +49,11 @@ def folder(keep: Path | None) -> Iterator[Path]:
 
 def main() -> None:
     given = arguments()
+    if given.streams:
+        machine.join_clients()
+        with folder(None) as data:
+            print(streams.run(data))
+        return
     load.build()
     if given.scaling:
         machine.share_cores()

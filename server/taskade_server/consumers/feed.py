@@ -15,7 +15,7 @@ from typing import Final
 
 from taskade_server.engine import log
 from taskade_server.engine.log import Event
-from taskade_server.store.database import Database, StoreError
+from taskade_server.store.database import Database, StoreError, Tx
 
 logger: Final = logging.getLogger("taskade")
 
@@ -44,6 +44,8 @@ class Feed:
         self._look = asyncio.Event()
         self._poked = False
         self._reached: dict[str, int] = {}
+        self.rights = -1
+        """The state of rights, no older than anything that `reached` tells."""
         self._pages: OrderedDict[tuple[str, int, int], asyncio.Task[list[Event]]] = OrderedDict()
         self._watching: asyncio.Task[None] | None = None
         self._ended = asyncio.Event()
@@ -148,6 +150,8 @@ class Feed:
             if len(self._pages) > KEPT_PAGES:
                 self._pages.popitem(last=False)
         self._pages.move_to_end(key)
+        if found.done():
+            return found.result()
         # One that gives up must not take the page from the others.
         return await asyncio.shield(found)
 
@@ -174,7 +178,8 @@ class Feed:
                 # Also when nobody is left who waits: a poke that nobody takes back would never let the loop rest.
                 poked, self._poked = self._poked, False
                 if self._waiters and (poked or not present or present != stamp):
-                    self._wake(await self.heads(self._waiters))
+                    heads, self.rights = await self._db.read(partial(_looked, workspaces=sorted(self._waiters)))
+                    self._wake(heads)
                 stamp = present
                 away = False
             except StoreError as error:
@@ -201,3 +206,9 @@ class Feed:
                 async with asyncio.timeout(left):
                     await self._look.wait()
                     self._look.clear()
+
+
+def _looked(tx: Tx, workspaces: list[str]) -> tuple[dict[str, int], int]:
+    """How far some logs are, and then the state of rights."""
+    found = dict(log.heads(tx, workspaces))
+    return {name: found.get(name, 0) for name in workspaces}, log.rights(tx)

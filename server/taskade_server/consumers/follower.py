@@ -25,6 +25,10 @@ _KEPT: Final = 256
 _KEPT_TEXT: Final = 64 << 10
 
 
+Caller = Callable[[int | None], Awaitable[Principal]]
+"""Gives the principal of now, or of a state of rights that was seen; raises why there is none."""
+
+
 class Frame(NamedTuple):
     """One thing to tell: its type and JSON text. `seq` is where to go on from once it is told; None: where it was."""
 
@@ -92,11 +96,9 @@ def _remembered(known: "OrderedDict[tuple[str, int], T]", event: Event, make: Ca
 
 
 class Follower:
-    """One subscriber's way through a log. `caller` gives the principal of this moment, or raises why there is none."""
+    """One subscriber's way through a log."""
 
-    def __init__(
-        self, feed: Feed, shown: Shown, wanted: Wanted, caller: Callable[[], Awaitable[Principal]], after: int
-    ) -> None:
+    def __init__(self, feed: Feed, shown: Shown, wanted: Wanted, caller: Caller, after: int) -> None:
         self.wanted = wanted
         self.position = after
         self._feed = feed
@@ -117,8 +119,9 @@ class Follower:
             if self._feed.reached(name) <= self.position:
                 await self._feed.wait({name: self.position}, seconds)
             head = self._feed.reached(name)
-        # Asked behind the head: whatever rights a change up to there has ended are ended here, too.
-        principal = await self._caller()
+        # Of a state behind the head: whatever rights a change up to there has ended are ended here, too.
+        looked = self._principal is not None and head > self.position
+        principal = await self._caller(self._feed.rights if looked else None)
         frames = self._losses(principal)
         if head > self.position:
             page = await self._feed.page(name, self.position, head)

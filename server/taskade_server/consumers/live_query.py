@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from taskade_server.consumers.feed import Feed
-from taskade_server.consumers.follower import Shown
+from taskade_server.consumers.follower import Caller, Shown
 from taskade_server.engine import events, filters
 from taskade_server.engine.access import Grant, Principal
 from taskade_server.engine.log import Event
@@ -76,7 +76,7 @@ class LiveQuery:
 
     def __init__(
         self, feed: Feed, shown: Shown, query: Query, workspace_id: str, read: Callable[[], Awaitable[Picture]],
-        caller: Callable[[], Awaitable[Principal]],
+        caller: Caller,
     ) -> None:  # fmt: skip
         self.workspace_id = workspace_id
         self.position = 0
@@ -91,7 +91,7 @@ class LiveQuery:
 
     async def first(self) -> Picture:
         """The list as it is."""
-        self._remember(await self._caller())
+        self._remember(await self._caller(None))
         picture = await self._read()
         self.position = picture.seq
         _, self._known.prints = steps({}, picture.documents)
@@ -105,7 +105,7 @@ class LiveQuery:
         if self._feed.reached(self.workspace_id) <= self.position:
             await self._feed.wait({self.workspace_id: self.position}, seconds)
         head = self._feed.reached(self.workspace_id)
-        principal = await self._caller()
+        principal = await self._caller(self._feed.rights if head > self.position else None)
         stale = self._remember(principal)
         position = self.position
         while position < head and not stale:

@@ -144,6 +144,12 @@ def places(tx: Tx) -> set[tuple[str, str | None]]:
     return _pending(tx).places
 
 
+def rights(tx: Tx) -> int:
+    """The number of the state of rights: every change of what anybody may see or do raises it."""
+    row = tx.one("SELECT value FROM counters WHERE name = 'grants'")
+    return int(row[0]) if row else 0
+
+
 def altered_grants(tx: Tx) -> int:
     """How often this unit has so far changed what somebody may see or do."""
     return _pending(tx).altered_grants

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from taskade_server.domain import identity
+from taskade_server.engine import log
 from taskade_server.engine.access import Principal
 from taskade_server.http import tickets
 from taskade_server.http.limits import Limits
@@ -86,7 +87,7 @@ class Credentials:
         changed = request.stamp = self.db.changed() if not tx.writable else 0
         if changed and changed == self._seen[0]:
             return self._seen[1]
-        epoch = epoch_of(tx)
+        epoch = log.rights(tx)
         if changed:
             self._seen = (changed, epoch)
         return epoch
@@ -121,12 +122,6 @@ class Credentials:
         # A long read may end after a change of rights that it has not seen.
         if present is None or present.epoch <= known.epoch:
             self.known[credential] = known
-
-
-def epoch_of(tx: Tx) -> int:
-    """The number of the state of rights: every change of what anybody may see or do raises it."""
-    row = tx.one("SELECT value FROM counters WHERE name = 'grants'")
-    return int(row[0]) if row else 0
 
 
 def challenge(error: str) -> dict[str, str]:

@@ -15,8 +15,9 @@ from typing import Final, TypeVar
 from taskade_server.consumers.feed import Feed
 from taskade_server.consumers.follower import Shown
 from taskade_server.consumers.presence import Presence
+from taskade_server.engine import log
 from taskade_server.engine.access import Principal
-from taskade_server.http.credentials import Credentials, epoch_of
+from taskade_server.http.credentials import Credentials
 from taskade_server.http.limits import Limits
 from taskade_server.http.wire import Call, Request
 from taskade_server.kit.errors import TooManyStreams, Unavailable
@@ -121,7 +122,7 @@ class Hub:
 
     async def _ask(self) -> int:
         self._asking = None  # who comes from here on needs a later answer
-        return await self.db.read(epoch_of)
+        return await self.db.read(log.rights)
 
     async def _watch(self) -> None:
         known = -1
@@ -134,6 +135,7 @@ class Hub:
             except StoreError:
                 continue
             if epoch != known:
+                self.feed.rights = max(self.feed.rights, epoch)
                 self._stir()
             known = epoch
 
@@ -170,9 +172,11 @@ class Session:
 
         return await self.hub.db.read(unit, snapshot=snapshot, heavy=heavy)
 
-    async def caller(self) -> Principal:
-        """The same, for nothing but to know: mostly without asking the database."""
-        known = self._credentials.known_principal(self.request, await self.hub.epoch())
+    async def caller(self, epoch: int | None = None) -> Principal:
+        """The same, for nothing but to know, mostly without asking the database; in a state of rights that is known."""
+        if epoch is None:
+            epoch = await self.hub.epoch()
+        known = self._credentials.known_principal(self.request, epoch)
         if known is not None:
             self.call.principal = known
             return known
