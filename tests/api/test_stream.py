@@ -193,6 +193,8 @@ def test_nothing_is_told_of_what_became_private(api, listen, somebody, a_project
     told = stream.until_type("access.revoked").data
     assert (told["resource"], told["id"]) == ("project", a_project["id"])
     create(api, "tasks", name="A secret", project_id=a_project["id"])
+    later = create(api, "projects", name="Behind it in the log")["id"]
+    stream.until(lambda messages: any(about(message, later) for message in messages))
     api.patch(f"/v1/projects/{a_project['id']}", json={"visibility": "workspace"})
     back = stream.until(lambda messages: any(about(message, a_project["id"]) for message in messages))
     assert [message.type for message in back if about(message, a_project["id"])] == ["project.updated"]
