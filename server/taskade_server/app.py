@@ -22,6 +22,7 @@ import uvloop
 
 from taskade_server import serving
 from taskade_server.config import REPLY_HOURS, TRASH_DAYS, Config, ConfigError, check, file_secret, prepare_folder
+from taskade_server.consumers import notary
 from taskade_server.consumers.feed import Feed
 from taskade_server.consumers.outbound import Outbound
 from taskade_server.consumers.refusals import Refusals
@@ -183,7 +184,7 @@ class Application:
             self.observer.sources.append(metrics.of_stats(self.replica.stats, "replica"))
         self.webhooks = Webhooks(db, self.feed, self.outbound, secret, config.delivery_days)
         self.observer.sources.append(metrics.of_attempts(self.webhooks.attempts))
-        self._runner = Runner(db, background_jobs(db, self.webhooks)) if config.background else None
+        self._runner = Runner(db, background_jobs(db, self.webhooks, secret)) if config.background else None
         self._flushing: asyncio.Task[None] | None = None
         self._trimming: asyncio.Task[None] | None = None
         self._noting: asyncio.Task[None] | None = None
@@ -304,9 +305,9 @@ def housekeeping(db: Database) -> list[Job]:
     return [Job("trash", CLEAN_SECONDS, empty_trash), Job("replies", CLEAN_SECONDS, forget_replies)]
 
 
-def background_jobs(db: Database, webhooks: Webhooks) -> list[Job]:
+def background_jobs(db: Database, webhooks: Webhooks, secret: bytes) -> list[Job]:
     """What is done for all processes together, each by one of them."""
-    return [*housekeeping(db), *webhooks.jobs()]
+    return [*housekeeping(db), *webhooks.jobs(), *notary.jobs(db, secret)]
 
 
 async def _until_done(db: Database, lease: Lease, remove: Callable[[Tx], int], limit: int) -> None:
@@ -419,7 +420,7 @@ async def _work_here(config: Config, db: Database, secret: bytes) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
     feed, outbound = Feed(db), Outbound(config.outbound_allow, proxy=config.outbound_proxy)
-    runner = Runner(db, background_jobs(db, Webhooks(db, feed, outbound, secret, config.delivery_days)))
+    runner = Runner(db, background_jobs(db, Webhooks(db, feed, outbound, secret, config.delivery_days), secret))
     feed.start()
     runner.start()
     logger.info("Background work begins.")

@@ -141,7 +141,9 @@ MATRIX = {
     "webhooks.replays": MANAGERS,
     "webhooks.get_replay": MANAGERS,
     "webhooks.cancel_replay": MANAGERS,
-    "audit.entries": "200 200 403 403 403 404 403",
+    **dict.fromkeys(
+        ("audit.entries", "audit.checkpoint", "audit.proof", "audit.key", "audit.export"), "200 200 403 403 403 404 403"
+    ),
     "batch": EDITORS,
     "sync": "200 200 200 200 200 200 200",
     "events.list": "200 200 200 200 200 200 200",
@@ -280,7 +282,8 @@ def alone(client: httpx2.Client, method: str, path: str, body: Any) -> tuple[int
     if response.status_code >= 400:
         problem(response, response.status_code)
         return response.status_code, None
-    return response.status_code, response.json() if response.content else None
+    is_json = response.headers.get("content-type") == "application/json"
+    return response.status_code, response.json() if is_json else None
 
 
 def batched(client: httpx2.Client, method: str, path: str, body: Any) -> tuple[int, Any]:
@@ -320,7 +323,7 @@ def test_matrix(way, route, api, principals, place, bystander):
         if route.listing and "members" not in route.path:
             path += f"?id={target.id}"
         if kind == "audit":
-            path += f"{'&' if '?' in path else '?'}workspace_id={target.parent}"
+            path += f"?workspace_id={target.parent}{'&first=1' if path.endswith('/proof') else ''}"
         status, answer = way(client, route.method, path, body_for(route, target, bystander))
         found[name] = "-" if answer == [] else str(status)
     assert found == expected

@@ -35,7 +35,7 @@ ACTIONS: Final = (DENIED, FAILED, SECRET_READ, EXPORTED, MORE)
 class Noted(NamedTuple):
     """What is noted. Equal ones are counted instead. `claimed` is a key that somebody claimed to have.
 
-    `place` is the workspace that it is about, if that is known by now.
+    `place` is the workspace that it is about, if that is known by now; `one` makes something unlike all others.
     """
 
     action: str
@@ -50,6 +50,7 @@ class Noted(NamedTuple):
     place: str
     address: str | None
     user_agent: str | None
+    one: str | None = None
 
 
 @dataclass(slots=True)
@@ -92,12 +93,14 @@ class Refusals:
     def _bounded(self, noted: Noted, source: str) -> Noted:
         """The same, or what stands for it when there is too much of it."""
         if len(self._tallies) >= IN_ALL:
-            reason = "More was refused than is written down in a minute."
+            reason = "More happened than is written down in a minute."
             return Noted(MORE, "denied", 0, reason, None, None, None, None, None, INSTALLATION, None, None)
         if self._sources[source] < PER_CALLER:
             return noted
-        reason = f"More than {PER_CALLER} different things were refused in a minute; these are counted together."
-        return Noted(MORE, "denied", 0, reason, None, None, noted.actor_id, noted.key_id, None, "", noted.address, None)
+        reason = f"More than {PER_CALLER} different things in a minute; these are counted together."
+        return Noted(
+            MORE, noted.outcome, 0, reason, None, None, noted.actor_id, noted.key_id, None, "", noted.address, None
+        )
 
     async def flush(self, *, everything: bool = False) -> None:
         """Write what is new, and what has been counted for a minute. StoreError: it is tried again next time."""

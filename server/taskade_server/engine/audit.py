@@ -173,6 +173,22 @@ def _action(column: str, pattern: str, params: list[Any]) -> str:
     return f"{column} = ?"
 
 
+def numbers(tx: Tx, log: str, workspace_id: str, head: int, since: int | None, until: int | None) -> tuple[int, int]:
+    """The first and the last number up to `head` of a time, exactly; the last is below the first if there are none."""
+    table = _TABLES[log][0]
+    low, high = _bounds(tx, table, Wanted(workspace_id, since=since, until=until), head)
+    first = tx.one(
+        f"SELECT seq FROM {table} WHERE workspace_id = ? AND seq BETWEEN ? AND ? AND at >= ? ORDER BY seq LIMIT 1",
+        (workspace_id, low, high, -(2**62) if since is None else since),
+    )
+    last = tx.one(
+        f"SELECT seq FROM {table} WHERE workspace_id = ? AND seq BETWEEN ? AND ? AND at < ? ORDER BY seq DESC LIMIT 1",
+        (workspace_id, low, high, 2**62 if until is None else until),
+    )
+    start = int(first[0]) if first else high + 1
+    return start, max(start - 1, int(last[0]) if last else 0)
+
+
 def _bounds(tx: Tx, table: str, wanted: Wanted, head: int) -> tuple[int, int]:
     """The numbers between which everything of the wanted time certainly lies."""
     low, high = 1, head

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, Final
 
+from taskade_server.engine import audit_check
 from taskade_server.engine.model import REGISTRY, Field, Resource
 from taskade_server.kit import json
 from taskade_server.store import schema
@@ -39,6 +40,7 @@ def run(tx: Tx) -> Iterator[Finding]:
         return  # the tables are not those that this program knows
     events, workspaces = _numbers(tx, "SELECT count(*) FROM events", "SELECT count(*) FROM log_heads")
     yield _finding("log", f"the numbers of {events:,} events in {workspaces:,} workspaces", _gaps(tx))
+    yield _finding("audit", "entries against the hashes kept of them", audit_check.of_database(tx).faults)
     rows = sum(_numbers(tx, *(f"SELECT count(*) FROM {resource.table}" for resource in REGISTRY.values())))
     yield _finding("tables", f"{rows:,} rows against a replay of the log", _replay(tx))
     yield _finding("references", "that what live rows belong to exists", _orphans(tx))

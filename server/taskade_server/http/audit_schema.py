@@ -83,11 +83,69 @@ def schemas() -> dict[str, Schema]:
     """The components."""
     entry = _object(_ENTRY, "One thing that was done, or refused.", _SAMPLE)
     entry["properties"] |= {name: {**part, "description": text} for name, (part, text) in _MORE.items()}
-    return {"AuditEntry": entry}
+    return {"AuditEntry": entry} | {
+        name: _object(rows, text, example, some=some) for name, (rows, text, example, some) in _PROOFS.items()
+    }
 
 
+_ROOT: Final = "XcnaeacGWamtVZy3Ad7ZoqudgjqtL0lgz+Nw7/RgQyg="
+_KEY: Final = "taskade.audit+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
+_SIGNED: Final[dict[str, tuple[Schema, str]]] = {
+    "log": (_TEXT, "The log."),
+    "origin": (_TEXT, "The log's name in the note."),
+    "size": ({"type": "integer", "minimum": 0}, "How many entries are covered."),
+    "root": (_TEXT, "The root of the Merkle tree over them, in base64."),
+    "timestamp": (_TIME, "When that was so."),
+    "key": (_TEXT, "The public key."),
+    "note": (_TEXT, "The signed note: all of this as text."),
+}
+_SIGNED_SAMPLE: Final = {
+    "log": "changes", "origin": f"taskade.audit/{sample_id('ws')}/changes", "size": 8, "root": _ROOT,
+    "timestamp": "2024-01-15T10:30:00.000Z", "key": _KEY,
+    "note": f"taskade.audit/{sample_id('ws')}/changes\n8\n{_ROOT}\ntime 2024-01-15T10:30:00.000Z\n\n\u2014 ...\n",
+}  # fmt: skip
+_HASHES: Final[Schema] = {"type": "array", "items": _TEXT}
+_INCLUSION: Final[dict[str, tuple[Schema, str]]] = {
+    "log": (_TEXT, "The log."),
+    "index": ({"type": "integer", "minimum": 0}, "The entry's place in the tree, from 0: its `seq` less one."),
+    "size": ({"type": "integer", "minimum": 1}, "The size of the tree."),
+    "columns": ({"type": "object"}, "The entry as it is stored: what is hashed."),
+    "leaf_hash": (_TEXT, "The entry's hash, in base64."),
+    "root": (_TEXT, "The root, in base64."),
+    "first": ({"type": "integer", "minimum": 1}, "The smaller size."),
+    "second": ({"type": "integer", "minimum": 1}, "The larger size."),
+    "first_root": (_TEXT, "The root at the smaller size."),
+    "second_root": (_TEXT, "The root at the larger size."),
+    "hashes": (_HASHES, "The proof: hashes in base64, from the leaf up."),
+    "checkpoint": ({"$ref": "#/components/schemas/AuditCheckpoint"}, "The checkpoint that the path leads to."),
+}
+_CONSISTENCY_SAMPLE: Final = {
+    "log": "changes", "first": 4, "second": 8, "first_root": _ROOT, "second_root": _ROOT, "hashes": [_ROOT],
+}  # fmt: skip
+_KEY_ROWS: Final[dict[str, tuple[Schema, str]]] = {
+    "name": (_TEXT, "The key's name."),
+    "algorithm": (_TEXT, "ed25519."),
+    "public_key": (_TEXT, "The 32 bytes in base64."),
+    "key": (_TEXT, "Name, hash and key as text, for tools that read signed notes."),
+}
+_KEY_SAMPLE: Final = {
+    "name": "taskade.audit", "algorithm": "ed25519", "key": _KEY,
+    "public_key": "GlzZBxQ8OExB6DDFvOEqqIF+xWSaqr8sMTiLNbLXRNY=",
+}  # fmt: skip
+_PROOFS: Final[dict[str, tuple[dict[str, tuple[Schema, str]], str, Any, bool]]] = {
+    "AuditCheckpoint": (_SIGNED, "How far a log is, signed.", _SIGNED_SAMPLE, False),
+    "AuditProof": (_INCLUSION, "A proof of inclusion or of consistency.", _CONSISTENCY_SAMPLE, True),
+    "AuditKey": (_KEY_ROWS, "The public key.", _KEY_SAMPLE, False),
+}
+_EXPORTED: Final = (
+    f'{{"audit_export":{{"version":1,"workspace_id":"{sample_id("ws")}","exported_at":"2024-01-15T10:30:00.000Z",'
+    f'"key":"{_KEY}"}}}}\n'
+)
 ANSWERS: Final[dict[str, tuple[str, str, Any]]] = {
     "audit.entries": ("[AuditEntry]", "Entries in a bare array.", [_SAMPLE]),
+    "audit.checkpoint": ("AuditCheckpoint", "The checkpoint of this moment.", _SIGNED_SAMPLE),
+    "audit.proof": ("AuditProof", "The proof.", _CONSISTENCY_SAMPLE),
+    "audit.key": ("AuditKey", "The public key.", _KEY_SAMPLE),
 }
 """By operation: the schema (in brackets: a list of it), what it is, and an example."""
 
@@ -118,6 +176,8 @@ _ROWS: Final[list[tuple[str, str, Schema, str, Any]]] = [
      "`desc`: the newest first.", "desc"),
     ("AuditLimit", "limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
      "How many to return at most.", 50),
+    ("AuditWait", "wait", {"type": "integer", "minimum": 0, "maximum": 60, "default": 0},
+     "With `order=asc`: wait for something to tell for so many seconds; the answer then always has a `Link`.", 0),
     ("AuditInclude", "include", {"type": "string", "enum": ["data"]},
      "`data`: add the whole documents before and after.", "data"),
 ]  # fmt: skip
@@ -132,17 +192,45 @@ def _parameter(name: str, form: Schema, text: str, example: Any) -> Schema:
 
 def parameters() -> dict[str, Schema]:
     """The parameters by the name of their component; a function, as resources are declared only by and by."""
-    found = {key: _parameter(name, form, text, example) for key, name, form, text, example in _ROWS}
+    found = {key: _parameter(name, form, text, example) for key, name, form, text, example in (*_ROWS, *_PROOF_ROWS)}
     found["AuditResource"]["schema"] = _several({"type": "string", "enum": sorted(REGISTRY)})
     return found
 
 
+_LOG: Final[Schema] = {"type": "string", "enum": list(audit.LOGS), "default": "changes"}
+_SIZE: Final[Schema] = {"type": "integer", "minimum": 1}
+_PROOF_ROWS: Final[list[tuple[str, str, Schema, str, Any]]] = [
+    ("AuditLog", "log", _LOG, "Which of the two logs.", "changes"),
+    ("AuditEvent", "event", _ENTRY_ID, "Prove that this entry is in the log.", None),
+    ("AuditFirst", "first", _SIZE, "Prove that the log of this size is the beginning of the other.", None),
+    ("AuditSecond", "second", _SIZE, "The other size; that of now unless given.", None),
+    ("AuditSize", "size", _SIZE, "With `event`: in the tree of this size; that of now unless given.", None),
+    ("AuditFormat", "format", {"type": "string", "enum": ["jsonl", "csv"], "default": "jsonl"},
+     "`jsonl`: JSON Lines with a proof; `csv`: for people and spreadsheets.", "jsonl"),
+]  # fmt: skip
 OF: Final[dict[str, tuple[str, ...]]] = {
     "audit.entries": (*(row[0] for row in _ROWS), "Cursor"),
+    "audit.checkpoint": ("AuditWorkspace", "AuditLog"),
+    "audit.proof": ("AuditWorkspace", "AuditLog", "AuditEvent", "AuditFirst", "AuditSecond", "AuditSize"),
+    "audit.key": ("AuditWorkspace",),
+    "audit.export": ("AuditWorkspace", "AuditFormat", "AuditFrom", "AuditTo"),
 }
 """By operation: its parameters."""
+EXPORT: Final[Schema] = {
+    "application/jsonl": {"schema": _TEXT, "example": _EXPORTED},
+    "text/csv; charset=utf-8": {"schema": _TEXT, "example": '"timestamp","log","seq",...\r\n'},
+}
+"""What an export answers with, by its type."""
 NOTES: Final[dict[str, str]] = {
     "audit.entries": "For admins and owners of the workspace: all changes in it, private projects too, everything that"
     " was refused, and secrets that were read. A page looks at 20,000 entries at most, so it may hold fewer than"
-    " `limit` although there are more: `Link` says so.",
+    " `limit` although there are more: `Link` says so. To follow the log, begin with `order=asc&cursor=latest&wait=30`"
+    " and go on with each `Link`.",
+    "audit.checkpoint": "A signed note (C2SP) with the size and the root of the Merkle tree over the log. Keep it: it"
+    " proves later that nothing before it was changed.",
+    "audit.proof": "`event`: the path from the entry to the root (RFC 9162); `first` and `second`: that the log only"
+    " grew between two sizes.",
+    "audit.key": "Ed25519, as text (a vkey of C2SP) and as base64.",
+    "audit.export": "Oldest first, in one answer of any length. JSON Lines: a line that says what it is, one for each"
+    " entry with the columns that are hashed, and for each log one with the proof. The export is on record itself.",
 }

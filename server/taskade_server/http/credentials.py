@@ -98,6 +98,7 @@ class Credentials:
             try:
                 return Known(epoch, *identity.holder(tx, key_id))
             except Unauthenticated as error:
+                request.claimed = key_id
                 raise Unauthenticated(error.detail, headers=challenge("invalid_token")) from error
         scheme, _, token = credential.decode("latin-1").partition(" ")
         if scheme.lower() != "bearer" or not token or len(token) > _MAX_TOKEN:

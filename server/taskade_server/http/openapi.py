@@ -207,7 +207,7 @@ _NOTES: Final = {
 
 
 def _operation_parameters(route: Route) -> list[Schema]:
-    own = _EVENT_PARAMETERS.get(route.operation_id)
+    own = _OWN_PARAMETERS.get(route.operation_id)
     if own is not None:
         return [{"$ref": f"#/components/parameters/{name}"} for name in (*own, "MinSeq")]
     found = []
@@ -219,7 +219,6 @@ def _operation_parameters(route: Route) -> list[Schema]:
     found += [name.title() for name in ("delivery", "replay") if f"{{{name}}}" in route.path]
     if route.operation_id == "webhooks.deliveries":
         found += webhook_schema.OF_LIST
-    found += audit_schema.OF.get(route.operation_id, ())
     name = title(route.resource)
     if route.listing:
         found += [f"{name}Sort", "Limit", "Cursor", "Count"]
@@ -302,7 +301,7 @@ def _responses(route: Route) -> Schema:
     if route.writes and route.status == 200:
         headers = _headers(*([] if route.answer in ("list", "batch") else ["ETag"]), *_WRITTEN)
         found["204"] = {"description": "Done; the client preferred `return=minimal`.", "headers": headers}
-    if route.method == "GET" and route.operation_id not in _EVENT_PARAMETERS:
+    if route.method == "GET" and route.operation_id not in _OWN_PARAMETERS:
         headers = _headers("ETag" if route.answer == "one" else "ListETag")
         found["304"] = {"description": "Not modified: `If-None-Match` names the present version.", "headers": headers}
     if route.listing:
@@ -322,6 +321,9 @@ def _success(route: Route) -> Schema:
     if route.answer == "event_types":
         content = {JSON: {"schema": {"type": "array", "items": ref("EventType")}, "example": _SOME_TYPES}}
         return {"description": "Every type of event.", "headers": _headers("ListETag"), "content": content}
+    if route.operation_id == "audit.export":
+        headers = _headers("Cache-Control", "Content-Disposition")
+        return {"description": "The audit log.", "headers": headers, "content": audit_schema.EXPORT}
     if route.answer == "document":
         return _document_answer(route, extra)
     if route.answer in ("events", "event", "stream", "ticket"):
@@ -877,7 +879,8 @@ def _list_parameters(resource: Resource) -> Schema:
 
 
 _CHOOSING: Final = ("EventTypes", "EventWorkspace", "EventProject", "EventObject", "EventFilter")
-_EVENT_PARAMETERS: Final[dict[str, tuple[str, ...]]] = {
+_OWN_PARAMETERS: Final[dict[str, tuple[str, ...]]] = {
+    **audit_schema.OF,
     "events.list": ("EventsAfter", "EventsBefore", "EventsOrder", "Limit", "EventsWait", *_CHOOSING),
     "events.get": ("EventId",),
     "events.stream": ("StreamAfter", "LastEventId", "StreamSeconds", "StreamTicket", *_CHOOSING),
@@ -997,6 +1000,8 @@ _HEADERS: Final[Schema] = {
                    "description": "The `after` to go on with: so far the log was looked through. Absent in `desc`."},
     "X-Accel-Buffering": {"schema": {"type": "string"}, "example": "no",
                           "description": "That a proxy is to pass on each piece at once."},
+    "Content-Disposition": {"schema": {"type": "string"}, "description": "A name for the file.",
+                            "example": 'attachment; filename="audit.jsonl"'},
     "Cache-Control": {"schema": {"type": "string"}, "example": "no-store",
                       "description": "That the answer is not to be kept."},
     "Total-Count": {"schema": {"type": "integer", "minimum": 0}, "example": 1234,

@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from taskade_server.consumers.feed import Feed
-from taskade_server.consumers.refusals import SECRET_READ, Refusals
+from taskade_server.consumers.refusals import Refusals
 from taskade_server.domain import tasks
 from taskade_server.engine import log
 from taskade_server.engine.access import Principal
@@ -222,11 +222,15 @@ class Pipeline:
             return await self._live(route.live, self.hub, route, request, call)
         wanted = call.take("min_seq")
         if wanted is not None:
-            return await self._read_from(wanted, route, request, call)
-        reply = await self.db.read(partial(self._read, route, request, call), snapshot=_snapshot(route, call))
-        if route.secret and self.refusals is not None:
-            audit.note_reading(self.refusals, request, SECRET_READ)
+            reply = await self._read_from(wanted, route, request, call)
+        else:
+            reply = await self.db.read(partial(self._read, route, request, call), snapshot=_snapshot(route, call))
+        self._note_reading(route, request)
         return reply
+
+    def _note_reading(self, route: Route, request: Request) -> None:
+        if route.noted and self.refusals is not None:
+            audit.note_reading(self.refusals, request, route.noted)
 
     async def _live(
         self, answer: Callable[[Session], Awaitable[Reply | Stream]], hub: Hub, route: Route, request: Request,
@@ -238,7 +242,9 @@ class Pipeline:
             positions = await self.db.read(lambda tx: self._positions(wanted, route, request, call, tx))
             if not await self._reaches(self.db, positions, VISIBLE_SECONDS):
                 raise _behind(wanted)
-        return await answer(self._session(hub, route, request, call))
+        reply = await answer(self._session(hub, route, request, call))
+        self._note_reading(route, request)
+        return reply
 
     def _session(self, hub: Hub, route: Route, request: Request, call: Call) -> Session:
         return Session(hub, self.credentials, partial(self._admit, route, request, call), request, call, self.limits)

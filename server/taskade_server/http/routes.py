@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal
 
+from taskade_server.consumers.refusals import EXPORTED, SECRET_READ
 from taskade_server.domain import hooks, identity, projects, tasks, workspaces
 from taskade_server.engine.model import Resource
-from taskade_server.http import audit, batch, events, sync, tickets, webhooks
+from taskade_server.http import audit, audit_proofs, batch, events, sync, tickets, webhooks
 from taskade_server.http import resources as do
 from taskade_server.http.live import Session
 from taskade_server.http.wire import Handler, Reply, Stream
@@ -61,8 +62,8 @@ class Route:
     live: Callable[[Session], Awaitable[Reply | Stream]] | None = None
     """Answers in place of `handler`, and may take its time: by waiting, or with a stream."""
     media: tuple[str, ...] = ("application/json",)
-    secret: bool = False
-    """Reading it is on record."""
+    noted: str = ""
+    """As what reading it is on record in the log of accesses; empty: it is not."""
     consistent: bool = False
     """Everything that it reads has to be of one moment, also without parameters."""
 
@@ -233,7 +234,7 @@ def _webhook_routes() -> Iterator[Route]:
     # With the secret, anybody can pretend to be this server: reading it takes the right to change the webhook.
     yield Route("GET", f"{path}/secret", "webhooks.secret", write, webhooks.secret, hook,
                 "Read the secrets that sign a webhook's deliveries", answer="document", batchable=False,
-                secret=True)  # fmt: skip
+                noted=SECRET_READ)  # fmt: skip
     yield Route("POST", f"{path}/rotate-secret", "webhooks.rotate_secret", write, webhooks.rotate, hook,
                 "Replace a webhook's secret", writes=True, body="rotate_secret", answer="document",
                 batchable=False)  # fmt: skip
@@ -260,8 +261,18 @@ def _webhook_routes() -> Iterator[Route]:
 
 
 def _audit_routes() -> Iterator[Route]:
-    yield Route("GET", "/audit", "audit.entries", "audit:read", audit.listing, workspaces.WORKSPACE,
-                "Read the audit log of a workspace", answer="document")  # fmt: skip
+    scope, about = "audit:read", workspaces.WORKSPACE
+    yield Route("GET", "/audit", "audit.entries", scope, audit.listing, about, "Read the audit log of a workspace",
+                answer="document", live=audit.waiting)  # fmt: skip
+    yield Route("GET", "/audit/checkpoint", "audit.checkpoint", scope, audit_proofs.checkpoint, about,
+                "Read how far the audit log is, signed", answer="document", consistent=True)  # fmt: skip
+    yield Route("GET", "/audit/proof", "audit.proof", scope, audit_proofs.proof, about,
+                "Prove that an entry is in the audit log, or that the log only grew", answer="document", consistent=True)  # fmt: skip
+    yield Route("GET", "/audit/key", "audit.key", scope, audit_proofs.key, about,
+                "Read the public key that checkpoints are signed with", answer="document")  # fmt: skip
+    yield Route("GET", "/audit/export", "audit.export", scope, audit.listing, about, "Export the audit log",
+                answer="document", batchable=False, live=audit_proofs.exporting, noted=EXPORTED,
+                media=("application/jsonl", "text/csv"))  # fmt: skip
 
 
 def _member_routes(name: str) -> Iterator[Route]:

@@ -195,7 +195,7 @@ class Request:
 
     __slots__ = (
         "_client", "_proxies", "caller", "charge", "claimed", "credential", "epoch", "headers", "key_id", "limits",
-        "method", "operation", "path", "request_id", "scope", "stamp",
+        "method", "operation", "path", "place", "request_id", "scope", "stamp",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, proxies: Proxies = DIRECT) -> None:
@@ -211,6 +211,7 @@ class Request:
         self.key_id: str | None = None
         self.caller: Principal | None = None
         self.claimed: str | None = None
+        self.place = ""
         self.limits: Headers = []
         self.operation = ""
         self.epoch = 0

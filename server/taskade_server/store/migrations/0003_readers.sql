@@ -173,3 +173,21 @@ CREATE INDEX presence_by_project_id ON presence (project_id, since);
 CREATE INDEX presence_by_expires_at ON presence (expires_at);
 -- Who could see what at an earlier moment: the few events that change rights, without a walk through the whole log.
 CREATE INDEX events_of_rights ON events (workspace_id, seq) WHERE resource IN ('member', 'project', 'workspace');
+
+-- The Merkle trees over both logs of each workspace (RFC 9162), 256 hashes a row, and the checkpoints that were signed.
+CREATE TABLE tree_tiles (
+    workspace_id {{text}} NOT NULL,
+    log {{text}} NOT NULL,
+    height {{bigint}} NOT NULL,
+    number {{bigint}} NOT NULL,
+    hashes {{blob}} NOT NULL,
+    PRIMARY KEY (workspace_id, log, height, number)
+);
+CREATE TABLE checkpoints (
+    workspace_id {{text}} NOT NULL,
+    log {{text}} NOT NULL,
+    size {{bigint}} NOT NULL,
+    at {{bigint}} NOT NULL,
+    note {{text}} NOT NULL,
+    PRIMARY KEY (workspace_id, log, size)
+);

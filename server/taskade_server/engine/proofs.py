@@ -1,0 +1,111 @@
+"""What makes the audit log provable: the bytes that stand for an entry, the trees over them, and checkpoints.
+
+Why the bytes are lengths and texts instead of JSON: every language writes JSON a little differently, and a proof is
+worth nothing if two honest programs disagree about what was hashed.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+from taskade_server.engine.audit import ACCESS, CHANGES
+from taskade_server.engine.log import Event
+from taskade_server.kit import merkle, time
+from taskade_server.kit.merkle import Tiles
+from taskade_server.kit.notes import Checkpoint, Signer
+from taskade_server.store import trees
+from taskade_server.store.accesses import Access
+from taskade_server.store.database import Tx
+
+NAME: Final = "taskade.audit"
+"""The name of the key, and the beginning of every log's name."""
+INSTALLATION: Final = "installation"
+MOST_NEWER: Final = 5000
+"""So many entries that are not in the tree yet are put into a proof on demand."""
+COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {CHANGES: Event._fields, ACCESS: Access._fields}
+PAGE: Final = 500
+_TABLES: Final = {CHANGES: "events", ACCESS: "accesses"}
+_MAKE: Final[Mapping[str, Callable[..., Any]]] = {CHANGES: Event, ACCESS: Access}
+_INTEGERS: Final = frozenset({"seq", "at", "last_at", "times", "status"})
+
+
+def columns_of(entry: Event | Access) -> dict[str, Any]:
+    """An entry's columns by name, without those that are null."""
+    return {name: value for name, value in entry._asdict().items() if value is not None}
+
+
+def leaf(log: str, columns: Mapping[str, Any]) -> bytes:
+    """The bytes that stand for an entry: a line that names the form, then for each column that is not null its name,
+    the number of its bytes in UTF-8, and these. ValueError if it has columns that no entry has.
+    """
+    if unknown := set(columns) - set(COLUMNS[log]):
+        raise ValueError(f"an entry has no column {min(unknown)}")
+    parts = [f"{NAME}/{log}/v1\n".encode()]
+    for name in COLUMNS[log]:
+        value = columns.get(name)
+        if value is None:
+            continue
+        if type(value) is not (int if name in _INTEGERS else str):
+            raise ValueError(f"the column {name} has the wrong type")
+        raw = str(value).encode()
+        parts.append(b"%b %d\n%b\n" % (name.encode(), len(raw), raw))
+    return b"".join(parts)
+
+
+def hashed(entry: Event | Access) -> bytes:
+    """The hash of an entry in the tree."""
+    return merkle.leaf_hash(leaf(CHANGES if isinstance(entry, Event) else ACCESS, columns_of(entry)))
+
+
+def origin(workspace_id: str, log: str) -> str:
+    """The name of a log in its checkpoints."""
+    return f"{NAME}/{workspace_id or INSTALLATION}/{log}"
+
+
+@lru_cache(4)
+def signer(secret: bytes) -> Signer:
+    """What signs the checkpoints of an installation."""
+    return Signer(secret, NAME)
+
+
+def read(tx: Tx, workspace_id: str, log: str, after: int, last: int, limit: int = PAGE) -> list[Event | Access]:
+    """The entries behind a number, up to another, oldest first."""
+    rows = tx.all(
+        f"SELECT {', '.join(COLUMNS[log])} FROM {_TABLES[log]} WHERE workspace_id = ? AND seq > ? AND seq <= ?"
+        " ORDER BY seq LIMIT ?",
+        (workspace_id, after, last, limit),
+    )
+    return [_MAKE[log](*row) for row in rows]
+
+
+def stored(tx: Tx, workspace_id: str, log: str) -> Iterator[Event | Access]:
+    """All entries of a log, page by page."""
+    after = -(2**62)
+    while page := read(tx, workspace_id, log, after, 2**62):
+        yield from page
+        after = page[-1].seq
+
+
+def find(tx: Tx, entry_id: str) -> Event | Access | None:
+    """An entry by its id."""
+    log = ACCESS if entry_id.startswith("acc_") else CHANGES
+    row = tx.one(f"SELECT {', '.join(COLUMNS[log])} FROM {_TABLES[log]} WHERE id = ?", (entry_id,))
+    found: Event | Access | None = _MAKE[log](*row) if row else None
+    return found
+
+
+def tree(tx: Tx, workspace_id: str, log: str) -> Tiles:
+    """The tree of a log, with what is newer than the kept one, as far as that is not too much."""
+    size = trees.size(tx, workspace_id, log)
+    tiles = trees.open(tx, workspace_id, log, size)
+    last = min(trees.head(tx, workspace_id, log), size + MOST_NEWER)
+    while size < last and (page := read(tx, workspace_id, log, size, last)):
+        tiles.add([hashed(entry) for entry in page])
+        size = page[-1].seq
+    return tiles
+
+
+def checkpoint(workspace_id: str, log: str, tiles: Tiles, at: int) -> Checkpoint:
+    """What can be said of a tree at a time."""
+    root = merkle.root(tiles.node, tiles.size)
+    return Checkpoint(origin(workspace_id, log), tiles.size, root, time.format_ms(at))
