@@ -267,7 +267,8 @@ def _audit_routes() -> Iterator[Route]:
     yield Route("GET", "/audit/checkpoint", "audit.checkpoint", scope, audit_proofs.checkpoint, about,
                 "Read how far the audit log is, signed", answer="document", consistent=True)  # fmt: skip
     yield Route("GET", "/audit/proof", "audit.proof", scope, audit_proofs.proof, about,
-                "Prove that an entry is in the audit log, or that the log only grew", answer="document", consistent=True)  # fmt: skip
+                "Prove that an entry is in the audit log, or that the log only grew", answer="document",
+                consistent=True)  # fmt: skip
     yield Route("GET", "/audit/key", "audit.key", scope, audit_proofs.key, about,
                 "Read the public key that checkpoints are signed with", answer="document")  # fmt: skip
     yield Route("GET", "/audit/export", "audit.export", scope, audit.listing, about, "Export the audit log",
