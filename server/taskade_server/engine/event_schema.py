@@ -10,12 +10,14 @@ from typing import Final
 from taskade_server.engine import events, schema
 from taskade_server.engine.events import EventType
 from taskade_server.engine.model import Resource
-from taskade_server.engine.schema import TIME, Schema, id_schema, or_null, ref, sample_id, title
+from taskade_server.engine.schema import TIME, Schema, closed, id_schema, or_null, ref, sample_id, title
 from taskade_server.kit import ids
 
 SAMPLE_TIME: Final = "2024-01-15T10:30:00.000Z"
 _LATER: Final = "2024-01-16T08:15:00.000Z"
 SAMPLE_SEQ: Final = 123
+THIN: Final = "ThinEvent"
+"""The schema of what webhooks with `"payload": "thin"` are sent, and of a test."""
 # What a sample shows after the change, and what was there before. Without a row the name or the like has changed.
 _CHANGES: Final[Mapping[str, tuple[Schema, Schema]]] = {
     "deleted": ({"deleted_at": _LATER}, {"deleted_at": None}),
@@ -53,7 +55,7 @@ def schemas() -> dict[str, Schema]:
         "oneOf": [ref(name) for name in found],
         "discriminator": {"propertyName": "type", "mapping": mapping},
     }
-    return {"Event": whole, "EventActor": _actor(), "EventType": _listed(), **found}
+    return {"Event": whole, "EventActor": _actor(), "EventType": _listed(), THIN: _thin(), **found}
 
 
 def sample(kind: EventType, *, webhook: bool = False) -> Schema:
@@ -90,14 +92,40 @@ def _earlier(resource: Resource, data: Schema) -> Schema:
     return {name: f"{data[name]} (draft)"} if name else {}
 
 
+def test_sample(kind: str) -> Schema:
+    """What a webhook is sent when it is tested."""
+    data = {"id": sample_id("wh"), "message": "A test: nothing has happened."}
+    actor = {"type": "user", "id": sample_id("user"), "api_key_id": None}
+    some = sample(events.catalogue()["task.created"], webhook=True)
+    return {**some, "type": kind, "actor": actor, "request_id": None, "data": data}
+
+
 def _of_resource(kinds: list[EventType]) -> Schema:
     resource = kinds[0].resource
-    whole, noun = title(resource), resource.name.replace("_", " ").replace("api", "API")
-    names = [kind.name for kind in kinds]
+    noun = resource.name.replace("_", " ").replace("api", "API")
+    data = {**ref(title(resource)), "description": f"The whole {noun} after the change, as an answer has it."}
+    previous = {"type": ["object", "null"], "propertyNames": {"enum": schema.field_names(resource)},
+                "description": "The old values of the members that changed; null where there was nothing."}  # fmt: skip
+    names = {"type": "string", "enum": [kind.name for kind in kinds]}
+    return _event(f"Something that happened to a {noun}.", names, data, previous)
+
+
+def _thin() -> Schema:
+    members = {
+        "id": {"type": "string", "description": "Which object."},
+        "message": {"type": "string", "description": "Only in a test."},
+    }
+    data = closed(members, required=["id"], description="Only which object it is about.")
+    text = 'An event for webhooks with `"payload": "thin"`, and what a test of a webhook sends.'
+    names = {"type": "string", "pattern": r"^[a-z_]+\.[a-z]+$"}
+    return _event(text, names, data, {"type": "null", "description": "Nothing."})
+
+
+def _event(text: str, names: Schema, data: Schema, previous: Schema) -> Schema:
     properties: Schema = {
         "id": {"type": "string", "pattern": ids.pattern("evt"), "examples": [sample_id("evt")],
                "description": "Unique id; the `webhook-id` of its deliveries, and the same in each attempt."},
-        "type": {"type": "string", "enum": names, "description": "What happened."},
+        "type": {**names, "description": "What happened."},
         "timestamp": {**TIME, "description": "When, to the millisecond.", "examples": [SAMPLE_TIME]},
         "workspace_id": {**id_schema("workspace"), "description": "The workspace whose log it is in."},
         "seq": {"type": "integer", "minimum": 1, "examples": [SAMPLE_SEQ],
@@ -107,17 +135,14 @@ def _of_resource(kinds: list[EventType]) -> Schema:
                        "description": "The request that made the change; null for what the server does by itself."},
         "origin": {"type": ["object", "null"],
                    "description": "What led to a change that nobody asked for directly; otherwise null."},
-        "data": {**ref(whole), "description": f"The whole {noun} after the change, as an answer has it."},
-        "previous": {"type": ["object", "null"],
-                     "propertyNames": {"enum": schema.field_names(resource)},
-                     "description": "The old values of the members that changed; null where there was nothing."},
+        "data": data,
+        "previous": previous,
         "previous_seq": {"type": ["integer", "null"],
                          "description": "In webhooks only: the `seq` of the event before it that this webhook was"
                          " given; null for its first."},
     }  # fmt: skip
     required = [name for name in properties if name != "previous_seq"]
-    return {"type": "object", "description": f"Something that happened to a {noun}.", "properties": properties,
-            "required": required}  # fmt: skip
+    return {"type": "object", "description": text, "properties": properties, "required": required}
 
 
 def _actor() -> Schema:

@@ -12,7 +12,6 @@ from typing import Any, Final
 from taskade_server import __version__
 from taskade_server.domain import identity, projects, tasks
 from taskade_server.engine import access, event_schema, events, query, schema
-from taskade_server.engine.events import EventType
 from taskade_server.engine.model import CUSTOM_KEY, Resource
 from taskade_server.engine.schema import Schema, closed, or_null, ref, sample_id, title
 from taskade_server.http import audit_schema, batch, patching, sync_schema, webhook_schema
@@ -20,6 +19,7 @@ from taskade_server.http import events as live_events
 from taskade_server.http.routes import RESOURCES, Route, all_routes
 from taskade_server.kit import ids
 from taskade_server.kit.errors import Issue, NotFound, Problem, problem_classes
+from taskade_server.store import deliveries
 
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
@@ -412,21 +412,34 @@ def _links(route: Route) -> Schema:
 
 def _webhooks() -> Schema:
     """What the server sends to the addresses that webhooks name, by the type of the event."""
-    return {kind.name: {"post": _webhook(kind)} for kind in events.catalogue().values()}
+    found = {}
+    for kind in events.catalogue().values():
+        group = kind.name.partition(".")[0]
+        text = (
+            f'Sent to webhooks whose `events` has `{kind.name}`, `{group}.*` or `*`; with `"payload": "thin"`, `data`'
+        )
+        body = {"anyOf": [ref(event_schema.name_of(kind.resource)), ref(event_schema.THIN)]}
+        example = event_schema.sample(kind, webhook=True)
+        found[kind.name] = _webhook(
+            kind.name, kind.summary, f'{text} With `"payload": "thin"`, `data` has the `id` only.', body, example
+        )
+    body, example = ref(event_schema.THIN), event_schema.test_sample(deliveries.TEST)
+    text = "Sent when a webhook is tested, whatever its `events` are; it is in no log."
+    return {**found, deliveries.TEST: _webhook(deliveries.TEST, "A test of the webhook.", text, body, example)}
 
 
-def _webhook(kind: EventType) -> Schema:
-    body = {"schema": ref(event_schema.name_of(kind.resource)), "example": event_schema.sample(kind, webhook=True)}
-    return {
-        "operationId": f"on.{kind.name}",
-        "summary": kind.summary,
-        "description": f"Sent to webhooks whose `events` has `{kind.name}`, `{kind.name.partition('.')[0]}.*` or `*`.",
+def _webhook(name: str, summary: str, text: str, body: Schema, example: Any) -> Schema:
+    operation = {
+        "operationId": f"on.{name}",
+        "summary": summary,
+        "description": text,
         "tags": ["Event types"],
         "security": [],
-        "parameters": [{"$ref": f"#/components/parameters/{parameter}"} for parameter in _SIGNATURE_PARAMETERS],
-        "requestBody": {"required": True, "content": {JSON: body}},
-        "responses": {status: {"$ref": f"#/components/responses/{name}"} for status, (name, _) in _RECEIVERS.items()},
+        "parameters": [{"$ref": f"#/components/parameters/{parameter}"} for parameter in _DELIVERY_PARAMETERS],
+        "requestBody": {"required": True, "content": {JSON: {"schema": body, "example": example}}},
+        "responses": {status: {"$ref": f"#/components/responses/{known}"} for status, (known, _) in _RECEIVERS.items()},
     }
+    return {"post": operation}
 
 
 _RECEIVERS: Final = {
@@ -849,7 +862,7 @@ def _parameters() -> Schema:
     for resource in (*RESOURCES, identity.MEMBER):
         found |= _list_parameters(resource)
     found |= audit_schema.parameters() | sync_schema.parameters()
-    return found | _COMMON_PARAMETERS | _SIGNATURE_PARAMETERS | webhook_schema.PARAMETERS | _event_parameters()
+    return found | _COMMON_PARAMETERS | _DELIVERY_PARAMETERS | webhook_schema.PARAMETERS | _event_parameters()
 
 
 def _list_parameters(resource: Resource) -> Schema:
@@ -963,7 +976,7 @@ _COMMON_PARAMETERS: Final[Schema] = {
                     "description": "Write only if none of these ETags is the present one; otherwise 412."},
 }  # fmt: skip
 
-_SIGNATURE_PARAMETERS: Final[Schema] = {
+_DELIVERY_PARAMETERS: Final[Schema] = {
     "DeliveredId": {"name": "webhook-id", "in": "header", "required": True, "example": sample_id("evt"),
                   "schema": {"type": "string", "pattern": r"^[^.\s]+$"},
                   "description": "The id of the event, the same in each attempt: remember it to do nothing twice."},
@@ -976,6 +989,11 @@ _SIGNATURE_PARAMETERS: Final[Schema] = {
                          "schema": {"type": "string", "pattern": "^v1a?,[A-Za-z0-9+/=]+( v1a?,[A-Za-z0-9+/=]+)*$"},
                          "description": "Signatures of `{webhook-id}.{webhook-timestamp}.{body}` (Standard Webhooks),"
                          " separated by spaces; one of them has to fit."},
+    "TaskadeEvent": {"name": "x-taskade-event", "in": "header", "required": True, "example": "task.completed",
+                     "schema": {"type": "string"}, "description": "The type of the event."},
+    "TaskadeDelivery": {"name": "x-taskade-delivery", "in": "header", "required": True, "example": sample_id("dlv"),
+                        "schema": {"type": "string", "pattern": ids.pattern("dlv")},
+                        "description": "The delivery, as `GET /webhooks/{id}/deliveries` names it."},
     "TaskadeSignature": {"name": "x-taskade-signature", "in": "header", "required": True,
                          "example": f"sha256={'0f' * 32}",
                          "schema": {"type": "string", "pattern": "^sha256=[0-9a-f]{64}$"},
