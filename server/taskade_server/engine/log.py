@@ -125,7 +125,7 @@ def apply(tx: Tx, actor: Actor, changes: Sequence[Change]) -> list[str]:
             _purge(tx, resource, group)
         else:
             _update(tx, resource, group)
-        if any(resource.alters_grants(change.before, change.doc) for change, _ in group):
+        if resource.grants and any(resource.alters_grants(change.before, change.doc) for change, _ in group):
             tx.run("UPDATE counters SET value = value + 1 WHERE name = 'grants'")
             _pending(tx).altered_grants += 1
     pending = _pending(tx)

@@ -73,6 +73,11 @@ class Field:
     max_items: int = 100
 
     @cached_property
+    def check(self) -> str:
+        """The method of a Checker that looks at its values."""
+        return f"_{self.kind}"
+
+    @cached_property
     def nested(self) -> bool:
         """Whether the value is a JSON object or a list of objects."""
         return self.kind in _NESTED
@@ -240,6 +245,23 @@ class Resource:
         return {item.name: item for item in self.fields.values() if item.writable}
 
     @cached_property
+    def required(self) -> list[str]:
+        """Names of the members that a new one must be given."""
+        return [item.name for item in self.writable.values() if item.required]
+
+    @cached_property
+    def _defaults(self) -> dict[str, Any]:
+        return {item.name: item.default for item in self.writable.values() if not item.required and item.name != "id"}
+
+    @cached_property
+    def _inner_defaults(self) -> dict[str, Any]:
+        return {name: value for name, value in self._defaults.items() if isinstance(value, dict | list)}
+
+    def defaults(self) -> dict[str, Any]:
+        """What a new one has of the members that need not be given; to be changed at will."""
+        return {**self._defaults, **{name: _copy(value) for name, value in self._inner_defaults.items()}}
+
+    @cached_property
     def _converters(self) -> list[tuple[str, Callable[[Any], Any] | None]]:
         return [pair for item in self.stored for pair in _converters(item)]
 
@@ -254,7 +276,7 @@ class Resource:
 
     def side_rows(self, doc: Mapping[str, Any]) -> set[tuple[str, str, float | None]]:
         """All side-table rows of a document, as (field, value, number)."""
-        return {row for item in self.multiple for row in item.side_rows(doc[item.name])}
+        return {row for item in self.multiple if doc[item.name] for row in item.side_rows(doc[item.name])}
 
     def search_text(self, doc: Mapping[str, Any]) -> str:
         """The words of the searchable members, separated by spaces."""
@@ -340,7 +362,7 @@ class Checker:
         if not isinstance(body, dict):
             self.fault("", "wrong_type", f"Must be a JSON object with the members of a {resource.name}.")
             return {}
-        result: dict[str, Any] = {}
+        result: dict[str, Any] = resource.defaults() if creating else {}
         allowed = set(extra)
         for key, value in body.items():
             member = resource.fields.get(key)
@@ -354,12 +376,9 @@ class Checker:
             elif member.create_only and not creating and current is not None and value != current.get(key):
                 self.fault(f"/{key}", "read_only", f"{key} cannot change after creation.")
         if creating:
-            for name, member in resource.writable.items():
+            for name in resource.required:
                 if name not in body:
-                    if member.required:
-                        self.fault(f"/{name}", "required", f"{name} is required.")
-                    elif name != "id":
-                        result[name] = _copy(member.default)
+                    self.fault(f"/{name}", "required", f"{name} is required.")
         return result
 
     def unknown(self, place: str, key: str, allowed: Iterable[str], noun: str) -> None:
@@ -378,7 +397,7 @@ class Checker:
                     return _copy(member.default)
                 self.fault(place, "required", f"{member.name} must not be null.")
             return _copy(member.default) if member.nested or member.multiple else None
-        return getattr(self, f"_{member.kind}")(member, value, place, before)
+        return getattr(self, member.check)(member, value, place, before)
 
     def _text(self, member: Field, value: Any, place: str, before: Any = None) -> Any:
         if not isinstance(value, str):

@@ -198,7 +198,7 @@ def decode_strict(body: bytes) -> Any:
 
 def _has_too_many(body: bytes) -> bool:
     """Whether a text holds more values than are allowed: each but the first is behind a comma, or first in a list."""
-    if _marks(body) < MAX_VALUES:
+    if body.count(b",") + body.count(b"[") + body.count(b"{") < MAX_VALUES or _marks(body) < MAX_VALUES:
         return False
     # Far more texts than that many values and their keys could have are not even looked for.
     if body.count(b'"') - body.count(b'\\"') > 4 * MAX_VALUES:
@@ -218,7 +218,7 @@ def _decode_plain(body: bytes) -> Any:
     many as the tree has keys, no key was lost to one of the same name.
     """
     for mark in _DOUBTFUL:
-        if mark in body:
+        if mark[0] in body and mark in body:  # a single byte is found, or not, ten times as fast
             raise _DoubtError
     value = _decoder.decode(body)
     if _count_keys([value], MAX_DEPTH + 1) != body.count(b'":'):
