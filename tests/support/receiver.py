@@ -33,6 +33,11 @@ def taken(received: Received) -> tuple[int, dict[str, str]]:
     return 200, {}
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_: Any) -> None:
+        """Whoever sends may be killed in the middle of it."""
+
+
 class Receiver:
     """Receives at `url` within a `with` block; `answer` decides on the status and the headers of each answer."""
 
@@ -58,7 +63,7 @@ class Receiver:
             def log_message(self, *_: Any) -> None:
                 """Not into the tests' output."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
 
     @property

@@ -1,8 +1,12 @@
 """Background jobs: one process at a time does each, and whatever fails is tried again."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import uuid
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 from taskade_server.consumers import runner
@@ -176,6 +180,34 @@ def test_a_job_that_fails_is_tried_again_ever_more_slowly(db, name, caplog):
     play(scene)
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING", "ERROR"]
     assert runner._retry_seconds(1) < runner._retry_seconds(4) < runner._retry_seconds(100) <= 375
+
+
+def test_nobody_waits_for_the_dead(db, name):
+    """The holder was a process of this machine, killed without a chance to give its lease back."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    runs: list[Lease] = []
+
+    async def work(lease: Lease) -> None:
+        runs.append(lease)
+
+    def forget(tx):
+        runs.clear()
+        tx.run("DELETE FROM leases WHERE name = ?", (name,))
+
+    async def scene() -> None:
+        one = Runner(db, [Job(name, 3600, work)], 30.0)
+        host, machine, pid, token = one._holder.rsplit("/", 3)
+        for dead in (f"{host}/{machine}/{ended.pid}/{token}", f"{host}/{machine}/{pid}/of-a-former-life"):
+            await db.write(forget)
+            await db.write(partial(leases.take, name=name, holder=dead, ms=60_000))
+            one.start()
+            await until(lambda: bool(runs))
+            await one.stop()
+        for alive in (f"{host}/elsewhere/{ended.pid}/{token}", f"{host}/{machine}/{os.getppid()}/{token}", one._holder):
+            assert not runner._has_died(alive)
+
+    play(scene)
 
 
 def test_a_frequent_job_keeps_its_lease_and_can_be_woken(db, name):

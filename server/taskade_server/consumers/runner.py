@@ -5,6 +5,7 @@ and processes that only have some of the jobs get along with those that have all
 """
 
 import asyncio
+import hashlib
 import logging
 import os
 import random
@@ -14,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from taskade_server.store import leases
@@ -28,6 +30,10 @@ KEEP_SECONDS: Final = 60.0
 FIRST_RETRY_SECONDS: Final = 1.0
 LAST_RETRY_SECONDS: Final = 300.0
 STOP_SECONDS: Final = 3.0
+LOOK_SECONDS: Final = 5.0
+"""So often it is looked whether somebody who has a lease has died."""
+_OURS: Final[set[str]] = set()
+"""Who this process has been, in its holders' last part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,16 @@ class Lease:
     async def take(self, db: Database) -> float:
         """Try to get it; how many seconds to wait before it is worth another try, 0 if it is ours."""
         asked = time.monotonic()
-        wait = await db.write(lambda tx: leases.take(tx, self.name, self.holder, int(self.seconds * 1000)))
+
+        def take(tx: Tx) -> int:
+            return leases.take(tx, self.name, self.holder, int(self.seconds * 1000))
+
+        wait = await db.write(take)
+        if wait:
+            other = await db.read(partial(leases.holder_of, name=self.name))
+            if _has_died(other):
+                await db.write(partial(leases.give_back, name=self.name, holder=other))
+                wait = await db.write(take)
         if wait == 0:
             self._until = asked + self.seconds
         return wait / 1000
@@ -102,7 +117,9 @@ class Runner:
         self._db = db
         self._jobs = jobs
         self._lease_seconds = lease_seconds
-        self._holder = f"{socket.gethostname()}/{os.getpid()}/{os.urandom(4).hex()}"
+        token = os.urandom(4).hex()
+        _OURS.add(token)
+        self._holder = f"{socket.gethostname()}/{_MACHINE}/{os.getpid()}/{token}"
         self._woken = {job.name: asyncio.Event() for job in jobs}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -136,7 +153,7 @@ class Runner:
                 if not wait:
                     failures = await self._work(job, lease, failures)
                     continue
-            await self._sleep(job, min(wait, max(job.every, self._lease_seconds)) * random.uniform(1.0, 1.1))
+            await self._sleep(job, min(wait, max(job.every, LOOK_SECONDS)) * random.uniform(1.0, 1.1))
 
     async def _work(self, job: Job, lease: Lease, failures: int) -> int:
         """Do a job while its lease is ours: once, or, if it comes again soon, many times. The failures in a row."""
@@ -185,6 +202,34 @@ class Runner:
             async with asyncio.timeout(seconds):
                 await self._woken[job.name].wait()
                 self._woken[job.name].clear()
+
+
+def _machine() -> str:
+    """What tells processes that can see each other's numbers from others; empty where that cannot be known."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return hashlib.blake2b(f"{boot}{os.readlink('/proc/self/ns/pid')}".encode(), digest_size=6).hexdigest()
+    except OSError:
+        return ""
+
+
+_MACHINE: Final = _machine()
+
+
+def _has_died(holder: str) -> bool:
+    """Whether a holder certainly is a process of this machine that has ended: nobody need wait for its lease."""
+    parts = holder.rsplit("/", 3)
+    if len(parts) != 4 or not _MACHINE or parts[1] != _MACHINE or not parts[2].isdecimal():
+        return False
+    if int(parts[2]) == os.getpid():
+        return parts[3] not in _OURS
+    try:
+        os.kill(int(parts[2]), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
 
 
 def _retry_seconds(failures: int) -> float:

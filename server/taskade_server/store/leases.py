@@ -49,6 +49,12 @@ def give_back(tx: Tx, name: str, holder: str, ms: int = 0) -> None:
     )
 
 
+def holder_of(tx: Tx, name: str) -> str:
+    """Who has a lease; empty if nobody does."""
+    row = tx.one("SELECT holder FROM leases WHERE name = ?", (name,))
+    return str(row[0]) if row else _NOBODY
+
+
 def hold(tx: Tx, name: str, holder: str) -> None:
     """Make sure that the lease is the holder's until the end of this unit. LeaseLost if it is not."""
     sql = f"SELECT 1 FROM leases WHERE name = ? AND holder = ?{tx.for_share}"
