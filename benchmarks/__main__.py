@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import compare, load, machine, million, scaling, streams
+from benchmarks import compare, load, machine, million, scaling, streams, webhooks
 
 
 def arguments() -> argparse.Namespace:
@@ -21,6 +21,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--streams", action="store_true", help="1,000 streams, and readers that break off (printed only)"
     )
+    parser.add_argument("--webhooks", action="store_true", help="drain a backlog of deliveries, and time single ones")
     parser.add_argument("--tasks", type=int, metavar="N", help="another number of tasks (the result is not written)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="with --million: keep the data here, and use it again")
     parser.add_argument(
@@ -54,13 +55,16 @@ def main() -> None:
         with folder(None) as data:
             print(streams.run(data))
         return
-    load.build()
+    if not given.webhooks:
+        load.build()
     if given.scaling:
         machine.share_cores()
     else:
         machine.join_clients()
     with folder(given.keep) as data:
-        if given.scaling:
+        if given.webhooks:
+            report = webhooks.run(data, webhooks.QUICK if given.quick else webhooks.FULL)
+        elif given.scaling:
             report = scaling.run(data)
         elif given.million:
             report = million.run(given.tasks or 1_000_000, data, keep=given.keep is not None)
@@ -69,8 +73,20 @@ def main() -> None:
             plan = replace(plan, tasks=given.tasks or plan.tasks)
             report = compare.run(plan, given.peers.split(","), data)
     print(report.text)
+    if given.webhooks and given.quick:
+        return
     if given.tasks is None and given.peers == ",".join(compare.PEERS):
-        name = "scaling" if given.scaling else "million" if given.million else "quick" if given.quick else "latest"
+        name = (
+            "webhooks"
+            if given.webhooks
+            else "scaling"
+            if given.scaling
+            else "million"
+            if given.million
+            else "quick"
+            if given.quick
+            else "latest"
+        )
         report.write(name)
         print(f"Written to benchmarks/results/{name}.md and {name}.json")
 

@@ -194,6 +194,22 @@ def scaling(facts: Facts, versions: dict[str, str], settings: dict[str, int], ro
     return Report("\n\n".join(sections) + "\n", document)
 
 
+def webhooks(facts: Facts, versions: dict[str, str], settings: dict[str, int], figures: dict[str, Any]) -> Report:
+    """How fast a backlog is delivered, and how long a change takes to arrive."""
+    rows = [
+        ["deliveries to healthy endpoints", f"{figures['deliveries']:,} in {figures['seconds']:,.1f} s"],
+        ["deliveries a second", f"{figures['per_second']:,.0f}"],
+        ["taken by the slow endpoint meanwhile", f"{figures['slow']:,}"],
+        ["from the request to the receiver, p50", f"{figures['p50_ms']:,.1f} ms"],
+        ["p99", f"{figures['p99_ms']:,.1f} ms"],
+        ["slowest", f"{figures['max_ms']:,.1f} ms"],
+    ]
+    text = "A backlog first, then single changes, with a slow and a dead endpoint among the healthy ones all the time."
+    sections = ["# Webhooks", _paragraph(settings), text, _table(["what", ""], rows), _machine(facts, versions)]
+    document = {"scenario": "webhooks", **_common(facts, versions, settings), "figures": figures}
+    return Report("\n\n".join(sections) + "\n", document)
+
+
 # ------------------------------------------------------------------------------------------------ pieces
 
 
