@@ -4,7 +4,7 @@ Why the bytes are lengths and texts instead of JSON: every language writes JSON 
 worth nothing if two honest programs disagree about what was hashed.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
@@ -26,6 +26,8 @@ COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {CHANGES: Event._fields, ACCESS:
 PAGE: Final = 500
 _TABLES: Final = {CHANGES: "events", ACCESS: "accesses"}
 _MAKE: Final[Mapping[str, Callable[..., Any]]] = {CHANGES: Event, ACCESS: Access}
+_NAMES: Final = {log: tuple(name.encode() for name in names) for log, names in COLUMNS.items()}
+_FORM: Final = {log: f"{NAME}/{log}/v1\n".encode() for log in COLUMNS}
 _INTEGERS: Final = frozenset({"seq", "at", "last_at", "times", "status"})
 
 
@@ -40,21 +42,24 @@ def leaf(log: str, columns: Mapping[str, Any]) -> bytes:
     """
     if unknown := set(columns) - set(COLUMNS[log]):
         raise ValueError(f"an entry has no column {min(unknown)}")
-    parts = [f"{NAME}/{log}/v1\n".encode()]
-    for name in COLUMNS[log]:
-        value = columns.get(name)
-        if value is None:
-            continue
-        if type(value) is not (int if name in _INTEGERS else str):
+    for name, value in columns.items():
+        if value is not None and type(value) is not (int if name in _INTEGERS else str):
             raise ValueError(f"the column {name} has the wrong type")
-        raw = str(value).encode()
-        parts.append(b"%b %d\n%b\n" % (name.encode(), len(raw), raw))
+    return _bytes(log, map(columns.get, COLUMNS[log]))
+
+
+def _bytes(log: str, values: Iterable[Any]) -> bytes:
+    parts = [_FORM[log]]
+    for name, value in zip(_NAMES[log], values, strict=True):
+        if value is not None:
+            raw = str(value).encode()
+            parts.append(b"%b %d\n%b\n" % (name, len(raw), raw))
     return b"".join(parts)
 
 
 def hashed(entry: Event | Access) -> bytes:
     """The hash of an entry in the tree."""
-    return merkle.leaf_hash(leaf(CHANGES if isinstance(entry, Event) else ACCESS, columns_of(entry)))
+    return merkle.leaf_hash(_bytes(CHANGES if isinstance(entry, Event) else ACCESS, entry))
 
 
 def origin(workspace_id: str, log: str) -> str:
