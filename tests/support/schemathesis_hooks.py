@@ -132,6 +132,10 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     if case.path.startswith("/events"):
         _aim_at_events(case, is_wrong)
         return
+    if case.path.startswith("/audit"):
+        if not is_wrong(ParameterLocation.QUERY):
+            case.query = _aim_at_audit(case.path, case.query or {})
+        return
     resource = _resource(case.path)
     if case.query and not is_wrong(ParameterLocation.QUERY):
         _repair_query(resource, case.query)
@@ -161,6 +165,15 @@ def _aim_at_events(case: Any, is_wrong: Callable[[ParameterLocation], bool]) -> 
             "min_seq": "1"}  # fmt: skip
     query |= {name: world().anchors.get(value, value) for name, value in real.items() if name in query}
     case.query = query | ({"seconds": 1} if case.path == "/events/stream" else {})
+
+
+def _aim_at_audit(path: str, query: dict[str, Any]) -> dict[str, Any]:
+    """Who and what there is, times that are some, and a proof of what the log certainly holds."""
+    real = {"workspace_id": "workspace", "actor": "me", "key": world().anchors["api_key"], "action": "task.*",
+            "project_id": "project", "from": "-7d", "to": "+1d", "wait": "0", "min_seq": "1"}  # fmt: skip
+    query = {name: value for name, value in query.items() if name not in ("cursor", "event", "second", "size")}
+    query |= {name: world().anchors.get(value, value) for name, value in real.items() if name in query}
+    return query | ({"first": "1", "log": "changes"} if path == "/audit/proof" else {})
 
 
 def _aim(case: Any, *, chosen: bool) -> None:
