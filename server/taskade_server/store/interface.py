@@ -74,7 +74,7 @@ class ChangedMigration(StoreError):
 
 
 # What "spoils" a unit that has ended, so that one which leaks its Tx cannot write into a later unit.
-OVER = BadQuery("This unit of work is over.")
+OVER = BadQuery("This unit of work is over: a Tx must not be kept.")
 
 
 class Tx(ABC):
@@ -191,13 +191,19 @@ class Tx(ABC):
             raise self.failed
         return result
 
+    def end(self) -> None:
+        """For drivers: the unit is over. Hooks know their unit, so all of it would wait for the garbage collector."""
+        self.failed = OVER
+        self.before_commit.clear()
+        self.context.clear()
+
     def _check_writable(self) -> None:
         if not self.writable:
             raise BadQuery("This unit may only read: use write().")
 
     def _check_usable(self) -> None:
         if self.failed is OVER:
-            raise BadQuery("This unit of work is over: a Tx must not be kept.")
+            raise BadQuery(*OVER.args)
         if self.failed:
             raise BadQuery("A statement of this unit failed before, so it cannot go on.") from self.failed
 

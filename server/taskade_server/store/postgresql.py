@@ -27,7 +27,6 @@ from psycopg.types.numeric import Int4Dumper, IntDumper
 from psycopg.types.string import StrDumper
 
 from taskade_server.store.interface import (
-    OVER,
     BadQuery,
     Conflict,
     ConstraintFailed,
@@ -284,9 +283,6 @@ class PostgresTx(Tx):
             self.many(sql, rows)
         self.committing = True
         self._control("COMMIT")
-
-    def end(self) -> None:
-        self.failed = OVER
 
     def _control(self, sql: str) -> None:
         try:

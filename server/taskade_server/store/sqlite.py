@@ -202,8 +202,8 @@ class SqliteTx(Tx):
         SqliteTx.all(self, sql)
 
     def end(self) -> None:
-        self.failed = OVER
-        self._execute = self._refuse
+        super().end()
+        self._execute = _over
 
     def _control(self, sql: str) -> None:
         try:
@@ -229,6 +229,11 @@ class SqliteTx(Tx):
         # It stands in for `execute`, so that a sound unit does not pay for the check.
         self._check_usable()
         raise AssertionError("only called when the unit is spoiled")
+
+
+def _over(*_: Any, **__: Any) -> apsw.Cursor:
+    """Stands in for `execute` once a unit is over. It does not know the unit, which would be a cycle."""
+    raise BadQuery(*OVER.args)
 
 
 class _SpentError(Exception):
