@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from taskade_server.consumers import sender
+from taskade_server.consumers import sender, webhooks
 from taskade_server.consumers.outbound import Exchange
 from taskade_server.consumers.sender import Line, Sender, next_wait, outcome_of
+from taskade_server.domain import hooks
 from taskade_server.domain.hooks import Endpoint
-from taskade_server.kit import ids, time
+from taskade_server.engine.log import Event
+from taskade_server.kit import ids, time, webhook_signatures
 from taskade_server.store import deliveries
 from taskade_server.store.deliveries import FAILED, PENDING, SUCCEEDED, Delivery
 
@@ -337,3 +339,90 @@ def test_the_body_of_a_thin_webhook_is_short():
     body = json.loads(sender.body_of(event, 6, thin=True))
     assert body["data"] == {"id": event.object_id} and body["previous_seq"] == 6
     assert body["timestamp"] == time.format_ms(1)
+
+
+def test_an_event_that_no_filter_can_judge_is_on_record_and_holds_up_no_other(db):
+    db.write_sync(forget)
+    events = [
+        Event("ws_1", seq, f"evt_{seq}", "task.updated", "task", f"task_{seq}", None, None, None, None, 1, "{}", None,
+              None, None, None)
+        for seq in (1, 2, 3)
+    ]  # fmt: skip
+
+    def fits(event):
+        if event.seq == 2:
+            raise ZeroDivisionError
+        return True
+
+    subscription: Any = SimpleNamespace(id="wh_a", workspace_id="ws_1", concerns=lambda event: True, fits=fits)
+    db.write_sync(lambda tx: webhooks._deliver(tx, subscription, events))
+    found = db.read_sync(lambda tx: deliveries.newest(tx, "wh_a", deliveries.Filter(), None, 10))
+    assert [(one.seq, one.state, one.previous_seq) for one in found] == [
+        (3, PENDING, 2), (2, FAILED, 1), (1, PENDING, None),
+    ]  # fmt: skip
+    (attempt,) = db.read_sync(lambda tx: deliveries.attempts_of(tx, found[1].id))
+    assert attempt.error == "internal_error" and "filter" in (attempt.detail or "")
+
+
+def test_an_attempt_lasts_no_longer_than_the_lease(db):
+    """Whoever has the next lease may send the next event, so this one must be over."""
+    given: list[float] = []
+
+    class Out:
+        async def post(self, url: str, *, timeout: float, **rest: object) -> Exchange:
+            given.append(timeout)
+            return OK
+
+    async def scene():
+        out: Any = Out()
+        keys = [webhook_signatures.new_secret()]
+        told: Any = SimpleNamespace(
+            id="wh_a", url="http://example.com/", headers={}, thin=False, user_id="user_1",
+            signing_keys=lambda secret, at: keys,
+        )  # fmt: skip
+        for left in (25.0, 7.0, -1.0):
+            lease: Any = SimpleNamespace(left=left)
+            carrier = Sender(db, out, b"", lease, asyncio.Event(), (0, 1), Counter())
+            await carrier._send(told, delivery(1, type=deliveries.TEST), None, 1)
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(scene())
+    assert given == [sender.TIMEOUT_SECONDS, 7.0]
+
+
+# ---- what endpoints deserve ------------------------------------------------------------------------------------------
+
+
+def test_what_takes_nothing_for_five_days_is_disabled(db, monkeypatch):
+    """A success begins the count anew, and a fault of this server does not count."""
+    db.write_sync(forget)
+    disabled: list[str] = []
+    monkeypatch.setattr(hooks, "disable", lambda tx, webhook_id, reason: disabled.append(reason))
+    day = time.DAY_MS
+
+    def happens(at, exchange):
+        db.write_sync(lambda tx: sender.note(tx, [outcome_of(delivery(1), at, exchange)], None))
+
+    happens(0, failed())
+    happens(4 * day, failed())
+    happens(4 * day + 1, OK)
+    happens(5 * day, failed())
+    happens(11 * day, Exchange(error=sender.INTERNAL, detail="Ours."))
+    assert disabled == []
+    happens(11 * day, failed())
+    assert disabled == ["failing"]
+    happens(11 * day, failed(410))
+    assert "gone" in disabled
+
+
+def test_what_is_over_is_forgotten_in_time_and_what_nobody_is_there_for_ends(db):
+    """No webhook is there, as after it was deleted."""
+    db.write_sync(forget)
+    old, young, orphan = delivery(1), delivery(2, about="task_2"), delivery(3, about="task_3")
+    db.write_sync(lambda tx: deliveries.add(tx, [old, young, orphan]))
+    db.write_sync(lambda tx: deliveries.record(tx, [outcome_of(old, 1_000, OK), outcome_of(young, 5_000, OK)]))
+    db.write_sync(lambda tx: webhooks.clean(tx, 2_000))
+    found = db.read_sync(lambda tx: deliveries.newest(tx, "wh_a", deliveries.Filter(), None, 10))
+    assert [(one.seq, one.state) for one in found] == [(3, deliveries.CANCELLED), (2, SUCCEEDED)]
+    assert db.read_sync(lambda tx: deliveries.attempts_of(tx, old.id)) == []
+    assert len(db.read_sync(lambda tx: deliveries.attempts_of(tx, young.id))) == 1
