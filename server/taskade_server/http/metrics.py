@@ -72,6 +72,11 @@ METRICS: Final = (
     Metric("taskade_stream_events_sent_total", "counter", "Events sent on streams and WebSockets."),
     Metric("taskade_streams_evicted_total", "counter", "Streams given up because the client did not read them."),
     Metric("taskade_database_up", "gauge", "1 if the database answered within two seconds, else 0."),
+    Metric("taskade_webhook_attempts_total", "counter", "Attempts to deliver to webhooks, by what became of them.",
+           ("outcome",)),
+    Metric("taskade_webhook_pending", "gauge", "Deliveries to enabled webhooks that are not yet taken."),
+    Metric("taskade_webhook_oldest_pending_seconds", "gauge", "How long the oldest of them has been waiting."),
+    Metric("taskade_reader_lag_events", "gauge", "Events that a reader of the log has not yet looked at.", ("reader",)),
     Metric("taskade_events_total", "counter", "Events in the logs of all workspaces, counted in the database."),
     Metric("taskade_sqlite_writer_queue", "gauge", "Changes that wait to be written."),
     Metric("taskade_sqlite_commits_total", "counter", "Commits, each of a group of changes."),
@@ -88,11 +93,6 @@ METRICS: Final = (
     Metric("taskade_postgresql_connects_total", "counter", "Connections opened.", ("role",)),
     Metric("taskade_postgresql_retries_total", "counter", "Units run again after a conflict or a lost connection.",
            ("role",)),
-    Metric("taskade_webhook_attempts_total", "counter", "Attempts to deliver to webhooks, by what became of them.",
-           ("outcome",)),
-    Metric("taskade_webhook_pending", "gauge", "Deliveries to enabled webhooks that are not yet taken."),
-    Metric("taskade_webhook_oldest_pending_seconds", "gauge", "How long the oldest of them has been waiting."),
-    Metric("taskade_reader_lag_events", "gauge", "Events that a reader of the log has not yet looked at.", ("reader",)),
     Metric("taskade_log_lines_dropped_total", "counter", "Log lines dropped because nobody read standard error."),
     Metric("taskade_spans_sent_total", "counter", "Spans that the collector took."),
     Metric("taskade_spans_failed_total", "counter", "Spans that the collector did not take."),
@@ -145,8 +145,10 @@ def of_limits(refused: Callable[[], Mapping[str, int]], shared: Callable[[], boo
 
 
 def of_attempts(counts: Mapping[str, int]) -> Source:
-    """Numbers of the attempts to deliver, by outcome."""
-    return lambda: {("taskade_webhook_attempts_total", outcome): [count] for outcome, count in counts.items()}
+    """Numbers of the attempts to deliver, by outcome; successes are told from the start, so that rates can be made."""
+    return lambda: {
+        ("taskade_webhook_attempts_total", outcome): [count] for outcome, count in {"succeeded": 0, **counts}.items()
+    }
 
 
 def of_process() -> Numbers:
