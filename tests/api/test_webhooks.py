@@ -337,6 +337,31 @@ def test_retry_after_is_kept_and_others_wait_too(api, hook, receiver, a_project,
     assert len(receiver.received) == 1, "the endpoint asked to be left alone"
 
 
+def test_a_webhook_that_is_deleted_or_changed_amid_its_retries(api, hook, receiver, a_project, deliveries):
+    """What is sent again goes to the new address, signed with the new secret; after the end nothing is sent."""
+    receiver.answer = lambda received: (500, {})
+    webhook = hook(receiver.url)
+    path = f"/v1/webhooks/{webhook['id']}"
+    add(api, a_project)
+    receiver.wait(1)
+    with Receiver() as other:
+        api.patch(path, json={"url": other.url})
+        fresh = api.post(f"{path}/rotate-secret", json={"overlap_hours": 0}).json()["secret"]
+        (delivery,) = deliveries(webhook, 1, "pending,succeeded")
+        api.post(f"{path}/deliveries/{delivery['event_id']}/resend")
+        (found,) = other.wait(1)
+        webhook_signatures.verify(found.headers, found.body, [fresh], now=time.time())
+        assert found.headers["webhook-id"] == receiver.received[0].headers["webhook-id"]
+        assert len(deliveries(webhook, 1)) == 1
+        add(api, a_project, name="The last")
+        other.wait(2)
+        assert api.delete(path).status_code == 204
+        add(api, a_project, name="Not told any more")
+        api.post("/v1/tasks", json={"name": "x"})
+        problem(api.get(f"{path}/deliveries"), 404)
+        assert len(other.received) == 2
+
+
 # ---- tests, recovery, replays ----------------------------------------------------------------------------------------
 
 
