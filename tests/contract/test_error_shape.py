@@ -73,6 +73,7 @@ INSIDE: dict[str, Exception] = {
     "internal": ZeroDivisionError("division by zero in secret.py"),
     "request-timeout": errors.RequestTimeout(),
     "gone": errors.Gone(),
+    "token-expired": errors.TokenExpired(),
     "unavailable": store.Unavailable("connection to 10.0.0.1 refused"),
     "outcome-unknown": store.OutcomeUnknown("fsync failed"),
     "query-too-expensive": store.QueryTooExpensive("interrupted"),
