@@ -50,7 +50,7 @@ class World:
         self.client.event_hooks = {"response": [conformity.watch]}
         self.me = self.read("/users/me")
         self.anchors: dict[str, str] = {"workspace": self.me["workspace_id"], "user": self.make("user")}
-        for name in ("project", "task", "template", "comment", "api_key"):
+        for name in ("project", "task", "template", "comment", "api_key", "webhook"):
             self.anchors[name] = self.make(name)
         self.sibling = self.make("task")
         self.side_workspace = self.make("workspace")
@@ -73,6 +73,8 @@ class World:
             body["kind"] = "service"
         elif name == "api_key":
             body["scopes"] = ["tasks:read"]
+        elif name == "webhook":
+            body = WEBHOOK_RULES
         made = self.client.post(f"/{REGISTRY[name].plural}", json=body).raise_for_status().json()
         return str(made["id"])
 
@@ -84,6 +86,16 @@ class World:
             if trashed:
                 self.client.delete(f"/{REGISTRY[name].plural}/{self.targets[kind]}").raise_for_status()
         return self.targets[kind]
+
+    def part(self, webhook_id: str, name: str) -> str:
+        """A delivery of a webhook, or a replay that is there to be looked at or cancelled."""
+        if name == "delivery":
+            made = self.client.post(f"/webhooks/{webhook_id}/test")
+        else:
+            made = self.client.post(f"/webhooks/{webhook_id}/recover", json={"since": "2024-01-15T10:30:00Z"})
+        if made.status_code == 409:
+            return str(self.read(f"/webhooks/{webhook_id}/replays")[0]["id"])
+        return str(made.json()["id"]) if made.is_success else schema.sample_id("dlv" if name == "delivery" else "rpl")
 
     def used(self, object_id: str) -> None:
         """Note that a request changed an object."""
@@ -127,6 +139,8 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
         _aim(case, chosen=meta is not None and meta.phase.name == "stateful")
     if not is_wrong(ParameterLocation.HEADER):
         _repair_headers(case)
+    if meta is not None and meta.phase.name == "stateful" and case.operation.method.upper() == "DELETE":
+        (case.query or {}).pop("dry_run", None)  # it is to be gone then
     if (case.query or {}).get("dry_run") == "":
         case.query["dry_run"] = "perhaps"  # alone, a flag's name sets it
     if case.path.startswith("/events"):
@@ -189,6 +203,8 @@ def _aim(case: Any, *, chosen: bool) -> None:
         else:
             object_id = found.anchors[name] if reads else found.target(name)
         case.path_parameters["id"] = object_id
+    for part in {"delivery", "replay"} & set(case.path_parameters):
+        case.path_parameters[part] = found.part(case.path_parameters["id"], part)
     if "user" in case.path_parameters:
         case.path_parameters["user"] = found.enrol(owner, case.path_parameters["id"])
 
@@ -285,12 +301,21 @@ def _repair_body(method: str, path: str, resource: Resource, body: dict[str, Any
         return _repair_search(resource, body)
     if path == "/tasks/bulk":
         return _repair_bulk(resource, body)
+    if path.startswith("/webhooks/{id}/"):
+        return _repair_webhook_part(path, body)
     if "/members" in path:
         return {**body, "user": world().anchors["user"]} if "user" in body else body
     if path.endswith("/move"):
         repaired = _repair_members(resource, body)
         return {name: world().sibling if name in ("before", "after") else repaired[name] for name in repaired}
     return _repair_members(resource, body)
+
+
+def _repair_webhook_part(path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """What is to be sent again, or which secret comes next."""
+    if path.endswith("/replay"):
+        return {**body, "after_seq": 0} | ({"events": ["task.*"]} if "events" in body else {})
+    return {**body, "secret": WEBHOOK_SECRET} if body.get("secret") else body
 
 
 def _repair_search(resource: Resource, body: dict[str, Any]) -> dict[str, Any]:
@@ -359,9 +384,18 @@ def _repair_own_rules(name: str, body: dict[str, Any]) -> None:
             _repair_blueprint(task)
     elif name == "api_key":
         body.update({key: value for key, value in KEY_RULES.items() if body.get(key)})
+    elif name == "webhook":
+        if body.get("secret"):
+            body["secret"] = WEBHOOK_SECRET
+        # A filter speaks of some resource, which must be one of those that the events are about.
+        body.update({key: value for key, value in WEBHOOK_RULES.items() if body.get(key) is not None})
+        body.pop("filter", None)
+        body.pop("enabled", None)
 
 
 TASK_RULES = {"status": "completed", "recurrence": "FREQ=WEEKLY;BYDAY=MO"}
+WEBHOOK_SECRET = "your_webhook_secret"
+WEBHOOK_RULES = {"url": "http://127.0.0.1:59999/nobody", "events": ["task.*"], "headers": {"X-Environment": "tests"}}
 KEY_RULES = {"expires_at": f"{datetime.now(UTC).date() + timedelta(days=30)}", "allowed_ips": ["127.0.0.0/8"]}
 
 

@@ -346,10 +346,15 @@ def _place(values: Mapping[str, Any], name: str, issues: list[Issue]) -> int | N
     value = values.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**53:
+    if not _is_whole(value) or not 0 <= value < 2**53:
         issues.append(Issue("wrong_type", f"{name} is the seq of an event: a whole number.", pointer=f"/{name}"))
         return None
-    return value
+    return int(value)
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether it is a whole number, however it is written: 24 and 24.0 are the same in JSON."""
+    return not isinstance(value, bool) and (isinstance(value, int) or (isinstance(value, float) and value.is_integer()))
 
 
 # ---- faults ----------------------------------------------------------------------------------------------------------
@@ -427,7 +432,7 @@ def rotate(tx: Tx, context: Context, webhook_id: str, body: Any) -> dict[str, An
     body = body or {}
     issues = [] if body.get("secret") is None else _secret_faults(body["secret"])
     hours = body.get("overlap_hours", OVERLAP_HOURS)
-    if isinstance(hours, bool) or not isinstance(hours, int) or not 0 <= hours <= MAX_OVERLAP_HOURS:
+    if not _is_whole(hours) or not 0 <= hours <= MAX_OVERLAP_HOURS:
         detail = f"overlap_hours is a whole number from 0 to {MAX_OVERLAP_HOURS}."
         issues.append(Issue("out_of_range", detail, pointer="/overlap_hours"))
     unknown = set(body) - {"secret", "overlap_hours"}
@@ -443,7 +448,7 @@ def rotate(tx: Tx, context: Context, webhook_id: str, body: Any) -> dict[str, An
     edit.fail(issues)
     fresh = body.get("secret") or webhook_signatures.new_secret()
     if hours:
-        old.append((keys.secret, now + hours * 3_600_000))
+        old.append((keys.secret, now + int(hours) * 3_600_000))
     keys = _Keys(fresh, keys.private, old)
     private = {"secrets": keys.close(context.secret, webhook_id)}
     log.apply(tx, context.actor, [Change(WEBHOOK, "updated", dict(before), before, row.n, private=private)])

@@ -968,8 +968,9 @@ _COMMON_PARAMETERS: Final[Schema] = {
                        "description": "Makes the write safe to repeat: sent again with the same key within 24 hours,"
                        " it has no second effect and gets the first answer."},
     "Prefer": {"name": "Prefer", "in": "header", "example": "return=representation",
-               "schema": {"type": "string", "enum": ["return=minimal", "return=representation"]},
-               "description": "`return=minimal` asks for an answer without a body (RFC 7240)."},
+               "schema": {"type": "string"},
+               "description": "`return=minimal` asks for an answer without a body (RFC 7240); what is not known is"
+                              " ignored."},
     "MinSeq": {"name": "min_seq", "in": "query", "schema": {"type": "string"},
                "description": "The `Commit-Seq` of a write that the answer must show; waits for it if need be."},
     "UnlessMatch": {"name": "If-None-Match", "in": "header", "schema": {"type": "string"}, "example": '"2"',

@@ -187,12 +187,12 @@ ANSWERS: Final[dict[str, tuple[str, str, Any]]] = {
     "webhooks.resend": ("Delivery", "The delivery, pending again.", _DELIVERY_SAMPLE),
 }
 """By operation: the schema (in brackets: a list of it), what it is, and an example."""
-_STATES: Final[Schema] = {"type": "array", "items": {"type": "string", "enum": list(deliveries.STATES)}}
+_STATES: Final[Schema] = {"type": "array", "maxItems": 50, "items": {"type": "string", "enum": list(deliveries.STATES)}}
 
 
 def _several(name: str, text: str) -> Schema:
     return {"name": name, "in": "query", "style": "form", "explode": False, "description": text,
-            "schema": {"type": "array", "items": {"type": "string"}}}  # fmt: skip
+            "schema": {"type": "array", "items": {"type": "string"}, "maxItems": 50}}  # fmt: skip
 
 
 PARAMETERS: Final[dict[str, Schema]] = {
