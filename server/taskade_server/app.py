@@ -255,14 +255,13 @@ class Application:
 
         await self.db.write(unit)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI: requests go past the guard to the pipeline."""
-        if scope["type"] == "http":
-            to_bin = self.bin is not None and scope["path"].startswith(PREFIX)
-            await self.traffic.carry(self.bin if self.bin and to_bin else self.guard, scope, receive, send)
-        elif scope["type"] == "websocket":
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """ASGI without lifespan: requests go past the guard to the pipeline."""
+        if scope["type"] == "websocket":
             open_socket = partial(self.guard.socket, self.pipeline.socket)
-            await self.traffic.carry_socket(open_socket, scope, receive, send)
+            return self.traffic.carry_socket(open_socket, scope, receive, send)
+        to_bin = self.bin is not None and scope["path"].startswith(PREFIX)
+        return self.traffic.carry(self.bin if self.bin and to_bin else self.guard, scope, receive, send)
 
 
 def limits_of(config: Config) -> Limits:

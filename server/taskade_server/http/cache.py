@@ -12,7 +12,7 @@ from typing import Final
 from taskade_server.http.wire import Reply
 
 Key = tuple[str, int, str, str, str]
-Question = tuple[bytes | None, str, str, bytes, bytes | None, bytes | None]
+Question = tuple[bytes | None, str, bytes, bytes | None, bytes | None]
 OVERHEAD: Final = 1000
 
 
@@ -20,13 +20,14 @@ OVERHEAD: Final = 1000
 class Entry:
     """One answer. `stamp` is the state of the database in which it was last known to be right (0: unknown).
 
-    `question` is how the request that made it was spelled, `operation` the route's operation id, `epoch` the state of
-    rights, `size` about how many bytes it takes.
+    `path` and `question` are how the request that made it was spelled, `operation` is the route's operation id, `epoch`
+    the state of rights, `size` about how many bytes it takes.
     """
 
     reply: Reply
     stamp: int
     workspaces: list[str]
+    path: str
     question: Question
     operation: str
     epoch: int
@@ -42,7 +43,8 @@ class ResponseCache:
         self.hits = 0
         self.misses = 0
         self._entries: dict[Key, Entry] = {}
-        self._keys: dict[Question, Key] = {}
+        # By path first, so that a request for something else is told at a glance.
+        self._keys: dict[str, dict[Question, Key]] = {}
         # Units run on several threads.
         self._lock = Lock()
 
@@ -57,23 +59,27 @@ class ResponseCache:
                 self._entries[key] = entry
             return entry
 
-    def recent(self, question: Question) -> Entry | None:
+    def knows(self, path: str) -> bool:
+        """Whether there is an entry for this path at all."""
+        return path in self._keys
+
+    def recent(self, path: str, question: Question) -> Entry | None:
         """The entry for a request that was spelled the same."""
-        key = self._keys.get(question)
+        key = self._keys.get(path, {}).get(question)
         return None if key is None else self._entries.get(key)
 
-    def put(self, key: Key, question: Question, operation: str, reply: Reply, stamp: int) -> None:
+    def put(self, key: Key, path: str, question: Question, operation: str, reply: Reply, stamp: int) -> None:
         """Keep an answer that has `heads`; the oldest entries make room for it."""
-        size = _size(key, question, reply)
+        size = _size(key, path, question, reply)
         if size > self.max_bytes // 8:
             return
         reply.packed = {}
         with self._lock:
             self._drop(key)
             self._entries[key] = Entry(
-                reply, stamp, [name for name, _ in reply.heads], question, operation, key[1], size
+                reply, stamp, [name for name, _ in reply.heads], path, question, operation, key[1], size
             )
-            self._keys[question] = key
+            self._keys.setdefault(path, {})[question] = key
             self.bytes += size
             while self.bytes > self.max_bytes:
                 self._drop(next(iter(self._entries)))
@@ -82,8 +88,11 @@ class ResponseCache:
         entry = self._entries.pop(key, None)
         if entry is not None:
             self.bytes -= entry.size
-            if self._keys.get(entry.question) == key:
-                del self._keys[entry.question]
+            asked = self._keys.get(entry.path, {})
+            if asked.get(entry.question) == key:
+                del asked[entry.question]
+                if not asked:
+                    del self._keys[entry.path]
 
     @staticmethod
     def holds(entry: Entry, heads: Sequence[tuple[str, int]]) -> bool:
@@ -91,7 +100,7 @@ class ResponseCache:
         return entry.reply.heads == tuple(heads)
 
 
-def _size(key: Key, question: Question, reply: Reply) -> int:
+def _size(key: Key, path: str, question: Question, reply: Reply) -> int:
     """About what an entry takes: the text, its bytes, a compressed form or two, and how it was asked for."""
-    asked = sum(len(part or b"") for part in question) + len(key[2]) + len(key[3])
+    asked = sum(len(part or b"") for part in question) + len(path) + len(key[2]) + len(key[3])
     return OVERHEAD + asked + 3 * len(reply.body or "")

@@ -232,12 +232,14 @@ class _TextLine(_Line, gc=False):
 def shown_path(path: str, query: bytes) -> str:
     """Path and query as they may be read by others: without what looks like a secret, and not without end."""
     if query:
-        path = f"{path}?{_shown_query(decoded_query(query))}"
+        show = _shown_query if len(query) <= MAX_PATH else _shown_query.__wrapped__
+        path = f"{path}?{show(decoded_query(query))}"
     if "tsk_" in path:
         path = redact(path)
     return path if len(path) <= MAX_PATH else f"{path[:MAX_PATH]}..."
 
 
+@lru_cache(1024)
 def _shown_query(query: str) -> str:
     """The query string with the values of parameters that are named like secrets, or hold one, taken out."""
     parts = query.split("&")

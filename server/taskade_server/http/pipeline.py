@@ -165,7 +165,9 @@ class Pipeline:
 
     def _at_once(self, request: Request) -> Reply | None:
         """The answer to a list that is asked for again while nothing at all was committed: it takes no unit of work."""
-        entry = self.cache.recent(self._question(request))
+        if not self.cache.knows(request.path):
+            return None
+        entry = self.cache.recent(request.path, self._question(request))
         if entry is None or entry.stamp != self.db.changed() or not entry.stamp:
             return None
         principal = self.credentials.known_principal(request, entry.epoch)
@@ -180,12 +182,9 @@ class Pipeline:
 
     @staticmethod
     def _question(request: Request) -> Question:
-        """All that a list's answer depends on, links included, as the client has spelled it."""
-        header = request.headers.get
-        return (
-            header(b"authorization"), request.method, request.path, request.scope["query_string"],
-            header(b"host"), header(b"x-forwarded-proto"),
-        )  # fmt: skip
+        """All that a list's answer depends on beside its path, links included, as the client has spelled it."""
+        header, query = request.headers.get, request.scope["query_string"]
+        return header(b"authorization"), request.method, query, header(b"host"), header(b"x-forwarded-proto")
 
     async def _answer(self, request: Request, receive: Receive) -> Reply | Stream:
         try:
@@ -398,7 +397,7 @@ class Pipeline:
         self.cache.misses += 1
         reply = route.handler(call, tx)
         if reply.etag and reply.status == 200:
-            self.cache.put(key, self._question(request), request.operation, reply, request.stamp)
+            self.cache.put(key, request.path, self._question(request), request.operation, reply, request.stamp)
         return reply
 
     def _hit(self, reply: Reply, if_none_match: bytes | None) -> Reply:

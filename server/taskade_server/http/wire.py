@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final, Literal
 from urllib.parse import parse_qsl, quote, unquote_plus
 
@@ -443,6 +443,7 @@ async def _gone(receive: Receive) -> None:
         pass
 
 
+@lru_cache(64)
 def _encoding(accepted: bytes) -> bytes:
     """The best encoding that the client can read, empty for none."""
     choices = [part.partition(b";") for part in accepted.lower().replace(b" ", b"").split(b",")]
