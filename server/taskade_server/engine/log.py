@@ -235,6 +235,24 @@ def seq_before(tx: Tx, workspace_id: str, at: int) -> int:
     return low
 
 
+class State(NamedTuple):
+    """An object after an event: the type of that, the project it lay in, and its document (JSON text)."""
+
+    type: str
+    project_id: str | None
+    data: str
+
+
+def state_at(tx: Tx, workspace_id: str, object_id: str, seq: int) -> State | None:
+    """An object as the newest event at or before a position left it; None if there was none."""
+    row = tx.one(
+        "SELECT type, project_id, data FROM events WHERE object_id = ? AND seq <= ? AND workspace_id = ?"
+        " ORDER BY seq DESC LIMIT 1",
+        (object_id, seq, workspace_id),
+    )
+    return State(*row) if row else None
+
+
 class Touch(NamedTuple):
     """That an event touched an object. `previous` only if it tells of another project, `data` only of a membership."""
 

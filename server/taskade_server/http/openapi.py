@@ -228,6 +228,8 @@ def _operation_parameters(route: Route) -> list[Schema]:
         found.append("Cursor")
     elif _shaped(route):
         found += [f"{name}Include", f"{name}Fields"] if route.resource.relations else [f"{name}Fields"]
+    if route.method == "GET" and route.path.endswith("/{id}"):
+        found.append("AsOf")
     if route.method == "GET":
         found.append("IfNoneMatch")
     if route.versioned:
@@ -470,7 +472,8 @@ def _problem_statuses(route: Route) -> list[int]:
     named = route.body == "create" or route.operation_id in audit_schema.OF
     if "{" in route.path or named or route.answer == "events":
         found.append(404)
-    if route.answer == "events" or route.operation_id == "sync":
+    past = route.method == "GET" and route.path.endswith("/{id}") and route.answer == "one"
+    if route.answer == "events" or route.operation_id == "sync" or past:
         found.append(410)
     if route.writes:
         found += [408, 409, 413, 415, 422]
@@ -961,6 +964,9 @@ _COMMON_PARAMETERS: Final[Schema] = {
     "IfNoneMatch": {"name": "If-None-Match", "in": "header", "schema": {"type": "string"},
                     "example": '"2"',
                     "description": "Answer 304 without a body if this ETag (or one of several) is the present one."},
+    "AsOf": {"name": "as_of", "in": "query", "schema": {"type": "string", "minLength": 1}, "example": "now",
+             "description": "Read the object as it was: after the event with this `seq` (a `Commit-Seq` will do), or at"
+             " a time, a date or a while ago such as `-2h`. Not with `include`."},
     "DryRun": {"name": "dry_run", "in": "query", "schema": {"type": "boolean", "default": False},
                "description": "Answer what the write would have answered, and write nothing."},
     "IdempotencyKey": {"name": "Idempotency-Key", "in": "header", "example": "8e03978e-40d5-43dd-bc93-6894a57f9324",

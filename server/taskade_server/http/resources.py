@@ -11,14 +11,14 @@ from typing import Any, Final
 
 from taskade_server import __version__
 from taskade_server.domain import identity, projects, tasks, workspaces
-from taskade_server.engine import access, edit, event_schema, events, filters, log, query
+from taskade_server.engine import access, edit, event_schema, events, filters, log, past, query
 from taskade_server.engine.edit import Context
 from taskade_server.engine.filters import Leaf
 from taskade_server.engine.model import Resource
 from taskade_server.http import patching
 from taskade_server.http.wire import Call, Handler, Headers, JsonPatch, Reply, names_etag
 from taskade_server.kit import json, time
-from taskade_server.kit.errors import Invalid, Issue, Malformed, NotFound
+from taskade_server.kit.errors import Invalid, InvalidQuery, Issue, Malformed, NotFound
 from taskade_server.store.database import Tx
 
 Verb = Callable[[Tx, Context, str], str]
@@ -32,9 +32,12 @@ MAX_WORKSPACES: Final = 100
 
 
 def reading(resource: Resource) -> Handler:
-    """GET /{resource}/{id}."""
+    """GET /{resource}/{id}, as it is or as it was."""
 
     def handle(call: Call, tx: Tx) -> Reply:
+        wanted = call.take(past.NAME)
+        if wanted is not None:
+            return _as_it_was(call, tx, resource, wanted)
         row = query.get(tx, call.principal, resource, call.path[0])
         if row is None:
             raise _missing(tx, call, resource, call.path[0])
@@ -43,10 +46,25 @@ def reading(resource: Resource) -> Handler:
     return handle
 
 
+def _as_it_was(call: Call, tx: Tx, resource: Resource, wanted: str) -> Reply:
+    include, fields = query.parse_shape(resource, call.pairs())
+    if include:
+        detail = "What an include adds is as it is now; leave include out, and read that by its own id with as_of."
+        raise InvalidQuery(errors=[Issue("not_allowed", detail, parameter="include")])
+    document = past.read(tx, call.principal, resource, call.path[0], wanted)
+    etag = f'"{_version(document)}-{hashlib.blake2b(call.query_string.encode(), digest_size=6).hexdigest()}"'
+    if call.if_none_match is not None and names_etag(call.if_none_match, etag):
+        return Reply(304, None, [(b"etag", etag.encode())])
+    return Reply(200, query.shape(tx, call.principal, resource, [document], {}, fields)[0], [(b"etag", etag.encode())])
+
+
 def listing(resource: Resource, within: str = "") -> Handler:
     """GET /{resource}; `within` names the member that the path's id fixes (members of a project)."""
 
     def handle(call: Call, tx: Tx) -> Reply:
+        if past.NAME in call.query_string and call.take(past.NAME) is not None:
+            detail = f"as_of reads one object: GET /v1/{resource.plural}/<id>?as_of=... A list is as it is now."
+            raise InvalidQuery(errors=[Issue("not_allowed", detail, parameter=past.NAME)])
         return _list(call, tx, resource, None, within)
 
     return handle
