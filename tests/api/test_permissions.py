@@ -145,6 +145,8 @@ MATRIX = {
         ("audit.entries", "audit.checkpoint", "audit.proof", "audit.key", "audit.export"), "200 200 403 403 403 404 403"
     ),
     "batch": EDITORS,
+    "events.revert": "200 200 200 200 403 404 404",
+    "events.revert_many": "200 200 200 200 403 404 404",
     "sync": "200 200 200 200 200 200 200",
     "events.list": "200 200 200 200 200 200 200",
     "events.get": "200 200 200 200 200 404 404",
@@ -262,6 +264,7 @@ def body_for(route: Route, target: Target, bystander: str) -> Any:
         "move": {"parent_id": None},
         "batch": {"operations": [{"method": "PATCH", "path": f"/tasks/{target.id}", "body": {"name": "Changed"}}]},
         "rotate_secret": {},
+        "revert": {"event_ids": [target.id]},
         "recover": {"since": "2024-01-15T10:30:00Z"},
         "replay": {"after_seq": 0},
         "empty": {},

@@ -202,13 +202,13 @@ def update(tx: Tx, context: Context, project_id: str, body: Any) -> str:
     return edit.update(tx, context, PROJECT, row, before, after)
 
 
-def archive(tx: Tx, context: Context, project_id: str, *, archived: bool) -> str:
-    """Archive a project, or make it active again; doing so twice changes nothing."""
+def archive(tx: Tx, context: Context, project_id: str, *, archived: bool, at: str | None = None) -> str:
+    """Archive a project (`at`: as of a time in the past), or make it active again; doing so twice changes nothing."""
     row, before = edit.load(tx, context, PROJECT, project_id)
     access.require_project(context.principal, row.workspace_id, project_id, "editor", "archive the project")
     if (before["archived_at"] is not None) == archived:
         return row.document
-    after = {**before, "archived_at": time.format_ms(time.now_ms()) if archived else None}
+    after = {**before, "archived_at": (at or time.format_ms(time.now_ms())) if archived else None}
     return edit.update(
         tx, context, PROJECT, row, before, after, ["project.archived" if archived else "project.unarchived"]
     )

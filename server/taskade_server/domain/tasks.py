@@ -122,6 +122,8 @@ class _Desk:
     kept: set[str] = field(default_factory=set)
     fields: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     searched: float = 0.0
+    former: Mapping[str, Any] = field(default_factory=dict)
+    """Tasks that become again what they were: one that is completed again has no new successor."""
 
     def project(self, project_id: str) -> dict[str, Any] | None:
         """A visible project's document; its row stays as it is until the commit."""
@@ -149,6 +151,14 @@ class _Desk:
             if keep:
                 self.kept.add(task_id)
         return self.tasks[task_id]
+
+    def blocker(self, task_id: str) -> dict[str, Any] | None:
+        """A visible task that shall block another; as part of what was, it may lie in the trash."""
+        found = self.task(task_id)
+        if found is None and self.former:
+            row = query.get(self.tx, self.context.principal, TASK, task_id, deleted=True)
+            found = json.decode(row.document) if row else None
+        return found
 
     def following(self, rule: str, due: str | None) -> str | None:
         """The next date by an RRULE. Others wait to write meanwhile, so one request may search for so long only."""
@@ -325,7 +335,7 @@ def _levels_below(tx: Tx, task_id: str) -> int:
 def _check_blocker(
     desk: _Desk, checker: Checker, doc: dict[str, Any], before: Mapping[str, Any], blocker: str, index: int
 ) -> None:
-    task = desk.task(blocker)
+    task = desk.blocker(blocker)
     project = desk.project(doc["project_id"])
     if task is None or project is None or task["workspace_id"] != project["workspace_id"]:
         return checker.fault(
@@ -343,7 +353,7 @@ def _check_blocker(
             return checker.fault(f"/blocked_by/{index}", "cycle", "The tasks would block each other in a circle.")
         if current not in seen:
             seen.add(current)
-            pending += (desk.task(current) or {}).get("blocked_by", [])
+            pending += (desk.blocker(current) or {}).get("blocked_by", [])
     return None
 
 
@@ -418,6 +428,28 @@ def update(tx: Tx, context: Context, task_id: str, body: Any) -> str:
     checker = Checker()
     values = checker.body(TASK, body, creating=False, current=before)
     return _write(desk, [(row, before, {**before, **values}, "")], checker.issues)[0]
+
+
+def put_back(tx: Tx, context: Context, former: Mapping[str, dict[str, Any]]) -> list[str]:
+    """Give tasks, by id, members that they had before, all together; what they had may refer to each other."""
+    desk = _Desk(tx, context, former=former)
+    edits: list[_Edit] = []
+    for task_id, members in former.items():
+        row, before = edit.load(tx, context, TASK, task_id)
+        desk.project(before["project_id"])
+        after = desk.tasks[task_id] = {**before, **members}
+        desk.kept.add(task_id)
+        edits.append((row, before, after, f"/{task_id}"))
+    return _write(desk, edits)
+
+
+def inside(tx: Tx, task_id: str) -> list[str]:
+    """The ids of the live subtasks and comments that go to the trash along with a task."""
+    below = [doc["id"] for _, doc in _subtree(tx, task_id)]
+    found = list(below)
+    for name in (task_id, *below):
+        found += [row[0] for row in tx.all("SELECT id FROM comments WHERE task_id = ? AND deleted_at IS NULL", (name,))]
+    return found
 
 
 def set_status(tx: Tx, context: Context, task_id: str, category: str) -> str:
@@ -526,8 +558,9 @@ def _change(
             Issue("mismatch", "The project lies in another workspace.", pointer="/project_id")])  # fmt: skip
     done = _is_done(project, after)
     if done and before["completed_at"] is None:
-        after["completed_at"] = time.format_ms(time.now_ms())
-        follower = _next_task(desk, after, project)
+        former = desk.former.get(before["id"])
+        after["completed_at"] = (former or {}).get("completed_at") or time.format_ms(time.now_ms())
+        follower = _next_task(desk, after, project) if former is None else None
         if follower is not None:
             followers.append(follower)
             after["recurrence"] = None

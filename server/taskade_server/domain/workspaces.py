@@ -11,7 +11,7 @@ from taskade_server.engine import access, edit, query
 from taskade_server.engine.access import WORKSPACE_ROLES, Grant
 from taskade_server.engine.edit import Context
 from taskade_server.engine.model import Field, Relation, Resource
-from taskade_server.kit.errors import Forbidden, Issue, NotFound
+from taskade_server.kit.errors import Clash, Forbidden, Issue, NotFound
 from taskade_server.store.database import Tx
 
 WORKSPACE: Final = Resource(
@@ -94,6 +94,15 @@ def add_member(tx: Tx, context: Context, workspace_id: str, body: Any) -> str:
             ]
         )
     return identity.add_member(tx, context, workspace_id, None, str(user_id), role)
+
+
+def readmit(tx: Tx, context: Context, workspace_id: str, user_id: str, role: str) -> str:
+    """Make a former member, whom the caller may no longer see, a member again."""
+    grant = access.require_workspace(context.principal, workspace_id, "admin", "add members")
+    _require_may_give(grant, role)
+    if tx.one("SELECT 1 FROM users WHERE id = ? AND deleted_at IS NULL", (user_id,)) is None:
+        raise Clash(f"The user {user_id} is in the trash; restore the user first.")
+    return identity.add_member(tx, context, workspace_id, None, user_id, role)
 
 
 def change_member(tx: Tx, context: Context, workspace_id: str, user: str, body: Any) -> str:

@@ -25,7 +25,10 @@ _EVENT_COLUMNS: Final = (
 
 _DATA: Final = _EVENT_COLUMNS.index("data")
 _BESIDE_DATA: Final = (*_EVENT_COLUMNS[:_DATA], *_EVENT_COLUMNS[_DATA + 1 :])
+_PENDING_DATA: Final = _DATA - _EVENT_COLUMNS.index("type")
 MAX_PAGE_TEXT: Final = 4 << 20
+MAX_SEQ: Final = 2**62
+MAX_WHOLE_TEXT: Final = 32 << 20
 _PROJECT: Final = _EVENT_COLUMNS.index("project_id") - _EVENT_COLUMNS.index("type")
 
 
@@ -219,7 +222,7 @@ def select(
         f"SELECT data AS doc, {', '.join(_BESIDE_DATA)} FROM events WHERE {' AND '.join(where)}"
         f" ORDER BY seq {order} LIMIT {int(limit)}", params, most,
     )  # fmt: skip
-    return [Event._make([*row[1 : _DATA + 1], row[0], *row[_DATA + 1 :]]) for row in rows]
+    return [_event_of(row) for row in rows]
 
 
 def seq_before(tx: Tx, workspace_id: str, at: int) -> int:
@@ -233,6 +236,56 @@ def seq_before(tx: Tx, workspace_id: str, at: int) -> int:
         else:
             high = middle - 1
     return low
+
+
+def of_request(tx: Tx, request_id: str, limit: int) -> tuple[list[Event], bool]:
+    """The events of one request, in every workspace, and whether they are too large to be had at once."""
+    return _whole(tx, "request_id = ?", (request_id,), limit)
+
+
+def of_key(tx: Tx, workspace_id: str, key_id: str, after: int, until: int, limit: int) -> tuple[list[Event], bool]:
+    """What a key did in a workspace after a position, up to another; and whether it is too large to be had at once."""
+    condition = "workspace_id = ? AND seq > ? AND seq <= ? AND key_id = ?"
+    return _whole(tx, condition, (workspace_id, after, until, key_id), limit)
+
+
+def _whole(tx: Tx, condition: str, params: tuple[Any, ...], limit: int) -> tuple[list[Event], bool]:
+    rows, cut = tx.page(
+        f"SELECT data AS doc, {', '.join(_BESIDE_DATA)} FROM events WHERE {condition}"
+        f" ORDER BY workspace_id, seq LIMIT {int(limit)}", params, MAX_WHOLE_TEXT,
+    )  # fmt: skip
+    return [_event_of(row) for row in rows], cut
+
+
+def _event_of(row: Sequence[Any]) -> Event:
+    """An event whose document was selected first."""
+    return Event._make([*row[1 : _DATA + 1], row[0], *row[_DATA + 1 :]])
+
+
+def newest(tx: Tx, workspace_id: str, object_id: str) -> Event | None:
+    """The newest event about an object."""
+    found = select(tx, workspace_id, 0, MAX_SEQ, limit=1, descending=True, object_id=object_id)
+    return found[0] if found else None
+
+
+class Written(NamedTuple):
+    """An event that this unit will have written when it ends; `data` and `previous` are JSON texts."""
+
+    workspace_id: str
+    type: str
+    resource: str
+    object_id: str
+    data: str
+    previous: str | None
+
+
+def written(tx: Tx) -> list[Written]:
+    """What this unit has done so far, in order."""
+    return [
+        Written(workspace_id, event[0], event[1], event[2], event[_PENDING_DATA], event[_PENDING_DATA + 1])
+        for workspace_id, events in _pending(tx).events.items()
+        for event in events
+    ]
 
 
 class State(NamedTuple):

@@ -14,7 +14,7 @@ from taskade_server.domain import identity, projects, tasks
 from taskade_server.engine import access, event_schema, events, query, schema
 from taskade_server.engine.model import CUSTOM_KEY, Resource
 from taskade_server.engine.schema import Schema, closed, or_null, ref, sample_id, title
-from taskade_server.http import audit_schema, batch, patching, sync_schema, webhook_schema
+from taskade_server.http import audit_schema, batch, patching, sync_schema, undo_schema, webhook_schema
 from taskade_server.http import events as live_events
 from taskade_server.http.routes import RESOURCES, Route, all_routes
 from taskade_server.kit import ids
@@ -184,6 +184,7 @@ _NOTES: Final = {
     " `end`: why there is nothing more.",
     **audit_schema.NOTES,
     "sync": sync_schema.NOTE,
+    **undo_schema.NOTES,
     "me": "The user whose key the request carries.",
     "delete": "It can be restored for 30 days; what belongs to it goes along.",
     "api-keys.delete": "The key stops working at once.",
@@ -211,7 +212,9 @@ def _operation_parameters(route: Route) -> list[Schema]:
     if own is not None:
         return [{"$ref": f"#/components/parameters/{name}"} for name in (*own, "MinSeq")]
     found = []
-    if "{id}" in route.path:
+    if route.path.startswith("/events/{id}"):
+        found.append("EventId")
+    elif "{id}" in route.path:
         owner = next(resource for resource in RESOURCES if resource.plural == route.path.split("/")[1])
         found.append(f"{title(owner)}Id")
     if "{user}" in route.path:
@@ -294,6 +297,7 @@ def _body_name(route: Route) -> str:
         "bulk_create": f"{name}BulkCreate", "bulk_update": f"{name}BulkUpdate", "bulk_delete": f"{name}BulkDelete",
         "batch": "Batch",
         "rotate_secret": "WebhookRotateSecret", "recover": "WebhookRecover", "replay": "WebhookReplay",
+        "revert": "EventRevert",
         "member": f"{title(owner[:-1])}MemberCreate", "member_role": f"{title(owner[:-1])}MemberUpdate",
     }[route.body]  # fmt: skip
 
@@ -357,7 +361,7 @@ def _secret(route: Route) -> str:
 
 
 def _document_answer(route: Route, extra: list[str]) -> Schema:
-    answers = webhook_schema.ANSWERS | audit_schema.ANSWERS | {"sync": sync_schema.answer()}
+    answers = webhook_schema.ANSWERS | audit_schema.ANSWERS | {"sync": sync_schema.answer()} | undo_schema.answers()
     name, text, example = answers[route.operation_id]
     extra = [*extra, "Location"] if route.body in ("recover", "replay") else extra
     whole: Schema = ref(name.strip("[]"))
@@ -470,6 +474,7 @@ def _problem_statuses(route: Route) -> list[int]:
     if route.body == "batch":
         return sorted([*found, 404, 405, 408, 409, 412, 413, 415, 422])
     named = route.body == "create" or route.operation_id in audit_schema.OF
+    named = named or route.path.startswith("/events/")
     if "{" in route.path or named or route.answer == "events":
         found.append(404)
     past = route.method == "GET" and route.path.endswith("/{id}") and route.answer == "one"
@@ -538,6 +543,17 @@ _FAULTS: Final[dict[str, tuple[str, str, list[Issue], Schema]]] = {
         [Issue("id_in_use", f"A task with the id {sample_id('task')} exists already.", pointer="/id")], {},
     ),
     "gone": ("/v1/tasks", "The log no longer reaches back that far.", [], {}),
+    "revert-conflict": (
+        f"/v1/events/{sample_id('evt')}/revert",
+        f"The task {sample_id('task')} stands in the way: its name was changed since.", [],
+        {"conflicts": [{"resource": "task", "object_id": sample_id("task"), "member": "name",
+                        "event_id": sample_id("evt"), "later_event_id": sample_id("evt")}]},
+    ),
+    "not-revertible": (
+        f"/v1/events/{sample_id('evt')}/revert",
+        f"The api_key.deleted of {sample_id('key')} cannot be undone: its secret is gone; create another one.", [],
+        {"event_id": sample_id("evt")},
+    ),
     "token-expired": ("/v1/sync", "This token is older than 30 days.", [], {}),
     "precondition-failed": (
         _TASK, "The task is at version 4 now.", [], {"current": {**schema.sample(tasks.TASK), "version": 4}},
@@ -592,7 +608,7 @@ def _schemas() -> Schema:
             found[f"{name}Query"] = _query_schema(resource)
     found |= _key_schemas() | _member_schemas() | _task_schemas()
     found |= schema.conditions([*RESOURCES, identity.MEMBER]) | event_schema.schemas() | webhook_schema.schemas()
-    found |= audit_schema.schemas() | sync_schema.schemas()
+    found |= audit_schema.schemas() | sync_schema.schemas() | undo_schema.schemas()
     return found | _batch_schemas() | _problem_schemas()
 
 
@@ -826,6 +842,9 @@ def _problem_schemas() -> Schema:
         "current": {"type": "object", "description": "With 412: the resource as it is now."},
         "first_seq": {"type": "integer", "description": "With 410: where the log begins by now."},
         "seq": {"type": "integer", "description": "With 410: where the log ends; go on behind it."},
+        "conflicts": {"type": "array", "items": {"type": "object"},
+                      "description": "With revert-conflict: the objects and members that others changed since."},
+        "event_id": {"type": "string", "description": "With not-revertible: the event."},
         "violated-policies": {"type": "array", "items": {"type": "string"},
                               "description": "With 429: the names of the limits that were reached."},
     }  # fmt: skip
@@ -1082,6 +1101,7 @@ _SOME_STREAM: Final = (
 )
 _SOME_TYPES: Final = [event_schema.listed(events.catalogue()["task.completed"])]
 _EXAMPLES: Final[dict[str, dict[str, tuple[str, Any]]]] = {
+    **undo_schema.EXAMPLES,
     "webhooks.create": {
         "tasks": ("What happens to tasks", {
             "url": "https://your-app.com/webhook/task-updated",

@@ -33,7 +33,7 @@ def merge_patch(resource: Resource, document: dict[str, Any], operations: JsonPa
     if fixed:
         issues = [Issue("read_only", f"{name} is set by the server.", pointer=f"/{name}") for name in fixed]
         raise Invalid("The patch changes what only the server sets; nothing was written.", errors=issues)
-    return {name: _difference(document.get(name), after.get(name)) for name in sorted(changed)}
+    return {name: json.difference(document.get(name), after.get(name)) for name in sorted(changed)}
 
 
 def _apply(document: dict[str, Any], operations: JsonPatch) -> dict[str, Any]:
@@ -81,17 +81,6 @@ def _size(document: Any, operation: Any) -> int:
         elif isinstance(node, list):
             pending += [(inner, depth + 1) for inner in node]
     return size
-
-
-def _difference(before: Any, after: Any) -> Any:
-    """The merge patch from one value to another: null removes, objects merge, everything else replaces."""
-    if not isinstance(before, Mapping) or not isinstance(after, Mapping):
-        return after
-    return {
-        name: _difference(before.get(name), after.get(name))
-        for name in {*before, *after}
-        if _differs(before, after, name)
-    }
 
 
 def _differs(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -> bool:

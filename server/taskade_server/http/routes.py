@@ -12,7 +12,7 @@ from typing import Final, Literal
 from taskade_server.consumers.refusals import EXPORTED, SECRET_READ
 from taskade_server.domain import hooks, identity, projects, tasks, workspaces
 from taskade_server.engine.model import Resource
-from taskade_server.http import audit, audit_proofs, batch, events, sync, tickets, webhooks
+from taskade_server.http import audit, audit_proofs, batch, events, sync, tickets, undo, webhooks
 from taskade_server.http import resources as do
 from taskade_server.http.live import Session
 from taskade_server.http.wire import Handler, Reply, Stream
@@ -33,6 +33,7 @@ Body = Literal[
     "batch",
     "rotate_secret",
     "recover",
+    "revert",
     "replay",
 ]
 Answer = Literal[
@@ -70,7 +71,7 @@ class Route:
     @property
     def versioned(self) -> bool:
         """Whether it changes one object, which If-Match can name the version of."""
-        return self.writes and "{id}" in self.path and self.body != "member"
+        return self.writes and "{id}" in self.path and self.body != "member" and not self.path.startswith("/events/")
 
 
 RESOURCES: Final = (
@@ -144,6 +145,11 @@ def _event_routes() -> Iterator[Route]:
     yield Route("POST", "/stream-tickets", "stream-tickets.create", "", tickets.create, tasks.TASK,
                 "Create a ticket for a browser's stream", body="empty", answer="ticket", status=201,
                 batchable=False)  # fmt: skip
+    yield Route("POST", "/events/{id}/revert", "events.revert", "", undo.one, tasks.TASK, "Undo a change",
+                writes=True, heavy=True, body="empty", answer="document", batchable=False)  # fmt: skip
+    yield Route("POST", "/events/revert", "events.revert_many", "", undo.many, tasks.TASK,
+                "Undo all changes of a request, of a key, or of some events", writes=True, heavy=True, body="revert",
+                answer="document", batchable=False)  # fmt: skip
     yield Route("GET", "/events/stream", "events.stream", "", events.listing, tasks.TASK,
                 "Follow what happens (Server-Sent Events)", answer="stream", batchable=False, live=events.streaming,
                 media=("text/event-stream",))  # fmt: skip

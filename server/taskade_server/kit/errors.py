@@ -165,6 +165,17 @@ class Clash(Problem):
     advice = "`detail` says with what: an id, e-mail or handle already in use, or an object that is in the trash."
 
 
+class RevertConflict(Clash):
+    """What is to be undone was changed by others since."""
+
+    code = "revert-conflict"
+    title = "Later changes stand in the way of undoing this"
+    advice = (
+        "`conflicts` names each object and member, and the event that changed it later. Undo that first, or together "
+        "with this, or change the object by hand."
+    )
+
+
 class IdempotencyKeyInUse(Problem):
     """A request with the same Idempotency-Key is being worked on."""
 
@@ -228,6 +239,14 @@ class Invalid(Problem):
     code = "validation-failed"
     title = "The request body is not valid"
     advice = "`errors` lists every fault with a JSON Pointer to its place; fix them all and send the request again."
+
+
+class NotRevertible(Invalid):
+    """The change cannot be undone by anybody."""
+
+    code = "not-revertible"
+    title = "This change cannot be undone"
+    advice = "`detail` says why: what was removed for good is gone, and so are the secrets of what was revoked."
 
 
 class IdempotencyKeyReused(Problem):

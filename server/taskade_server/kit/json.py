@@ -163,6 +163,17 @@ def _number(value: float) -> str:
     return f"{minus}{digits[0]}{rest}e{point - 1:+d}"
 
 
+def difference(before: Any, after: Any) -> Any:
+    """The merge patch (RFC 7396) from one value to another: null removes, objects merge, all else replaces."""
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        return after
+    return {
+        name: difference(before.get(name), after.get(name))
+        for name in {**before, **after}
+        if name not in before or name not in after or not same(before[name], after[name])
+    }
+
+
 def array(documents: list[str]) -> str:
     """Rendered documents as one JSON array, with a single large copy."""
     if not documents:
