@@ -5,6 +5,7 @@ every document, and the undoing of the undoing what the integration had made.
 """
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -352,6 +353,29 @@ def test_later_changes_of_the_same_member_conflict(api, as_member, a_task, heads
     assert heads() == before
     revert(api, event_ids=[wrong["id"], mended["id"]])
     assert kept(api.get(path).json()) == kept(a_task)
+
+
+def test_nothing_is_lost_to_somebody_who_changes_it_at_the_same_moment(server, api, a_task):
+    """Either the undoing sees the change and refuses, or the change comes after it."""
+    path = f"/v1/tasks/{a_task['id']}"
+
+    def hurry(name: str) -> None:
+        with server.client() as client:
+            assert client.patch(path, json={"name": name}).status_code == 200
+
+    with ThreadPoolExecutor(1) as pool:
+        for n in range(12):
+            api.patch(path, json={"name": f"WRONG {n}"})
+            wrong = newest(api, a_task["id"])
+            other = pool.submit(hurry, f"Right {n}")
+            status = api.post(f"/v1/events/{wrong['id']}/revert").status_code
+            other.result()
+            assert status in (200, 409)
+            assert api.get(path).json()["name"] == f"Right {n}"
+            undone = [
+                event for event in listed(api, "events", object_id=a_task["id"], after=wrong["seq"]) if event["origin"]
+            ]
+            assert all(event["previous"]["name"] == f"WRONG {n}" for event in undone)
 
 
 def test_custom_fields_conflict_key_by_key(api, as_member, a_task):

@@ -144,10 +144,19 @@ def revert(tx: Tx, context: Context, found: Sequence[Event], origin: dict[str, A
         items.setdefault(step.event.object_id, _Item(REGISTRY[step.event.resource], [])).steps.append(step)
     actor = replace(context.actor, origin=json.encode(origin))
     desk = _Desk(tx, replace(context, actor=actor, if_match=None, if_none_match=None), items)
+    _hold(desk)
     _check(desk)
     present = [item for item in items.values() if not _comes_with_another(desk, item)]
     _go_back(desk, present)
     return [step.event.id for step in steps]
+
+
+def _hold(desk: _Desk) -> None:
+    """Let nobody change the objects between the look at their history and what is made of it."""
+    if desk.tx.for_update:
+        for name in sorted(desk.items):
+            table = desk.items[name].resource.table
+            desk.tx.one(f"SELECT n FROM {table} WHERE id = ?{desk.tx.for_update}", (name,))
 
 
 def _steps(tx: Tx, found: Iterable[Event]) -> list[_Step]:
