@@ -20,7 +20,7 @@ from tests.support.server import Server
 
 Answer = httpx2.Response
 MEMBERS = {"type", "title", "status", "detail", "instance", "code", "request_id"}
-EXTRA = {"errors", "current", "operation", "pointer", "violated-policies"}
+EXTRA = {"conflicts", "event_id", "errors", "current", "operation", "pointer", "violated-policies"}
 INSIDES = ("Traceback", "SELECT ", "INSERT ", ".py", "site-packages", "sqlite", "psycopg")
 
 
@@ -45,6 +45,21 @@ def in_vain(api: httpx2.Client) -> Answer:
     return api.post("/v1/batch", json={"operations": operations})
 
 
+def undone_twice(api: httpx2.Client) -> Answer:
+    task = api.post("/v1/tasks", json={"name": "As it was"}).json()["id"]
+    api.patch(f"/v1/tasks/{task}", json={"name": "New"})
+    event = api.get("/v1/events", params={"object_id": task, "order": "desc", "limit": 1}).json()[0]["id"]
+    api.post(f"/v1/events/{event}/revert")
+    return api.post(f"/v1/events/{event}/revert")
+
+
+def key_undone(api: httpx2.Client) -> Answer:
+    key = api.post("/v1/api-keys", json={"name": "Gone"}).json()["id"]
+    api.delete(f"/v1/api-keys/{key}")
+    event = api.get("/v1/events", params={"object_id": key, "order": "desc", "limit": 1}).json()[0]["id"]
+    return api.post(f"/v1/events/{event}/revert")
+
+
 PROVOKED: dict[str, Callable[[httpx2.Client], Answer]] = {
     "malformed-request": lambda api: api.post("/v1/tasks", content="{", headers={"Content-Type": "application/json"}),
     "invalid-query": lambda api: api.get("/v1/tasks", params={"asignee": "ana"}),
@@ -54,6 +69,8 @@ PROVOKED: dict[str, Callable[[httpx2.Client], Answer]] = {
     "not-acceptable": lambda api: api.get("/v1/tasks", headers={"Accept": "text/html"}),
     "conflict": conflict,
     "precondition-failed": outdated,
+    "revert-conflict": undone_twice,
+    "not-revertible": key_undone,
     "body-too-large": lambda api: api.post("/v1/tasks", json={"name": "x" * 2**20}),
     "unsupported-media-type": lambda api: api.post(
         "/v1/tasks", content="name=x", headers={"Content-Type": "text/plain"}
