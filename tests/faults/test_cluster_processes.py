@@ -305,7 +305,7 @@ def test_workers_do_what_servers_leave_to_them(postgres, tmp_path):
         assert [helper.wait(60) for helper in helpers] == [0, 0]
         purged = database.execute("SELECT count(*) FROM events WHERE type = 'task.purged'").fetchone()
         assert purged == (1,)
-        assert database.execute("SELECT DISTINCT holder FROM leases").fetchall() == [("",)]
+        assert database.execute("SELECT name FROM leases WHERE holder <> ''").fetchall() == []
     assert server.stop() == 0
 
 

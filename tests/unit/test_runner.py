@@ -301,3 +301,33 @@ def test_without_a_database_it_waits_for_one(db, name, monkeypatch):
         await one.stop()
 
     play(scene)
+
+
+def test_a_lease_that_is_got_while_the_runner_stops_is_given_back(db, name):
+    class Slow:
+        """A database whose answers take a moment longer than the work itself."""
+
+        def __init__(self) -> None:
+            self.asked = asyncio.Event()
+
+        async def read(self, *args: object, **more: object) -> object:
+            return await db.read(*args, **more)
+
+        async def write(self, *args: object, **more: object) -> object:
+            self.asked.set()
+            done = await db.write(*args, **more)
+            await asyncio.sleep(0.05)
+            return done
+
+    async def work(lease: Lease) -> None:
+        await asyncio.sleep(60)
+
+    async def scene() -> None:
+        slow = Slow()
+        runner = Runner(slow, [Job(name, 0.0, work)], 30.0)  # type: ignore[arg-type]
+        runner.start()
+        await slow.asked.wait()
+        await runner.stop()
+        assert run_of(db, name)["holder"] == ""
+
+    play(scene)

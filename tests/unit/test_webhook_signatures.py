@@ -70,7 +70,7 @@ def test_the_plain_signature_is_that_of_a_handler_of_ten_lines():
 @examples(100)
 @given(SECRETS | PLAIN, st.lists(SECRETS, max_size=2), IDS, BODIES)
 def test_two_libraries_verify_ours(secret, others, message_id, body):
-    signed = delivery(body, [*others, secret], message_id)
+    signed = delivery(body, [*others, secret], message_id, int(datetime.now(UTC).timestamp()))
     chosen = signatures.standard_form(secret)
     for library in (standardwebhooks.Webhook(chosen), svix.webhooks.Webhook(chosen)):
         arguments = {"json_parse": False} if isinstance(library, standardwebhooks.Webhook) else {}

@@ -144,7 +144,7 @@ class Runner:
         while True:
             lease = Lease(job.name, self._holder, self._lease_seconds)
             try:
-                wait = await lease.take(self._db)
+                wait = await self._take(lease)
             except StoreError as error:
                 failures += 1
                 wait = _retry_seconds(failures)
@@ -154,6 +154,18 @@ class Runner:
                     failures = await self._work(job, lease, failures)
                     continue
             await self._sleep(job, min(wait, max(job.every, LOOK_SECONDS)) * random.uniform(1.0, 1.1))
+
+    async def _take(self, lease: Lease) -> float:
+        """As `lease.take`. Whoever is broken off meanwhile may have got it all the same, and gives it back."""
+        taking = asyncio.ensure_future(lease.take(self._db))
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            with suppress(StoreError, TimeoutError):
+                async with asyncio.timeout(STOP_SECONDS):
+                    if not await taking:
+                        await lease.give_back(self._db, 0.0)
+            raise
 
     async def _work(self, job: Job, lease: Lease, failures: int) -> int:
         """Do a job while its lease is ours: once, or, if it comes again soon, many times. The failures in a row."""
