@@ -119,7 +119,7 @@ class Life:
     def write(self) -> None:
         pick = self.chance.choice
         project = pick(self.projects)
-        kind = self.chance.randrange(12)
+        kind = self.chance.randrange(13)
         if kind < 3 or not self.tasks:
             made = self.do("POST", "tasks", name=str(self.chance.random()), project_id=project)
             self.tasks += [made["id"]] if made else []
@@ -140,6 +140,9 @@ class Life:
             visibility = pick(["private", "workspace"])
             made = self.do("POST", "projects", name="New", workspace_id=self.workspace, visibility=visibility)
             self.projects += [made["id"]] if made else []
+        elif kind == 12:  # in the log of the workspace that invited them
+            person = pick(self.people)
+            self.do("PATCH", f"users/{person.id}", person.client, name=str(self.chance.random()))
         elif kind == 10:
             self.do("POST", "tasks/bulk", project_id=project, tasks=[{"name": f"t{n}"} for n in range(7)])
         else:
