@@ -60,6 +60,8 @@ class Scene:
             "api-keys": create(api, "api-keys", name="x")["id"],
             "webhooks": create(api, "webhooks", url=NOWHERE, project_id=self.project)["id"],
         }
+        made = listed(api, "events", object_id=self.objects["comments"])
+        self.objects["events"] = made[0]["id"]
 
     def end(self) -> None:
         """Nothing more is sent to nobody."""
@@ -98,6 +100,7 @@ class Scene:
             "rotate_secret": dict,
             "recover": lambda: {"since": "2024-01-15T10:30:00Z"},
             "replay": lambda: {"after_seq": 0},
+            "revert": lambda: {"event_ids": [self.objects["events"]]},
             "empty": dict,
             "": lambda: None,
         }[route.body]()

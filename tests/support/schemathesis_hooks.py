@@ -97,6 +97,10 @@ class World:
             return str(self.read(f"/webhooks/{webhook_id}/replays")[0]["id"])
         return str(made.json()["id"]) if made.is_success else schema.sample_id("dlv" if name == "delivery" else "rpl")
 
+    def change(self) -> str:
+        """A change that can be undone."""
+        return str(self.read(f"/events?object_id={self.make('task')}&order=desc&limit=1")[0]["id"])
+
     def used(self, object_id: str) -> None:
         """Note that a request changed an object."""
         self.targets = {kind: found for kind, found in self.targets.items() if found != object_id}
@@ -169,7 +173,9 @@ def _resource(path: str) -> Resource:
 def _aim_at_events(case: Any, is_wrong: Callable[[ParameterLocation], bool]) -> None:
     """Positions that are in the log, objects that exist; and a stream must end before its reader does."""
     if case.path_parameters and not is_wrong(ParameterLocation.PATH):
-        case.path_parameters["id"] = world().read("/events?order=desc&limit=1")[0]["id"]
+        case.path_parameters["id"] = world().change()
+    if case.path == "/events/revert" and isinstance(case.body, dict) and not is_wrong(ParameterLocation.BODY):
+        case.body = {"event_ids": [world().change()]}  # there are several ways to name changes, of which one is taken
     if "Last-Event-ID" in case.headers and not is_wrong(ParameterLocation.HEADER):
         case.headers["Last-Event-ID"] = "0"
     if is_wrong(ParameterLocation.QUERY):
@@ -233,6 +239,9 @@ def _repair_query(resource: Resource, query: dict[str, Any]) -> None:
     query.pop("cursor", None)
     if "min_seq" in query:
         query["min_seq"] = "1"
+    if "as_of" in query:
+        query["as_of"] = "now"
+        query.pop("include", None)  # which is as it is now, and so does not go with it
     if not text.tokens(str(query.get("q", "a"))):
         query["q"] = "mock"
     for name, value in list(query.items()):
