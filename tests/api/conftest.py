@@ -18,7 +18,7 @@ from taskade_server.engine.log import Event
 from taskade_server.kit import ids
 from taskade_server.store.database import Database, connect
 
-from tests.api.asking import create
+from tests.api.asking import create, listed
 from tests.support.server import Server
 
 KeyWith = Callable[..., httpx2.Client]
@@ -59,6 +59,20 @@ def _key_of(server: Server, email: str) -> str:
     done = CliRunner().invoke(keys, ["create", "--name", "tests", "--user", email, *place])
     assert done.exit_code == 0, done.output
     return done.stdout.strip()
+
+
+@pytest.fixture
+def somebody(api: httpx2.Client, server: Server) -> Callable[[str], tuple[str, str, str]]:
+    """Makes people whose one key may be taken away: `somebody("member")` gives (id, key's id, secret)."""
+
+    def run(role: str) -> tuple[str, str, str]:
+        user = create(api, "users", name=f"A {role}", email=f"{ids.new('user')}@example.com", role=role)
+        secret = server.create_key("theirs", "--user", user["email"])
+        with server.client(secret) as client:
+            (key,) = listed(client, "api-keys")
+        return user["id"], key["id"], secret
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import pytest
 from taskade_server.http.routes import all_routes
 from taskade_server.kit import ids
 
-from tests.api.asking import codes, create, listed, places, problem
+from tests.api.asking import codes, create, hand_over, listed, places, problem
 
 NOWHERE = "http://127.0.0.1:59999/dry"
 WRITES = [route for route in all_routes() if route.writes]
@@ -46,6 +46,7 @@ class Scene:
         self.api = api
         email = f"{ids.new('user')}@example.com"
         self.user = create(api, "users", name="Somebody", email=email)["id"]
+        self.heir = create(api, "users", name="An heir", email=f"{ids.new('user')}@example.com")["id"]
         self.project = create(api, "projects", name="P", members=[self.user])["id"]
         self.workspace = create(api, "workspaces", name="W")["id"]
         create(api, f"workspaces/{self.workspace}/members", user=self.user, role="member")
@@ -64,7 +65,8 @@ class Scene:
         self.objects["events"] = made[0]["id"]
 
     def end(self) -> None:
-        """Nothing more is sent to nobody."""
+        """Nothing more is sent to nobody, and the workspace is somebody else's."""
+        hand_over(self.api, self.workspace, self.heir)
         for webhook in listed(self.api, "webhooks", url=NOWHERE):
             self.api.delete(f"/v1/webhooks/{webhook['id']}")
 

@@ -12,7 +12,7 @@ import pytest
 from taskade_server.http.routes import Route, all_routes
 from taskade_server.kit import ids
 
-from tests.api.asking import codes, create, listed, names, problem
+from tests.api.asking import codes, create, hand_over, listed, names, problem
 
 NOWHERE = "http://127.0.0.1:59999/matrix"
 PRINCIPALS = ("owner", "admin", "member", "guest editor", "guest viewer", "outsider", "wrong scope")
@@ -184,6 +184,8 @@ class Target(NamedTuple):
 def place(api, home, bystander, an_admin, a_member, a_guest, a_viewer):
     """Makes what an operation needs, anew for each principal: what one of them did must not help the next."""
 
+    workspaces: list[str] = []
+
     def project() -> Target:
         roles = {a_guest.id: "editor", a_viewer.id: "viewer", bystander: "viewer"}
         members = [{"user": user, "role": role} for user, role in roles.items()]
@@ -191,6 +193,7 @@ def place(api, home, bystander, an_admin, a_member, a_guest, a_viewer):
 
     def workspace() -> Target:
         made = create(api, "workspaces", name="A workspace")["id"]
+        workspaces.append(made)
         roles = {an_admin.id: "admin", a_member.id: "member", bystander: "member"}
         for user, role in {**roles, a_guest.id: "guest", a_viewer.id: "guest"}.items():
             create(api, f"workspaces/{made}/members", user=user, role=role)
@@ -234,6 +237,9 @@ def place(api, home, bystander, an_admin, a_member, a_guest, a_viewer):
         "users": user, "api-keys": key, "batch": task,
         "event-types": task, "sync": task, "webhooks": webhook, "audit": template,
     }  # fmt: skip
+    heir = user().id if workspaces else ""
+    for made in workspaces:
+        hand_over(api, made, heir)
     for made in api.get("/v1/webhooks", params={"url": NOWHERE}).json():
         api.delete(f"/v1/webhooks/{made['id']}")
 

@@ -32,20 +32,6 @@ def connect(server):
         socket.close()
 
 
-@pytest.fixture
-def somebody(api, server):
-    """Makes people with a key of their own: (id, key's id, secret)."""
-
-    def run(role):
-        user = create(api, "users", name=f"A {role}", email=f"{ids.new('user')}@example.com", role=role)
-        secret = server.create_key("theirs", "--user", user["email"])
-        with server.client(secret) as client:
-            (key,) = listed(client, "api-keys")
-        return user["id"], key["id"], secret
-
-    return run
-
-
 # ---- events ----------------------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,6 @@ import threading
 import time
 
 import pytest
-from taskade_server.kit import ids
 
 from tests.api.asking import codes, create, listed, places, problem
 from tests.support.listening import Listener, eventually
@@ -24,20 +23,6 @@ def listen(server):
     yield run
     for listener in opened:
         listener.close()
-
-
-@pytest.fixture
-def somebody(api, server):
-    """Makes people with a key of their own: `somebody("member")` gives (id, key's id, secret)."""
-
-    def run(role):
-        user = create(api, "users", name=f"A {role}", email=f"{ids.new('user')}@example.com", role=role)
-        secret = server.create_key("theirs", "--user", user["email"])
-        with server.client(secret) as client:
-            (key,) = listed(client, "api-keys")
-        return user["id"], key["id"], secret
-
-    return run
 
 
 def test_what_happens_is_told_at_once(api, listen, a_project):
