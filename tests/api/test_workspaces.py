@@ -86,6 +86,28 @@ def test_members_are_added_changed_and_removed(api, a_workspace, as_member, a_me
     problem(api.patch(f"/v1/{members}/{a_member.id}", json={"role": "guest"}), 404)
 
 
+def test_members_in_the_trash_can_be_changed_and_removed(api, a_workspace, invite):
+    members = f"workspaces/{a_workspace['id']}/members"
+    gone = invite("member")
+    create(api, members, user=gone.id, role="member")
+    assert api.delete(f"/v1/users/{gone.id}").status_code == 204
+    assert gone.id in [entry["user"] for entry in listed(api, members)]
+    assert api.patch(f"/v1/{members}/{gone.email}", json={"role": "guest"}).json()["role"] == "guest"
+    assert api.delete(f"/v1/{members}/{gone.id}").status_code == 204
+    assert gone.id not in [entry["user"] for entry in listed(api, members)]
+    assert "restore" in problem(api.post(f"/v1/{members}", json={"user": gone.id}), 409)["detail"]
+
+
+def test_an_owner_in_the_trash_is_not_the_last_owner(api, a_workspace, invite, me):
+    members = f"/v1/workspaces/{a_workspace['id']}/members"
+    other = invite("admin")
+    assert api.post(members, json={"user": other.id, "role": "owner"}).status_code == 201
+    assert api.delete(f"/v1/users/{other.id}").status_code == 204
+    problem(api.delete(f"{members}/{me['id']}"), 409)
+    assert api.post(f"/v1/users/{other.id}/restore").status_code == 200
+    assert api.delete(f"{members}/{me['id']}").status_code == 204
+
+
 @pytest.mark.parametrize(
     ("body", "place"),
     [

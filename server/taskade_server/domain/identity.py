@@ -276,9 +276,9 @@ def _free_handle(tx: Tx, name: str, email: str | None) -> str:
     return handle
 
 
-def resolve_user(tx: Tx, context: Context, workspace_id: str, reference: str) -> str | None:
-    """The id of a member of a workspace, from an id, handle, e-mail or `me`."""
-    return query.resolve(tx, context.principal, "user", reference, within=workspace_id)
+def resolve_user(tx: Tx, context: Context, workspace_id: str, reference: str, *, trashed: bool = False) -> str | None:
+    """The id of a member of a workspace, from an id, handle, e-mail or `me`; `trashed` admits deleted users."""
+    return query.resolve(tx, context.principal, "user", reference, within=workspace_id, trashed=trashed)
 
 
 # ---- members ---------------------------------------------------------------------------------------------------------
@@ -351,10 +351,11 @@ def _keep_an_owner(tx: Tx, context: Context, found: tuple[int, str], role: str |
         raise Forbidden("Only an owner can take the role owner from another.")
     log.lock(tx, doc["workspace_id"])
     row = tx.one(
-        "SELECT COUNT(*) FROM members WHERE workspace_id = ? AND project_id IS NULL AND role = ?",
-        (doc["workspace_id"], ROLES.index("owner")),
+        'SELECT COUNT(*) FROM members m JOIN users u ON u.id = m."user"'
+        ' WHERE m.workspace_id = ? AND m.project_id IS NULL AND m.role = ? AND m."user" <> ? AND u.deleted_at IS NULL',
+        (doc["workspace_id"], ROLES.index("owner"), doc["user"]),
     )
-    if row is None or row[0] < 2:
+    if row is None or row[0] == 0:
         raise Clash("A workspace needs an owner; make somebody else an owner first.")
 
 

@@ -93,13 +93,17 @@ def add_member(tx: Tx, context: Context, workspace_id: str, body: Any) -> str:
                 )
             ]
         )
-    return identity.add_member(tx, context, workspace_id, None, str(user_id), role)
+    return _admit(tx, context, workspace_id, str(user_id), role)
 
 
 def readmit(tx: Tx, context: Context, workspace_id: str, user_id: str, role: str) -> str:
     """Make a former member, whom the caller may no longer see, a member again."""
     grant = access.require_workspace(context.principal, workspace_id, "admin", "add members")
     _require_may_give(grant, role)
+    return _admit(tx, context, workspace_id, user_id, role)
+
+
+def _admit(tx: Tx, context: Context, workspace_id: str, user_id: str, role: str) -> str:
     if tx.one("SELECT 1 FROM users WHERE id = ? AND deleted_at IS NULL", (user_id,)) is None:
         raise Clash(f"The user {user_id} is in the trash; restore the user first.")
     return identity.add_member(tx, context, workspace_id, None, user_id, role)
@@ -155,8 +159,8 @@ def member_body(body: Any, roles: tuple[str, ...], default: str | None) -> tuple
 
 
 def member_id(tx: Tx, context: Context, workspace_id: str, user: str) -> str:
-    """The id of a member named in a path; NotFound if there is none."""
-    return found_member(identity.resolve_user(tx, context, workspace_id, user), user)
+    """The id of a member named in a path, who may be in the trash; NotFound if there is none."""
+    return found_member(identity.resolve_user(tx, context, workspace_id, user, trashed=True), user)
 
 
 def found_member(value: str | None, user: str) -> str:

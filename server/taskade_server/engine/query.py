@@ -131,10 +131,12 @@ def _get_sql(name: str, deleted: bool | None) -> str:
     return sql
 
 
-def resolve(tx: Tx, principal: Principal, target: str, reference: str, *, within: str | None = None) -> str | None:
+def resolve(
+    tx: Tx, principal: Principal, target: str, reference: str, *, within: str | None = None, trashed: bool = False
+) -> str | None:
     """The id that a reference (an id, `me`, a handle or an e-mail) means among the objects the principal sees.
 
-    `within` limits users to the members of one workspace.
+    `within` limits users to the members of one workspace; those in the trash count only if `trashed`.
     """
     resource = REGISTRY[target]
     if target == "user" and reference == "me":
@@ -150,7 +152,7 @@ def resolve(tx: Tx, principal: Principal, target: str, reference: str, *, within
         return None
     rule = access.visible(principal, resource, tx.dialect, within=None if within is None else [within])
     # A filter may name somebody who is in the trash, a new reference may not.
-    live = " AND t.deleted_at IS NULL" if within is not None and resource.trash else ""
+    live = " AND t.deleted_at IS NULL" if within is not None and resource.trash and not trashed else ""
     statement = f"SELECT t.id FROM {resource.table} t WHERE ({condition}) AND {rule.sql}{live}"
     found = tx.one(statement, (*params, *rule.params))
     return str(found[0]) if found else None
