@@ -44,8 +44,8 @@ lint: .venv/.dev
 types: .venv/.dev
 	$(BIN)/mypy
 
-unit: .venv/.dev
-	$(PYTEST) -q $(wildcard tests/unit tests/contract) $(ARGS)
+unit: .venv/.dev $(STORY)/node_modules/.stamp
+	$(PYTEST) -q -n $(WORKERS) --dist worksteal $(wildcard tests/unit tests/contract) $(ARGS)
 
 bench: .venv/.bench ## Measure the server beside its peers, and print ratios
 	$(BIN)/python -m benchmarks $(ARGS)
