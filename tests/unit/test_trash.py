@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 from taskade_server import app
+from taskade_server.consumers import webhooks
 from taskade_server.consumers.runner import Lease
-from taskade_server.domain import identity, projects, tasks
+from taskade_server.domain import hooks, identity, projects, tasks
 from taskade_server.engine import check, edit, log
 from taskade_server.engine.edit import Context
 from taskade_server.engine.log import Actor, Change
 from taskade_server.kit import json, time
 from taskade_server.kit.errors import Invalid
+from taskade_server.store import deliveries
 from taskade_server.store.database import Database, Tx
 
 from tests.unit import world
@@ -77,6 +79,36 @@ def test_memberships_go_with_their_project(db):
     assert [kind for kind, _ in events_about(db, new)] == ["project.created", "member.added", "project.deleted"]
     roles = db.read_sync(lambda tx: identity.grants_of(tx, TOM))[HOME].project_roles
     assert old not in roles and new in roles
+    assert db.read_sync(check.replay) == []
+
+
+def test_a_webhook_goes_after_it_has_told_that_its_project_is_gone(db):
+    def unit(tx: Tx) -> str:
+        project = json.decode(projects.create(tx, context(), {"name": "Over"}))["id"]
+        body = {"url": "https://example.com/", "project_id": project, "events": ["project.purged"]}
+        made = json.decode(hooks.create(tx, context(), body)[0])
+        projects.delete(tx, context(), project)
+        return str(made["id"])
+
+    def is_there() -> bool:
+        db.write_sync(lambda tx: webhooks.clean(tx, 0))
+        return db.read_sync(lambda tx: tx.one("SELECT 1 FROM webhooks WHERE id = ?", (webhook,))) is not None
+
+    with world.frozen_clock(lambda: NOW - 31 * time.DAY_MS):
+        webhook = db.write_sync(unit)
+    assert is_there()
+    empty_trash(db)
+    assert is_there(), "nobody was told yet"
+    while db.write_sync(webhooks.fan_out):
+        pass
+    (waiting,) = db.read_sync(lambda tx: deliveries.newest(tx, webhook, deliveries.Filter(), None, 10))
+    assert (waiting.type, waiting.state) == ("project.purged", deliveries.PENDING)
+    assert is_there(), "it is still to be sent"
+    done = (waiting.id, webhook, waiting.object_id)
+    db.write_sync(lambda tx: deliveries.cancel(tx, [done], NOW))
+    assert not is_there()
+    last = "SELECT type, actor_id FROM events WHERE object_id = ? ORDER BY seq DESC LIMIT 1"
+    assert db.read_sync(lambda tx: tx.one(last, (webhook,))) == ("webhook.deleted", None)
     assert db.read_sync(check.replay) == []
 
 

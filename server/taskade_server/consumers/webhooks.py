@@ -160,10 +160,11 @@ def _queue(tx: Tx, again: Sequence[Delivery], fresh: Sequence[Delivery], replay_
 
 
 def clean(tx: Tx, before: int) -> int:
-    """Remove deliveries and replays that were over before a time (epoch ms), and end what nobody is there for."""
+    """Remove deliveries and replays that were over before a time (epoch ms), and end what nothing is there for."""
+    aimless = hooks.forget_aimless(tx, CLEAN_AT_ONCE)
     gone = deliveries.cancel_orphans(tx, time.now_ms(), CLEAN_AT_ONCE)
     old = deliveries.forget(tx, before, CLEAN_AT_ONCE)
-    return max(gone, old, replays.forget(tx, before, CLEAN_AT_ONCE))
+    return max(aimless, gone, old, replays.forget(tx, before, CLEAN_AT_ONCE))
 
 
 # ---- jobs ------------------------------------------------------------------------------------------------------------

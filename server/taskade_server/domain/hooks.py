@@ -127,10 +127,31 @@ def update(tx: Tx, context: Context, webhook_id: str, body: Any) -> str:
 def delete(tx: Tx, context: Context, webhook_id: str) -> None:
     """End a webhook: nothing more is sent, not even what is waiting."""
     row, doc = _load(tx, context, webhook_id)
-    running = replays.running_of(tx, webhook_id)
+    _end(tx, context.actor, row.n, doc)
+
+
+def forget_aimless(tx: Tx, limit: int) -> int:
+    """End webhooks about projects that are gone for good, after they have told of that; returns how many."""
+    behind = {name for name, _ in deliveries.behind(tx, READER, limit)}
+    found = tx.all(
+        "SELECT n, doc FROM webhooks w WHERE project_id IS NOT NULL"
+        " AND NOT EXISTS (SELECT 1 FROM projects p WHERE p.id = w.project_id)"
+        " AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.webhook_id = w.id AND d.state = ?)"
+        f" ORDER BY n LIMIT {int(limit)}{tx.for_update}",
+        (deliveries.PENDING,),
+    )
+    docs = [(n, json.decode(text)) for n, text in found]
+    ended = [(n, doc) for n, doc in docs if doc["workspace_id"] not in behind]
+    for n, doc in ended:
+        _end(tx, Actor(None), n, doc)
+    return len(ended)
+
+
+def _end(tx: Tx, actor: Actor, n: int, doc: dict[str, Any]) -> None:
+    running = replays.running_of(tx, doc["id"])
     if running is not None:
         replays.cancel(tx, running, time.now_ms())
-    log.apply(tx, context.actor, [Change(WEBHOOK, "deleted", dict(doc), doc, row.n)])
+    log.apply(tx, actor, [Change(WEBHOOK, "deleted", dict(doc), doc, n)])
 
 
 def disable(tx: Tx, webhook_id: str, reason: str) -> bool:

@@ -19,14 +19,3 @@ def move(tx: Tx, reader: str, workspace_id: str, seq: int) -> None:
         " DO UPDATE SET seq = excluded.seq WHERE cursors.seq < excluded.seq",
         (reader, workspace_id, seq),
     )
-
-
-def behind(tx: Tx, reader: str, limit: int = 100) -> list[tuple[str, int, int]]:
-    """The workspaces whose log goes on beyond a reader's position, as (workspace, position, head)."""
-    found = tx.all(
-        "SELECT h.workspace_id, COALESCE(c.seq, 0), h.seq FROM log_heads h LEFT JOIN cursors c"
-        " ON c.reader = ? AND c.workspace_id = h.workspace_id WHERE h.seq > COALESCE(c.seq, 0)"
-        " ORDER BY h.workspace_id LIMIT ?",
-        (reader, limit),
-    )
-    return [(name, int(done), int(head)) for name, done, head in found]
