@@ -4,11 +4,13 @@ import random
 import socket
 import threading
 import time
+from contextlib import ExitStack
 
 import pytest
 
 from tests.api.asking import codes, create, listed, places, problem
 from tests.support.listening import Listener, eventually
+from tests.support.websocket import WebSocket
 
 
 @pytest.fixture
@@ -228,15 +230,30 @@ def test_a_key_that_may_less_is_told_to_read_anew(api, listen, server):
 # ---- what may be too much --------------------------------------------------------------------------------------------
 
 
-def test_whoever_does_not_read_is_given_up_and_nobody_else(api, listen, server, database, a_project):
-    if database != "sqlite":
-        pytest.skip("it takes ten seconds and has nothing to do with the database")
+def deaf_to_a_stream(server):
     deaf = socket.socket()
     deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     deaf.connect(("127.0.0.1", server.port))
-    head = f"GET /v1/events/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.key}\r\n\r\n"
-    with deaf:
-        deaf.sendall(head.encode())
+    deaf.sendall(request_for_a_stream(server.key))
+    return deaf
+
+
+def deaf_to_a_websocket(server):
+    deaf = WebSocket(server.url, server.key, deaf=True)
+    deaf.send(type="subscribe", id="s")
+    return deaf
+
+
+def request_for_a_stream(key):
+    return f"GET /v1/events/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize("begin", [deaf_to_a_stream, deaf_to_a_websocket])
+def test_whoever_does_not_read_is_given_up_and_nobody_else(api, listen, server, database, a_project, begin):
+    if database != "sqlite":
+        pytest.skip("it takes ten seconds and has nothing to do with the database")
+    evicted = number_of("taskade_streams_evicted_total", server)
+    with begin(server):
         neighbour = listen(project_id=a_project["id"])
         neighbour.until_type("ready")
         tasks = [{"name": f"Long {number}", "description": "x" * 40_000} for number in range(100)]
@@ -244,20 +261,38 @@ def test_whoever_does_not_read_is_given_up_and_nobody_else(api, listen, server, 
             body = {"project_id": a_project["id"], "tasks": tasks}
             assert api.post("/v1/tasks/bulk", json=body).status_code == 201
         assert neighbour.until_type("task.created", 200)
-        eventually(lambda: "taskade_streams_evicted_total 1.0" in metrics(server), 40)
+        eventually(lambda: number_of("taskade_streams_evicted_total", server) == evicted + 1, 40)
         create(api, "tasks", name="And on it goes", project_id=a_project["id"])
         assert neighbour.until_type("task.created", 201).data["data"]["name"] == "And on it goes"
 
 
-def metrics(server):
+def number_of(name, server):
     with server.client("") as client:
-        return client.get("/metrics").text
+        (line,) = [line for line in client.get("/metrics").text.split("\n") if line.startswith(f"{name} ")]
+    return float(line.split()[1])
 
 
-def test_streams_are_counted_and_bounded(api, listen, server):
-    listen().until_type("ready")
-    count = [line for line in metrics(server).split("\n") if line.startswith("taskade_streams_open ")]
-    assert float(count[0].split()[1]) >= 1
+def test_streams_are_counted_and_bounded(server, listen, somebody):
+    """Each caller may have 200 in one process; who has them all is told so, and others go on."""
+    secret = somebody("member")[2]
+    before = number_of("taskade_streams_open", server)
+    with ExitStack() as stack:
+        opened = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(200)]
+        for stream in opened:
+            stream.sendall(request_for_a_stream(secret))
+            assert stream.recv(15) == b"HTTP/1.1 200 OK"
+        assert number_of("taskade_streams_open", server) == before + 200
+        with server.client(secret) as client:
+            refused = client.get("/v1/events/stream")
+            assert problem(refused, 429, "too-many-streams")
+            assert int(refused.headers["retry-after"]) > 0
+            assert client.get("/v1/events").status_code == 200
+        with WebSocket(server.url, secret) as websocket:
+            assert (websocket.status, websocket.problem()["code"]) == (429, "too-many-streams")
+        listen().until_type("ready")
+        opened[0].close()
+        eventually(lambda: number_of("taskade_streams_open", server) == before + 200)
+        listen(key=secret).until_type("ready")
 
 
 def test_a_server_that_ends_sends_its_clients_on(start_server):

@@ -19,11 +19,18 @@ TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
 
 class WebSocket:
-    """A connection. `status` is that of the answer; `messages` are the JSON of all text frames that came."""
+    """A connection. `status` is that of the answer; `messages` are the JSON of all text frames that came.
 
-    def __init__(self, url: str, key: str, path: str = "/v1/realtime") -> None:
+    A deaf one reads nothing more than the answer.
+    """
+
+    def __init__(self, url: str, key: str, path: str = "/v1/realtime", *, deaf: bool = False) -> None:
         parts = urlsplit(url)
-        self._socket = socket.create_connection((parts.hostname, parts.port), PATIENCE)
+        self._socket = socket.socket()
+        self._socket.settimeout(PATIENCE)
+        if deaf:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self._socket.connect((parts.hostname, parts.port))
         nonce = base64.b64encode(os.urandom(16)).decode()
         lines = [f"GET {path} HTTP/1.1", f"Host: {parts.netloc}", "Connection: Upgrade", "Upgrade: websocket",
                  "Sec-WebSocket-Version: 13", f"Sec-WebSocket-Key: {nonce}"]  # fmt: skip
@@ -38,7 +45,7 @@ class WebSocket:
         self.ended = False
         self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
-        if self.status == 101:
+        if self.status == 101 and not deaf:
             self._reader.start()
 
     def __enter__(self) -> Self:
