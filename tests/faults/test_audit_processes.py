@@ -3,6 +3,7 @@
 import threading
 from collections import Counter
 from contextlib import ExitStack
+from typing import Any
 
 import httpx2
 
@@ -84,9 +85,9 @@ def test_several_processes_write_one_log_that_verifies(postgres, tmp_path):
         assert positions == list(range(1, len(positions) + 1))
 
 
-def read_all(server: Server) -> list[dict[str, object]]:
+def read_all(server: Server) -> list[dict[str, Any]]:
     """The whole log, oldest first."""
-    found: list[dict[str, object]] = []
+    found: list[dict[str, Any]] = []
     with server.client() as client:
         path: str | None = "/v1/audit?order=asc&limit=1000"
         while path:

@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections import defaultdict
+from contextlib import ExitStack
 from itertools import pairwise
 
 import httpx2
@@ -17,7 +18,7 @@ from taskade_server.selftest.installation import prepare
 from taskade_server.selftest.process import Server as Killable
 from taskade_server.store.database import connect
 
-from tests.support.receiver import Receiver
+from tests.support.receiver import Receiver, taken
 from tests.support.server import Server
 
 PATIENCE = 60.0
@@ -207,6 +208,77 @@ def test_two_servers_share_the_work_and_one_of_them_is_killed(fresh_database, re
     finally:
         for server in servers:
             server.kill()
+
+
+def test_who_is_told_to_stop_finishes_what_it_has_begun(receiver, tmp_path):
+    """A restart in good order is nothing that a receiver would notice."""
+    begun, told = threading.Event(), threading.Event()
+
+    def think(received):
+        begun.set()
+        told.wait(PATIENCE)
+        time.sleep(0.2)  # the server is on its way out
+        return 200, {}
+
+    receiver.answer = think
+    server = Server(tmp_path / "data", environment=INSIDE).start()
+    project, _ = register(server.url, server.key, receiver)
+    with Work(server.url, server.key, project["id"]):
+        assert begun.wait(PATIENCE)
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        time.sleep(0.2)
+        told.set()
+        stopping.join()
+        receiver.answer = taken
+        server.start()
+        receiver.wait(len(receiver.received) + 20)
+    check(receiver, events_of(server.data / "taskade.db", project["workspace_id"], 0))
+    server.stop()
+    sent = [found.headers["webhook-id"] for found in receiver.received]
+    assert len(sent) == len(set(sent))
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_two_servers_send_each_its_share_and_hand_it_over(fresh_database, receiver, tmp_path):
+    """Whoever comes gets a part, whoever goes leaves it; and nothing is sent twice, nor out of order."""
+    environment = {"TASKADE_SECRET": "a secret of the tests, long enough"}
+    first, second = (Server(tmp_path / name / "data", fresh_database, environment=environment) for name in "ab")
+    for server in (first, second):
+        server.data.mkdir(parents=True)
+    first.start()
+    try:
+        hooks = [register(first.url, first.key, receiver) for _ in range(12)]
+        with ExitStack() as work:
+            for project, _ in hooks:
+                work.enter_context(Work(first.url, first.key, project["id"]))
+            receiver.wait(100)
+            second.start()
+            deadline = time.monotonic() + PATIENCE
+            while sent_by(second) < 50:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            before = sent_by(first)
+            receiver.wait(len(receiver.received) + 200)
+            assert sent_by(first) > before
+            second.stop()
+            before = sent_by(first)
+            receiver.wait(len(receiver.received) + 200)
+            assert sent_by(first) > before + 150
+        check(receiver, events_of(fresh_database, hooks[0][0]["workspace_id"], 0))
+    finally:
+        for server in (first, second):
+            server.stop()
+    sent = [found.headers["webhook-id"] for found in receiver.received]
+    assert len(sent) == len(set(sent))
+
+
+def sent_by(server):
+    """How many deliveries a server process has brought to their end."""
+    text = httpx2.get(f"{server.url}/metrics", trust_env=False).text
+    return sum(
+        float(line.split()[1]) for line in text.splitlines() if line.startswith("taskade_webhook_attempts_total{")
+    )
 
 
 def test_postgresql_restarts_meanwhile(own_postgres, receiver, tmp_path):

@@ -331,3 +331,96 @@ def test_a_lease_that_is_got_while_the_runner_stops_is_given_back(db, name):
         assert run_of(db, name)["holder"] == ""
 
     play(scene)
+
+
+# ---- jobs that are shared out ----------------------------------------------------------------------------------------
+
+
+def sharing(db: Database, name: str) -> tuple[Runner, set[str]]:
+    """A runner of four shared jobs, and those that it is doing at the moment; each ends when it is asked to."""
+    doing: set[str] = set()
+
+    async def work(lease: Lease) -> None:
+        doing.add(lease.name)
+        try:
+            await lease.leaving.wait()
+        finally:
+            doing.remove(lease.name)
+
+    return Runner(db, [Job(f"{name}/{number}", 0.0, work, shared=True) for number in range(4)], 2.0), doing
+
+
+def test_shared_jobs_are_spread_over_those_who_do_them(db, name, monkeypatch, caplog):
+    monkeypatch.setattr(runner, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(runner, "PLACE", f"{name}/sharing")
+    if db.dialect == "sqlite":
+        pytest.skip("only one process has an SQLite database")
+
+    async def scene() -> None:
+        (one, ones), (two, twos), (three, threes) = (sharing(db, name) for _ in range(3))
+        one.start()
+        await until(lambda: len(ones) == 4)
+        two.start()
+        await until(lambda: len(ones) == len(twos) == 2)
+        three.start()
+        await asyncio.sleep(0.5)
+        assert len(ones | twos | threes) == len(ones) + len(twos) + len(threes) == 4
+        await one.stop()
+        assert not ones
+        await until(lambda: len(twos) == len(threes) == 2)
+        await three.stop()
+        await until(lambda: len(twos) == 4)
+        await two.stop()
+        assert (
+            db.read_sync(lambda tx: tx.all("SELECT name FROM leases WHERE name LIKE ? AND holder <> ''", (f"{name}%",)))
+            == []
+        )
+
+    play(scene)
+    assert not caplog.records, "nothing was broken off"
+
+
+def test_the_part_of_who_has_died_is_taken_over(db, name, monkeypatch):
+    monkeypatch.setattr(runner, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(runner, "PLACE", f"{name}/sharing")
+    if db.dialect == "sqlite":
+        pytest.skip("only one process has an SQLite database")
+
+    async def scene() -> None:
+        one, ones = sharing(db, name)
+        elsewhere = "another.example/0123456789ab/1/00000000"
+        attend = partial(leases.attend, place=f"{name}/sharing", holder=elsewhere, ms=1_500)
+        await db.write(attend)
+        one.start()
+        await until(lambda: len(ones) == 2)
+        await until(lambda: len(ones) == 4)
+        await one.stop()
+
+    play(scene)
+
+
+@pytest.mark.parametrize("patient", [True, False])
+def test_a_stop_waits_for_shared_jobs_but_not_for_ever(db, name, monkeypatch, patient):
+    monkeypatch.setattr(runner, "STOP_SECONDS", 30.0 if patient else 0.2)
+    finished: list[str] = []
+    enough = False
+
+    async def work(lease: Lease) -> None:
+        await lease.leaving.wait()
+        while not enough:
+            await asyncio.sleep(0.01)
+        finished.append(lease.name)
+
+    async def scene() -> None:
+        nonlocal enough
+        one = Runner(db, [Job(f"{name}/{number}", 0.0, work, shared=True) for number in range(4)], 30.0)
+        one.start()
+        await until(lambda: all(run_of(db, f"{name}/{number}").get("holder") for number in range(4)))
+        stopping = asyncio.create_task(one.stop())
+        await asyncio.sleep(0.05)
+        enough = patient
+        await stopping
+        assert all(run_of(db, f"{name}/{number}")["holder"] == "" for number in range(4))
+
+    play(scene)
+    assert len(finished) == (4 if patient else 0)

@@ -7,13 +7,14 @@ and processes that only have some of the jobs get along with those that have all
 import asyncio
 import hashlib
 import logging
+import math
 import os
 import random
 import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -32,6 +33,8 @@ LAST_RETRY_SECONDS: Final = 300.0
 STOP_SECONDS: Final = 3.0
 LOOK_SECONDS: Final = 5.0
 """So often it is looked whether somebody who has a lease has died."""
+PLACE: Final = "sharing"
+"""Where those are who share jobs out among each other."""
 _OURS: Final[set[str]] = set()
 """Who this process has been, in its holders' last part."""
 
@@ -41,11 +44,13 @@ class Job:
     """A piece of work that is done again `every` so many seconds after it was done, by whoever holds its lease.
 
     Each unit of work begins with `lease.hold(tx)`, so that none is committed by somebody who has lost the lease.
+    Jobs that are `shared` are spread evenly over the processes that do them: their `run` looks at `lease.leaving`.
     """
 
     name: str
     every: float
     run: Callable[["Lease"], Awaitable[object]]
+    shared: bool = False
 
 
 @dataclass(slots=True)
@@ -55,6 +60,8 @@ class Lease:
     name: str
     holder: str
     seconds: float
+    leaving: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the work is to come to its end in good order: to begin nothing more, and finish what is under way."""
     _until: float = 0.0
 
     def hold(self, tx: Tx) -> None:
@@ -122,13 +129,26 @@ class Runner:
         self._holder = f"{socket.gethostname()}/{_MACHINE}/{os.getpid()}/{token}"
         self._woken = {job.name: asyncio.Event() for job in jobs}
         self._tasks: list[asyncio.Task[None]] = []
+        self._shared = sum(job.shared for job in jobs)
+        self._share = self._shared
+        self._held: list[Lease] = []
+        """The leases on shared jobs that are being done here."""
 
     def start(self) -> None:
         """Begin, in tasks of the running event loop."""
         self._tasks = [asyncio.create_task(self._tend(job)) for job in self._jobs]
+        # Only one process has an SQLite database.
+        if self._shared and self._db.dialect != "sqlite":
+            self._tasks.append(asyncio.create_task(self._share_out()))
 
     async def stop(self) -> None:
-        """Break off what is under way and give the leases back."""
+        """Give the leases back: shared jobs come to their end, if that is soon, and others are broken off."""
+        self._share = 0
+        self._leave()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS):
+                while self._held:
+                    await asyncio.sleep(0.01)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -138,10 +158,33 @@ class Runner:
         """There is something to do for a job: not to wait until it is due, if its lease is ours."""
         self._woken[name].set()
 
+    async def _share_out(self) -> None:
+        """Find out again and again how many processes there are, and do no more of the shared jobs than one's part."""
+        attend = partial(leases.attend, place=PLACE, holder=self._holder, ms=int(self._lease_seconds * 1000))
+        try:
+            while True:
+                with suppress(StoreError):
+                    there = [holder for holder in await self._db.write(attend) if not _has_died(holder)]
+                    self._share = math.ceil(self._shared / len(there))
+                    self._leave()
+                await asyncio.sleep(min(LOOK_SECONDS, self._lease_seconds / 3))
+        finally:
+            with suppress(StoreError, TimeoutError):
+                async with asyncio.timeout(STOP_SECONDS):
+                    await self._db.write(partial(leases.depart, place=PLACE, holder=self._holder))
+
+    def _leave(self) -> None:
+        """Let go of what is more than one's part of the shared jobs."""
+        for lease in self._held[self._share :]:
+            lease.leaving.set()
+
     async def _tend(self, job: Job) -> None:
         """One job for ever: get the lease, do the work while it is ours, and again."""
         failures = 0
         while True:
+            if job.shared and len(self._held) >= self._share:
+                await self._sleep(job, LOOK_SECONDS)
+                continue
             lease = Lease(job.name, self._holder, self._lease_seconds)
             try:
                 wait = await self._take(lease)
@@ -171,11 +214,14 @@ class Runner:
         """Do a job while its lease is ours: once, or, if it comes again soon, many times. The failures in a row."""
         after = 0.0
         keeping = asyncio.create_task(lease.keep(self._db))
+        if job.shared:
+            self._held.append(lease)
+            self._leave()
         try:
             while True:
                 failures = 0 if await self._run(job, lease, keeping) else failures + 1
                 after = job.every if not failures else _retry_seconds(failures)
-                if not lease.held or keeping.done() or failures or job.every > KEEP_SECONDS:
+                if not lease.held or keeping.done() or failures or job.every > KEEP_SECONDS or lease.leaving.is_set():
                     return failures
                 await self._sleep(job, job.every)
                 after = 0.0
@@ -185,6 +231,8 @@ class Runner:
         finally:
             keeping.cancel()
             await lease.give_back(self._db, after)
+            if job.shared:
+                self._held.remove(lease)
 
     async def _run(self, job: Job, lease: Lease, keeping: asyncio.Task[None]) -> bool:
         """Do a job once, or as far as the lease lasts; whether it succeeded."""

@@ -237,20 +237,37 @@ class Sender:
         self._ended = False
 
     async def run(self) -> None:
-        """Send until the lease is lost or somebody breaks it off; what is under way then is sent again by the next."""
+        """Send until the lease is lost or somebody breaks it off; what is under way then is sent again by the next.
+
+        When the lease is to be left, what is under way comes to its end first.
+        """
+        stirring = asyncio.create_task(self._stir())
         try:
-            while self._lease.held:
+            while self._lease.held and not self._lease.leaving.is_set():
                 self._news.clear()
                 await self._record()
                 wait = await self._look()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(min(wait, self._look_seconds)):
-                        await self._news.wait()
+                await self._rest(min(wait, self._look_seconds))
+            while self._lease.held and (self._attempts or self._outcomes):
+                self._news.clear()
+                await self._record()
+                await self._rest(IDLE_SECONDS)
         finally:
             self._ended = True
-            for attempt in self._attempts:
-                attempt.cancel()
+            for task in (stirring, *self._attempts):
+                task.cancel()
             await asyncio.gather(*self._attempts, return_exceptions=True)
+
+    async def _stir(self) -> None:
+        """To be asked to leave is news, too."""
+        await self._lease.leaving.wait()
+        self._news.set()
+
+    async def _rest(self, seconds: float) -> None:
+        """Until there is news, or so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
 
     # -- what is due
 
@@ -300,7 +317,7 @@ class Sender:
         line.known |= {delivery.id for delivery in fresh}
 
     def _begin(self, line: Line) -> None:
-        if self._ended or not self._lease.held:
+        if self._ended or not self._lease.held or self._lease.leaving.is_set():
             return
         for _ in range(min(line.room(_clock()), len(line.waiting))):
             attempt = asyncio.create_task(self._try(line, line.begin()))

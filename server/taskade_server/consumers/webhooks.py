@@ -202,7 +202,7 @@ class Webhooks:
 
     def jobs(self) -> list[Job]:
         """Making deliveries, sending each share of them, and forgetting them."""
-        senders = [Job(f"webhooks/{shard}", 0.0, self._sending(shard)) for shard in range(SHARDS)]
+        senders = [Job(f"webhooks/{shard}", 0.0, self._sending(shard), shared=True) for shard in range(SHARDS)]
         return [
             Job("webhooks", 0.0, self._make),
             *senders,

@@ -60,3 +60,20 @@ def hold(tx: Tx, name: str, holder: str) -> None:
     sql = f"SELECT 1 FROM leases WHERE name = ? AND holder = ?{tx.for_share}"
     if tx.one(sql, (name, holder)) is None:
         raise LeaseLost(f"The lease on {name} is not held any more.")
+
+
+def attend(tx: Tx, place: str, holder: str, ms: int) -> list[str]:
+    """Be at a place for so long from now; the holders that are there, oneself among them."""
+    now = _NOW[tx.dialect]
+    tx.run(
+        f"INSERT INTO leases (name, holder, until) VALUES (?, ?, {now} + ?)"
+        " ON CONFLICT (name) DO UPDATE SET until = excluded.until",
+        (f"{place}/{holder}", holder, ms),
+    )
+    tx.run(f"DELETE FROM leases WHERE name LIKE ? AND until <= {now}", (f"{place}/%",))
+    return [row[0] for row in tx.all("SELECT holder FROM leases WHERE name LIKE ? ORDER BY name", (f"{place}/%",))]
+
+
+def depart(tx: Tx, place: str, holder: str) -> None:
+    """Be at a place no more."""
+    tx.run("DELETE FROM leases WHERE name = ?", (f"{place}/{holder}",))
