@@ -184,12 +184,16 @@ class _Exchange:
         self._unread = bool(message.get("more_body"))
         return message
 
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            if self._unread:
-                await self._read_what_is_left()
-            if self._unread or self._traffic.ending:
-                message["headers"] = [*message["headers"], (b"connection", b"close")]
+    def send(self, message: Message) -> Awaitable[None]:
+        if (self._unread or self._traffic.ending) and message["type"] == "http.response.start":
+            return self._send_head(message)
+        return self._send(message)
+
+    async def _send_head(self, message: Message) -> None:
+        if self._unread:
+            await self._read_what_is_left()
+        if self._unread or self._traffic.ending:
+            message["headers"] = [*message["headers"], (b"connection", b"close")]
         await self._send(message)
 
     async def _read_what_is_left(self) -> None:

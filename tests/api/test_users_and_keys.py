@@ -11,6 +11,7 @@ import pytest
 from taskade_server.kit import ids, time
 
 from tests.api.asking import codes, create, listed, places, problem
+from tests.support.server import Server
 
 
 def an_email():
@@ -356,6 +357,36 @@ def test_a_key_cannot_leave_its_limits_by_way_of_another(api, server, a_project,
         create(client, "api-keys", name="x", **limits)
         create(client, "api-keys", name="x", **{**limits, "allowed_ips": ["127.0.0.1"], "rate_limit": 10})
         assert client.patch(f"/v1/api-keys/{key['id']}", json={"name": "Renamed"}).status_code == 200
+
+
+def test_what_another_process_gives_and_takes_counts_for_who_only_writes(api, server, database, a_project, tmp_path):
+    """Who writes is let in by what is known of them until their body is read, but is never refused by it."""
+    other = Server(tmp_path / "data", server.database_url).start() if database == "postgresql" else server
+    key = create(api, "api-keys", name="Writes", scopes=["tasks:read"])
+    with server.client(key["secret"]) as writer, other.client(server.key) as owner:
+
+        def write() -> Any:
+            return writer.post("/v1/tasks", json={"name": "Written", "project_id": a_project["id"]})
+
+        def change(**more: Any) -> None:
+            assert owner.patch(f"/v1/api-keys/{key['id']}", json=more).status_code == 200
+
+        problem(write(), 403)
+        change(scopes=["tasks:write"])
+        assert write().status_code == 201
+        change(rate_limit=1)
+        assert [write().status_code for _ in range(3)][1:] == [201, 429], "one request later at most"
+        change(rate_limit=100_000)
+        assert write().status_code == 201
+        change(scopes=["tasks:read"])
+        problem(write(), 403)
+        change(scopes=["tasks:write"])
+        assert write().status_code == 201
+        assert owner.delete(f"/v1/api-keys/{key['id']}").status_code == 204
+        problem(write(), 401)
+    if other is not server:
+        other.stop()
+    assert len(listed(api, "tasks", project_id=a_project["id"])) == 5
 
 
 def test_the_last_use_of_a_key_appears(start_server):

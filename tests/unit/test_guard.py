@@ -87,6 +87,29 @@ def test_a_body_is_counted_while_the_request_is_under_way():
     assert guard.stats() == {"guard_held_bytes": 0, "guard_refused_total": 0, "guard_cut_off_total": 0}
 
 
+@pytest.mark.parametrize(("pieces", "counted"), [([4096], 0), ([4097], 4097), ([9, 9], 18)])
+def test_a_small_body_need_not_be_counted(pieces, counted):
+    held = []
+
+    async def look() -> None:
+        held.append(guard.bytes_held)
+
+    guard = Guard(answering(meanwhile=look))
+    serve(guard, Client("ana", "POST", "/v1/tasks", *[b"x" * size for size in pieces]))
+    assert (held, guard.bytes_held) == ([counted], 0)
+
+
+@pytest.mark.parametrize("credential", ["Bearer ana", "Bearer  ana", "Bearer \t ana", " Bearer ana "])
+def test_however_a_credential_is_spaced_it_is_one_caller(credential):
+    seen = []
+
+    async def look() -> None:
+        seen.append(CALLER.get())
+
+    serve(Guard(answering(meanwhile=look)), Client(credential.strip(), "GET"))
+    assert seen == [b"Bearer ana"]
+
+
 def test_what_a_failing_request_held_is_given_back():
     async def fail() -> None:
         raise RuntimeError

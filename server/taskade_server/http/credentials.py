@@ -45,12 +45,14 @@ class Credentials:
     known: dict[bytes, Known] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     _seen: tuple[int, int] = (0, -1)
+    _latest: int = -1
 
     def principal(self, tx: Tx, request: Request) -> Principal:
         """The caller; Unauthenticated or Forbidden. Notes the key as used, and the state of rights and of the database.
 
         `request.epoch` and `request.stamp` tell afterwards what was seen.
         """
+        request.caller = request.key_id = None  # whoever it was presumed to be
         epoch = request.epoch = self._epoch(tx, request)
         credential = request.credential
         known = self.known.get(credential)
@@ -66,6 +68,14 @@ class Credentials:
         """The caller as known in a state of rights; for answers that were made for him in the present one."""
         known = self.known.get(request.credential)
         return None if known is None or known.epoch != epoch else self._checked(known, request)
+
+    def presumed(self, request: Request) -> Principal | None:
+        """The caller as of the latest state of rights that a unit has met: perhaps out of date, but nobody is asked."""
+        return self.known_principal(request, self._latest)
+
+    def is_latest(self, tx: Tx) -> bool:
+        """Whether that state is the present one."""
+        return log.rights(tx) == self._latest
 
     def refreshed(self, tx: Tx, request: Request) -> Principal:
         """The caller as this unit has made him: for what follows in a unit that changed rights."""
@@ -87,7 +97,7 @@ class Credentials:
         changed = request.stamp = self.db.changed() if not tx.writable else 0
         if changed and changed == self._seen[0]:
             return self._seen[1]
-        epoch = log.rights(tx)
+        epoch = self._latest = log.rights(tx)
         if changed:
             self._seen = (changed, epoch)
         return epoch

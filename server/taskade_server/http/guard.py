@@ -18,6 +18,8 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 HELD_BYTES: Final = 64 << 20
 # One caller never has all of it, so that the others can be answered.
 CALLER_SHARE: Final = 2
+# A body of this part of it, which is 4 KiB, is not counted: as many as there can be connections are a quarter of it.
+SMALL_SHARE: Final = 16_384
 # Each piece of a body costs a turn of the event loop, however small it is.
 FREE_PIECES: Final = 1000
 PIECE_BYTES: Final = 64
@@ -40,6 +42,7 @@ class Guard:
     ) -> None:
         self._application = application
         self._held_bytes = held_bytes
+        self.small_bytes = held_bytes // SMALL_SHARE
         self._drain_seconds = drain_seconds
         self._callers: dict[bytes, int] = {}
         self._under_way: set[_Exchange] = set()
@@ -50,10 +53,7 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on, and what it takes and gives only as far as there is room."""
-        headers = dict(scope["headers"])
-        client = scope.get("client")
-        # However many spaces there are in a credential, it is the same caller.
-        caller = b" ".join(headers.get(b"authorization", b"").split()) or (client[0].encode() if client else b"")
+        caller = _caller(scope)
         CALLER.set(caller)
         exchange = _Exchange(self, scope, caller, receive, send)
         self._under_way.add(exchange)
@@ -115,6 +115,15 @@ class Guard:
         }
 
 
+def _caller(scope: Scope) -> bytes:
+    for name, value in scope["headers"]:
+        if name == b"authorization" and value:
+            # However many spaces there are in a credential, it is the same caller.
+            return b" ".join(value.split()) if b"  " in value or b"\t" in value else bytes(value)
+    client = scope.get("client")
+    return client[0].encode() if client else b""
+
+
 def _no_room() -> Unavailable:
     return Unavailable("The server holds as many large requests and answers as it has room for.", headers=_RETRY)
 
@@ -136,7 +145,7 @@ class _Exchange:
         """A piece of the body. Unavailable or Malformed if the server does not want it."""
         message = await self._receive()
         body = message.get("body")
-        if body:
+        if body and (message.get("more_body") or self._pieces or len(body) > self.guard.small_bytes):
             self._pieces += 1
             self._size += len(body)
             if self._pieces > FREE_PIECES + self._size // PIECE_BYTES:

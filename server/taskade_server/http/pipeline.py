@@ -43,6 +43,7 @@ from taskade_server.kit.errors import (
     NotFound,
     OutcomeUnknown,
     Problem,
+    RateLimited,
     TooExpensive,
     Unauthenticated,
     Unavailable,
@@ -213,7 +214,7 @@ class Pipeline:
             return await self._write(route, request, call, receive)
         call.if_none_match = request.headers.get(b"if-none-match")
         if route.body:
-            await self.db.read(partial(self._admit, route, request, call))
+            await self._admit_early(route, request, call)
             call.body = await wire.read_json(request, receive, route.max_body)
         if route.answer == "stream":
             self._accept_ticket(request, call)
@@ -358,11 +359,32 @@ class Pipeline:
 
     def _admit(self, route: Route, request: Request, call: Call, tx: Tx) -> None:
         """Who calls, whether the key covers the route, and whether its budget does."""
-        call.principal = self.credentials.principal(tx, request)
-        call.epoch = request.epoch
+        self._welcome(route, request, call, self.credentials.principal(tx, request))
+
+    def _welcome(self, route: Route, request: Request, call: Call, principal: Principal) -> None:
+        call.principal, call.epoch = principal, request.epoch
         if request.charge is None:
-            self._charge(request, call.principal, batch.MAX_OPERATIONS if route.body == "batch" else 1)
+            self._charge(request, principal, batch.MAX_OPERATIONS if route.body == "batch" else 1)
         resources.require(call, route.scope)
+
+    async def _admit_early(self, route: Route, request: Request, call: Call) -> None:
+        """The same before the body is read. The unit will ask again, so whoever is known need not be asked about now.
+
+        Only a refusal is never given by what was known before.
+        """
+        try:
+            principal = self.credentials.presumed(request)
+            if principal is not None:
+                welcome = partial(self._welcome, route, request, call, principal)
+                if self.limits.waits:
+                    await asyncio.to_thread(welcome)
+                else:
+                    welcome()
+                return
+        except Problem as problem:
+            if isinstance(problem, RateLimited) and await self.db.read(self.credentials.is_latest):
+                raise
+        await self.db.read(partial(self._admit, route, request, call))
 
     def _charge(self, request: Request, principal: Principal, might_cost: int = 1) -> None:
         caller = principal.key_id or principal.user_id
@@ -453,7 +475,7 @@ class Pipeline:
     async def _write(self, route: Route, request: Request, call: Call, receive: Receive) -> Reply:
         key = once.key_of(request)
         dry_run = _flag(call.take("dry_run"))
-        await self.db.read(partial(self._admit, route, request, call))
+        await self._admit_early(route, request, call)
         json_patch = route.body == "patch" and route.method == "PATCH"
         call.body = await wire.read_json(request, receive, route.max_body, patch=json_patch)
         heavy = route.heavy
