@@ -210,69 +210,23 @@ def test_nobody_waits_for_the_dead(db, name):
     play(scene)
 
 
-def test_a_frequent_job_keeps_its_lease_and_can_be_woken(db, name):
+def test_a_frequent_job_keeps_its_lease(db, name):
     runs: list[str] = []
 
     async def work(lease: Lease) -> None:
         runs.append(lease.holder)
 
     async def scene() -> None:
-        one = Runner(db, [Job(name, 50, work)], LEASE)
+        one = Runner(db, [Job(name, 3 * LEASE, work)], LEASE)
         one.start()
         await until(lambda: len(runs) == 1)
         await asyncio.sleep(2 * LEASE)
         assert run_of(db, name)["holder"] == runs[0]
-        one.wake(name)
         await until(lambda: len(runs) == 2)
         await one.stop()
 
     play(scene)
     assert run_of(db, name)["holder"] == ""
-
-
-def test_a_wake_while_it_runs_is_not_lost(db, name):
-    runs = 0
-    runners: list[Runner] = []
-
-    async def work(lease: Lease) -> None:
-        nonlocal runs
-        runs += 1
-        if runs == 1:
-            runners[0].wake(name)
-
-    async def scene() -> None:
-        runners.append(Runner(db, [Job(name, 50, work)], LEASE))
-        runners[0].start()
-        await until(lambda: runs == 2)
-        await runners[0].stop()
-
-    play(scene)
-
-
-def test_a_wake_of_a_job_that_is_not_due_does_not_spin(db, name, monkeypatch):
-    tries = 0
-    take = leases.take
-
-    def taken(tx, *details):
-        nonlocal tries
-        tries += 1
-        return take(tx, *details)
-
-    async def work(lease: Lease) -> None:
-        pass
-
-    async def scene() -> None:
-        one = Runner(db, [Job(name, 3600, work)], LEASE)
-        one.start()
-        await until(lambda: run_of(db, name).get("holder") == "")
-        monkeypatch.setattr(leases, "take", taken)
-        one.wake(name)
-        await until(lambda: tries > 0)
-        await asyncio.sleep(0.3)
-        await one.stop()
-
-    play(scene)
-    assert tries <= 2
 
 
 def test_without_a_database_it_waits_for_one(db, name, monkeypatch):

@@ -127,8 +127,8 @@ class Runner:
         token = os.urandom(4).hex()
         _OURS.add(token)
         self._holder = f"{socket.gethostname()}/{_MACHINE}/{os.getpid()}/{token}"
-        self._woken = {job.name: asyncio.Event() for job in jobs}
         self._tasks: list[asyncio.Task[None]] = []
+        self._sharing: asyncio.Task[None] | None = None
         self._shared = sum(job.shared for job in jobs)
         self._share = self._shared
         self._held: list[Lease] = []
@@ -139,10 +139,13 @@ class Runner:
         self._tasks = [asyncio.create_task(self._tend(job)) for job in self._jobs]
         # Only one process has an SQLite database.
         if self._shared and self._db.dialect != "sqlite":
-            self._tasks.append(asyncio.create_task(self._share_out()))
+            self._sharing = asyncio.create_task(self._share_out())
 
     async def stop(self) -> None:
         """Give the leases back: shared jobs come to their end, if that is soon, and others are broken off."""
+        if self._sharing is not None:
+            self._sharing.cancel()
+            await asyncio.gather(self._sharing, return_exceptions=True)
         self._share = 0
         self._leave()
         with suppress(TimeoutError):
@@ -153,10 +156,6 @@ class Runner:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
-
-    def wake(self, name: str) -> None:
-        """There is something to do for a job: not to wait until it is due, if its lease is ours."""
-        self._woken[name].set()
 
     async def _share_out(self) -> None:
         """Find out again and again how many processes there are, and do no more of the shared jobs than one's part."""
@@ -183,7 +182,7 @@ class Runner:
         failures = 0
         while True:
             if job.shared and len(self._held) >= self._share:
-                await self._sleep(job, LOOK_SECONDS)
+                await asyncio.sleep(LOOK_SECONDS)
                 continue
             lease = Lease(job.name, self._holder, self._lease_seconds)
             try:
@@ -196,7 +195,7 @@ class Runner:
                 if not wait:
                     failures = await self._work(job, lease, failures)
                     continue
-            await self._sleep(job, min(wait, max(job.every, LOOK_SECONDS)) * random.uniform(1.0, 1.1))
+            await asyncio.sleep(min(wait, max(job.every, LOOK_SECONDS)) * random.uniform(1.0, 1.1))
 
     async def _take(self, lease: Lease) -> float:
         """As `lease.take`. Whoever is broken off meanwhile may have got it all the same, and gives it back."""
@@ -223,7 +222,7 @@ class Runner:
                 after = job.every if not failures else _retry_seconds(failures)
                 if not lease.held or keeping.done() or failures or job.every > KEEP_SECONDS or lease.leaving.is_set():
                     return failures
-                await self._sleep(job, job.every)
+                await asyncio.sleep(job.every)
                 after = 0.0
         except asyncio.CancelledError:
             after = 0.0
@@ -236,7 +235,6 @@ class Runner:
 
     async def _run(self, job: Job, lease: Lease, keeping: asyncio.Task[None]) -> bool:
         """Do a job once, or as far as the lease lasts; whether it succeeded."""
-        self._woken[job.name].clear()
         running = asyncio.ensure_future(job.run(lease))
         try:
             await asyncio.wait({running, keeping}, return_when=asyncio.FIRST_COMPLETED)
@@ -256,12 +254,6 @@ class Runner:
         elif error is not None:
             logger.error("%s failed.", job.name, exc_info=error)
         return error is None
-
-    async def _sleep(self, job: Job, seconds: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._woken[job.name].wait()
-                self._woken[job.name].clear()
 
 
 def _machine() -> str:
