@@ -4,10 +4,12 @@ Why real sockets that speak as they like: a library for servers would not let th
 """
 
 import socket
+import ssl
 import threading
 import time
 
 import pytest
+import trustme
 
 from tests.api.asking import create
 from tests.support.processes import free_port
@@ -20,8 +22,12 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
 class Rude:
     """Listens on a port of its own and does to each connection whatever it was made for, once it has been asked."""
 
-    def __init__(self, manner):
+    def __init__(self, manner, certificate=None):
         self._manner = manner
+        self._tls = None
+        if certificate is not None:
+            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            certificate.configure_cert(self._tls)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self.ended = threading.Event()
@@ -38,6 +44,8 @@ class Rude:
     def _serve(self, connection):
         with connection:
             try:
+                if self._tls is not None:
+                    connection = self._tls.wrap_socket(connection, server_side=True)
                 connection.recv(65536)
                 self._manner(connection, self.ended)
             except OSError:
@@ -120,9 +128,9 @@ SLOW = {"silent": silent, "drip": drip, "drip head": drip_head}
 def rude():
     made = []
 
-    def make(manner):
-        made.append(Rude(manner))
-        return f"http://127.0.0.1:{made[-1].port}/hook"
+    def make(manner, certificate=None):
+        made.append(Rude(manner, certificate))
+        return f"{'https' if certificate else 'http'}://127.0.0.1:{made[-1].port}/hook"
 
     yield make
     for one in made:
@@ -167,11 +175,14 @@ def test_each_is_told_apart_and_none_harms_another(rude, first_attempts):
             "nobody there": f"http://127.0.0.1:{free_port()}/",
             "no such name": "http://nobody.invalid/",
             "no encryption": plain.url.replace("http:", "https:"),
+            "nobody vouches": rude(silent, trustme.CA().issue_cert("127.0.0.1")),
         }
         found = first_attempts(urls)
     expected = {name: error for name, (_, error) in QUICK.items()}
     expected |= {"nobody there": "connect_failed", "no such name": "dns_failure", "no encryption": "tls_failure"}
+    expected["nobody vouches"] = "tls_failure"
     assert {name: attempt["error"] for name, attempt in found.items()} == expected
+    assert "certificate verification failed" in found["nobody vouches"]["detail"]
     for attempt in found.values():
         assert (attempt["detail"] is None) == (attempt["error"] is None)
         assert len(attempt["response_body"]) <= 4096
