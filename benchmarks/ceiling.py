@@ -11,6 +11,7 @@ from typing import Any
 import uvloop
 from granian.constants import Interfaces
 from granian.server.embed import Server
+from taskade_server.http import connections
 
 Message = dict[str, Any]
 Application = Callable[
@@ -45,10 +46,11 @@ def application() -> Application:
 
 
 async def serve(port: int) -> None:
-    # ASGINL only leaves out the start and stop messages; the rest is what taskade_server.app gives Granian.
+    # ASGINL only leaves out the start and stop messages; the rest is what taskade_server.serving gives Granian.
     server = Server(
-        application(), port=port, interface=Interfaces.ASGINL, websockets=False, log_enabled=False, backlog=1024
-    )
+        application(), port=port, interface=Interfaces.ASGINL, http=connections.MODE, http1_settings=connections.HTTP1,
+        websockets=True, log_enabled=False, backlog=1024, backpressure=connections.MAX_CONNECTIONS,
+    )  # fmt: skip
     await server.serve()
 
 
