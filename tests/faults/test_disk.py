@@ -14,6 +14,7 @@ from taskade_server import app, config
 from taskade_server.config import Config, ConfigError
 from taskade_server.engine import check, log
 from taskade_server.http import connections
+from taskade_server.selftest.faults import FailingDisk, Fault
 from taskade_server.selftest.host import FILE, Host
 from taskade_server.selftest.installation import prepare
 from taskade_server.store import sqlite
@@ -125,6 +126,18 @@ def test_a_document_that_cannot_be_read_is_reported(tmp_path):
         found = db.read_sync(check.damage)
     assert "row 1 of templates has a document that cannot be read" in found
     assert "row 2 of templates has a document that cannot be read" in found
+
+
+def test_a_disk_that_fails_while_the_database_is_closed_loses_nothing(tmp_path, caplog):
+    """What the log holds need not have been moved: the next start finds it there."""
+    disk = FailingDisk(Fault("sync", "wal", "EIO", apsw.SQLITE_IOERR_FSYNC, True), 1)
+    host = Host(tmp_path, vfs=disk.name).open()
+    disk.armed = True
+    host.close()
+    assert disk.fired and "not closed in good order" in caplog.text
+    again = Host(tmp_path, key=host.key).open()
+    assert again.db.read_sync(check.replay) == []
+    again.close()
 
 
 def test_the_secret_appears_whole_or_not_at_all(tmp_path, monkeypatch):

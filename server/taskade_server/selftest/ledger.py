@@ -26,7 +26,10 @@ LOST: Final = "acknowledged but lost"
 
 @dataclass(slots=True)
 class Operation:
-    """One write request. `marks` are the events it leaves if it happens: each as often as said, or none of them."""
+    """One write request. `marks` are the events it leaves if it happens: each as often as said, or none of them.
+
+    `touched` are the tasks that have to be there for it.
+    """
 
     name: str
     kind: str
@@ -37,6 +40,7 @@ class Operation:
     marks: Counter[Mark]
     created: Sequence[str] = ()
     deleted: Sequence[str] = ()
+    touched: Sequence[str] = ()
     fate: Fate = "sent"
     status: int = 0
     reply: bytes = b""

@@ -78,8 +78,9 @@ class Writer:
         self._has_project = any(operation.kind == "project" for operation in happened)
 
     def _operation(self, mark: str, kind: str, method: str, path: str, body: Any, marks: Counter[Mark],
-                   created: Sequence[str] = (), deleted: Sequence[str] = ()) -> Operation:  # fmt: skip
-        return Operation(mark, kind, method, path, body, f"selftest-{mark}", marks, created, deleted)
+                   created: Sequence[str] = (), deleted: Sequence[str] = (),
+                   touched: Sequence[str] = ()) -> Operation:  # fmt: skip
+        return Operation(mark, kind, method, path, body, f"selftest-{mark}", marks, created, deleted, touched)
 
     def _new(self, mark: str) -> dict[str, str]:
         return {"id": ids.new("task"), "name": mark, "project_id": self.project_id}
@@ -90,9 +91,9 @@ class Writer:
                                Counter({("task.created", mark): 1}), [task["id"]])  # fmt: skip
 
     def _update(self, mark: str) -> Operation:
-        path = f"/v1/tasks/{self.random.choice(self._tasks)}"
-        return self._operation(mark, "update", "PATCH", path, {"description": mark},
-                               Counter({("task.updated", mark): 1}))  # fmt: skip
+        task = self.random.choice(self._tasks)
+        return self._operation(mark, "update", "PATCH", f"/v1/tasks/{task}", {"description": mark},
+                               Counter({("task.updated", mark): 1}), touched=[task])  # fmt: skip
 
     def _delete(self, mark: str) -> Operation:
         task = self._take()
@@ -100,8 +101,10 @@ class Writer:
                                Counter({("task.deleted", task): 1}), (), [task])  # fmt: skip
 
     def _take(self) -> str:
-        """One of the tasks, which nobody else shall use any more."""
-        return self._tasks.pop(self.random.randrange(len(self._tasks)))
+        """One of the tasks, which nobody else shall use any more; not one that will be needed to ask again."""
+        needed = {task for operation in self.unsettled for task in operation.touched}
+        places = [place for place, task in enumerate(self._tasks) if task not in needed]
+        return self._tasks.pop(self.random.choice(places or range(len(self._tasks))))
 
     def _bulk_create(self, mark: str) -> Operation:
         large = self.random.randrange(LARGE_EVERY) == 0
@@ -115,7 +118,7 @@ class Writer:
         chosen = self.random.sample(self._tasks, min(len(self._tasks), self.random.randint(2, 20)))
         return self._operation(mark, "bulk update", "PATCH", "/v1/tasks/bulk",
                                {"ids": chosen, "set": {"description": mark}},
-                               Counter({("task.updated", mark): len(chosen)}))  # fmt: skip
+                               Counter({("task.updated", mark): len(chosen)}), touched=chosen)  # fmt: skip
 
     def _batch(self, mark: str) -> Operation:
         """Creates, updates and deletes, one after the other."""
@@ -130,4 +133,4 @@ class Writer:
             {("task.created", mark): 1, ("task.updated", mark): len(chosen), ("task.deleted", gone): 1}
         )
         return self._operation(mark, "batch", "POST", "/v1/batch", {"operations": operations}, marks,
-                               [task["id"]], [gone])  # fmt: skip
+                               [task["id"]], [gone], [*chosen, gone])  # fmt: skip

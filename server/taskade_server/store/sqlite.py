@@ -6,6 +6,7 @@ checkpoints, units marked heavy, and reads that use up their budget.
 """
 
 import asyncio
+import logging
 import os
 import shutil
 import sys
@@ -40,6 +41,7 @@ from taskade_server.store.interface import (
 )
 from taskade_server.store.turns import Turns
 
+logger = logging.getLogger("taskade")
 T = TypeVar("T")
 FOREVER = float("inf")
 Deferred = list[tuple[str, Sequence[Params]]]
@@ -671,13 +673,15 @@ class SqliteDatabase(Database):
         self._stopped = self._stopped or Unavailable("The database is closed.")
         self._committer.shutdown()
         self._threads.shutdown()
-        if self._anchor is not None:
-            self._anchor.connection.close()
-            self._anchor = None
-        readers = [self._inline, *self._idle_readers]
+        anchored = [] if self._anchor is None else [self._anchor.connection]
+        others = [*anchored, self._inline.connection, *(reader.connection for reader in self._idle_readers)]
+        self._anchor = None
         with self._writer.lock:
-            for connection in [*(reader.connection for reader in readers), self._writer.connection]:
-                connection.close()
+            for connection in [*others, self._writer.connection]:
+                try:
+                    connection.close()
+                except apsw.Error as error:  # what is committed is in the log, which the next start finds
+                    logger.warning("%s was not closed in good order: %s", self._path, error)
         self._writer = self._inline = None
         self._idle_readers.clear()
 
