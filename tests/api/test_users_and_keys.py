@@ -378,15 +378,23 @@ def test_what_another_process_gives_and_takes_counts_for_who_only_writes(api, se
         assert [write().status_code for _ in range(3)][1:] == [201, 429], "one request later at most"
         change(rate_limit=100_000)
         assert write().status_code == 201
+        change(rate_limit=1)
+        write()
+        operations = [{"method": "DELETE", "path": f"/tasks/{ids.new('task')}"}] * 5
+        batch = {"json": {"operations": operations}}
+        problem(writer.post("/v1/batch", **batch), 429)
+        change(rate_limit=100_000)
+        problem(writer.post("/v1/batch", **batch), 404)
         change(scopes=["tasks:read"])
         problem(write(), 403)
         change(scopes=["tasks:write"])
         assert write().status_code == 201
         assert owner.delete(f"/v1/api-keys/{key['id']}").status_code == 204
+        problem(writer.post("/v1/tasks", content=b"{nonsense"), 401)
         problem(write(), 401)
     if other is not server:
         other.stop()
-    assert len(listed(api, "tasks", project_id=a_project["id"])) == 5
+    assert len(listed(api, "tasks", project_id=a_project["id"])) == 6
 
 
 def test_the_last_use_of_a_key_appears(start_server):

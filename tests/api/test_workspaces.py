@@ -86,16 +86,34 @@ def test_members_are_added_changed_and_removed(api, a_workspace, as_member, a_me
     problem(api.patch(f"/v1/{members}/{a_member.id}", json={"role": "guest"}), 404)
 
 
-def test_members_in_the_trash_can_be_changed_and_removed(api, a_workspace, invite):
+def test_members_in_the_trash_can_be_removed(api, a_workspace, invite, home):
     members = f"workspaces/{a_workspace['id']}/members"
     gone = invite("member")
     create(api, members, user=gone.id, role="member")
     assert api.delete(f"/v1/users/{gone.id}").status_code == 204
     assert gone.id in [entry["user"] for entry in listed(api, members)]
-    assert api.patch(f"/v1/{members}/{gone.email}", json={"role": "guest"}).json()["role"] == "guest"
+    for refused in (
+        api.patch(f"/v1/{members}/{gone.email}", json={"role": "guest"}),
+        api.post(f"/v1/{members}", json={"user": gone.id, "role": "guest"}),
+        api.delete(f"/v1/workspaces/{home}/members/{gone.id}"),  # nobody could restore the user then
+    ):
+        assert "restore the user first" in problem(refused, 409)["detail"]
     assert api.delete(f"/v1/{members}/{gone.id}").status_code == 204
     assert gone.id not in [entry["user"] for entry in listed(api, members)]
-    assert "restore" in problem(api.post(f"/v1/{members}", json={"user": gone.id}), 409)["detail"]
+    assert api.post(f"/v1/users/{gone.id}/restore").status_code == 200
+
+
+def test_whom_a_workspace_has_invited_it_can_have_back(api, a_workspace, invite, a_member, as_member):
+    members = f"workspaces/{a_workspace['id']}/members"
+    former = invite("member", workspace_id=a_workspace["id"])
+    elsewhere = create(as_member, "workspaces", name="Elsewhere")["id"]
+    for name in (former.id, former.email.upper()):
+        assert api.delete(f"/v1/{members}/{former.id}").status_code == 204
+        problem(api.get(f"/v1/users/{former.id}"), 404)
+        refused = as_member.post(f"/v1/workspaces/{elsewhere}/members", json={"user": name})
+        assert places(problem(refused, 422)) == ["/user"]
+        assert create(api, members, user=name, role="guest")["user"] == former.id
+        assert api.get(f"/v1/users/{former.id}").status_code == 200
 
 
 def test_an_owner_in_the_trash_is_not_the_last_owner(api, a_workspace, invite, me):

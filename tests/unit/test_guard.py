@@ -11,7 +11,7 @@ from taskade_server.http.guard import Guard
 from taskade_server.http.limits import Limits
 from taskade_server.http.observe import Observer
 from taskade_server.http.pipeline import Pipeline
-from taskade_server.http.wire import Reply, Request, check_headers
+from taskade_server.http.wire import ROOM, WHOLE_BYTES, Reply, Request, check_headers
 from taskade_server.kit.errors import Malformed, Unavailable
 from taskade_server.store.turns import CALLER
 
@@ -54,13 +54,15 @@ class Client:
 def answering(
     body: bytes = b"ok", *, reads: bool = True, meanwhile: Callable[[], Awaitable[None]] | None = None
 ) -> Any:
-    """An application that reads the whole body and answers so."""
+    """An application that reads the whole body and answers so, if there is room."""
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         while reads and (await receive())["more_body"]:
             pass
         if meanwhile is not None:
             await meanwhile()
+        if len(body) > WHOLE_BYTES:
+            scope[ROOM](len(body))
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": body})
 
@@ -221,6 +223,29 @@ def test_who_does_not_read_gets_no_further_large_answers_but_everybody_else_does
             assert guard.refused == 2
 
         await _while_one_reads_nothing(guard, others)
+        assert guard.bytes_held == 0
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/v1/tasks"), ("POST", "/v1/tasks/query")])
+def test_a_crowd_of_one_caller_that_does_not_read_holds_no_more_than_its_share(method, path):
+    """However they began all at once, while nothing was held."""
+
+    async def scene() -> None:
+        guard = Guard(answering(LARGE), held_bytes=8 * len(LARGE))
+        crowd = [Client("ana", method, path, b"{}") for _ in range(50)]
+        for client in crowd:
+            client.stalled = True
+        asking = [asyncio.create_task(guard(client.scope, client.receive, client.send)) for client in crowd]
+        while len(done := {task for task in asking if task.done()}) < 46:
+            await asyncio.sleep(0)
+        stalled = set(asking) - done
+        assert {type(task.exception()) for task in done} == {Unavailable}
+        assert guard.bytes_held <= 4 * len(LARGE) + 50 * 2
+        for task in stalled:
+            task.cancel()
+        await asyncio.gather(*stalled, return_exceptions=True)
         assert guard.bytes_held == 0
 
     asyncio.run(scene())

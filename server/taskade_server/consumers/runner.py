@@ -131,6 +131,8 @@ class Runner:
         self._sharing: asyncio.Task[None] | None = None
         self._shared = sum(job.shared for job in jobs)
         self._share = self._shared
+        self._grown = asyncio.Event()
+        """Set when one's part of the shared jobs has grown; then there is a new one."""
         self._held: list[Lease] = []
         """The leases on shared jobs that are being done here."""
 
@@ -159,17 +161,26 @@ class Runner:
 
     async def _share_out(self) -> None:
         """Find out again and again how many processes there are, and do no more of the shared jobs than one's part."""
-        attend = partial(leases.attend, place=PLACE, holder=self._holder, ms=int(self._lease_seconds * 1000))
+        pause = min(LOOK_SECONDS, self._lease_seconds / 3)
+        attend = partial(leases.attend, place=PLACE, holder=self._holder, ms=int(3 * pause * 1000))
+        attending: asyncio.Future[list[str]] | None = None
         try:
             while True:
+                attending = asyncio.ensure_future(self._db.write(attend))
                 with suppress(StoreError):
-                    there = [holder for holder in await self._db.write(attend) if not _has_died(holder)]
-                    self._share = math.ceil(self._shared / len(there))
+                    # Shielded: whoever is broken off in it may be there all the same, and has to go first.
+                    there = [holder for holder in await asyncio.shield(attending) if not _has_died(holder)]
+                    share, self._share = self._share, math.ceil(self._shared / len(there))
                     self._leave()
-                await asyncio.sleep(min(LOOK_SECONDS, self._lease_seconds / 3))
+                    if self._share > share:
+                        self._grown.set()
+                        self._grown = asyncio.Event()
+                await asyncio.sleep(pause)
         finally:
             with suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(STOP_SECONDS):
+                    if attending is not None:
+                        await asyncio.wait({attending})
                     await self._db.write(partial(leases.depart, place=PLACE, holder=self._holder))
 
     def _leave(self) -> None:
@@ -182,7 +193,9 @@ class Runner:
         failures = 0
         while True:
             if job.shared and len(self._held) >= self._share:
-                await asyncio.sleep(LOOK_SECONDS)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_SECONDS):
+                        await self._grown.wait()
                 continue
             lease = Lease(job.name, self._holder, self._lease_seconds)
             try:

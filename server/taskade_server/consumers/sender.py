@@ -251,7 +251,8 @@ class Sender:
             while self._lease.held and (self._attempts or self._outcomes):
                 self._news.clear()
                 await self._record()
-                await self._rest(IDLE_SECONDS)
+                if self._attempts:
+                    await self._rest(IDLE_SECONDS)
         finally:
             self._ended = True
             for task in (stirring, *self._attempts):
@@ -322,7 +323,11 @@ class Sender:
         for _ in range(min(line.room(_clock()), len(line.waiting))):
             attempt = asyncio.create_task(self._try(line, line.begin()))
             self._attempts.add(attempt)
-            attempt.add_done_callback(self._attempts.discard)
+            attempt.add_done_callback(self._end_attempt)
+
+    def _end_attempt(self, attempt: asyncio.Task[None]) -> None:
+        self._attempts.discard(attempt)
+        self._news.set()
 
     # -- an attempt
 
@@ -344,7 +349,6 @@ class Sender:
                 self._outcomes.append((line, outcome_of(delivery, at, exchange)))
                 self._counts[fault_of(exchange)[0] or "succeeded"] += 1
             self._begin(line)
-            self._news.set()
 
     async def _send(self, endpoint: Endpoint, delivery: Delivery, event: Event | None, at: int) -> Exchange:
         left = self._lease.left

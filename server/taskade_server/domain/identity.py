@@ -281,6 +281,16 @@ def resolve_user(tx: Tx, context: Context, workspace_id: str, reference: str, *,
     return query.resolve(tx, context.principal, "user", reference, within=workspace_id, trashed=trashed)
 
 
+def invited(tx: Tx, workspace_id: str, reference: str) -> str | None:
+    """The id of a user whom a workspace has invited, member or not, from an id, handle or e-mail."""
+    folded = text.fold(reference)
+    row = tx.one(
+        "SELECT id FROM users WHERE (id = ? OR email = ? OR handle = ?) AND workspace_id = ?",
+        (reference, folded, folded, workspace_id),
+    )
+    return str(row[0]) if row else None
+
+
 # ---- members ---------------------------------------------------------------------------------------------------------
 
 

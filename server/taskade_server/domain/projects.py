@@ -361,6 +361,7 @@ def change_member(tx: Tx, context: Context, project_id: str, user: str, body: An
     access.require_project(context.principal, row.workspace_id, project_id, "editor", "change roles")
     _, role = workspaces.member_body({**body, "user": user} if isinstance(body, dict) else body, PROJECT_ROLES, None)
     user_id = workspaces.member_id(tx, context, row.workspace_id, user)
+    workspaces.require_live(tx, user_id)
     return workspaces.found_member(
         identity.change_member(tx, context, row.workspace_id, project_id, user_id, role), user
     )

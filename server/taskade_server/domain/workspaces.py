@@ -77,12 +77,15 @@ def restore(tx: Tx, context: Context, workspace_id: str) -> str:
 
 
 def add_member(tx: Tx, context: Context, workspace_id: str, body: Any) -> str:
-    """Give a user a role in the workspace; `user` is an id, handle or e-mail of somebody you share a workspace with."""
+    """Give a user a role in the workspace; `user` is an id, handle or e-mail.
+
+    It names somebody you share a workspace with, or whom this workspace once invited.
+    """
     edit.load(tx, context, WORKSPACE, workspace_id, target=False)
     grant = access.require_workspace(context.principal, workspace_id, "admin", "add members")
     reference, role = member_body(body, WORKSPACE_ROLES, "member")
     _require_may_give(grant, role)
-    user_id = query.resolve(tx, context.principal, "user", reference)
+    user_id = query.resolve(tx, context.principal, "user", reference) or identity.invited(tx, workspace_id, reference)
     if user_id is None:
         edit.fail(
             [
@@ -104,9 +107,14 @@ def readmit(tx: Tx, context: Context, workspace_id: str, user_id: str, role: str
 
 
 def _admit(tx: Tx, context: Context, workspace_id: str, user_id: str, role: str) -> str:
+    require_live(tx, user_id)
+    return identity.add_member(tx, context, workspace_id, None, user_id, role)
+
+
+def require_live(tx: Tx, user_id: str) -> None:
+    """Clash if a user is in the trash."""
     if tx.one("SELECT 1 FROM users WHERE id = ? AND deleted_at IS NULL", (user_id,)) is None:
         raise Clash(f"The user {user_id} is in the trash; restore the user first.")
-    return identity.add_member(tx, context, workspace_id, None, user_id, role)
 
 
 def change_member(tx: Tx, context: Context, workspace_id: str, user: str, body: Any) -> str:
@@ -115,14 +123,20 @@ def change_member(tx: Tx, context: Context, workspace_id: str, user: str, body: 
     grant = access.require_workspace(context.principal, workspace_id, "admin", "change roles")
     _, role = member_body({**body, "user": user} if isinstance(body, dict) else body, WORKSPACE_ROLES, None)
     _require_may_give(grant, role)
-    rendered = identity.change_member(tx, context, workspace_id, None, member_id(tx, context, workspace_id, user), role)
-    return found_member(rendered, user)
+    user_id = member_id(tx, context, workspace_id, user)
+    require_live(tx, user_id)
+    return found_member(identity.change_member(tx, context, workspace_id, None, user_id, role), user)
 
 
 def remove_member(tx: Tx, context: Context, workspace_id: str, user: str) -> None:
-    """End a membership; members may end their own."""
+    """End a membership; members may end their own.
+
+    Whom the workspace has invited can be restored by its admins alone, so in the trash they stay a member.
+    """
     edit.load(tx, context, WORKSPACE, workspace_id, target=False)
     user_id = member_id(tx, context, workspace_id, user)
+    if tx.one("SELECT 1 FROM users WHERE id = ? AND workspace_id = ?", (user_id, workspace_id)):
+        require_live(tx, user_id)
     if user_id != context.principal.user_id:
         access.require_workspace(context.principal, workspace_id, "admin", "remove members")
     found_member("" if identity.remove_member(tx, context, workspace_id, None, user_id) else None, user)

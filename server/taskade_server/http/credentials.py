@@ -52,7 +52,6 @@ class Credentials:
 
         `request.epoch` and `request.stamp` tell afterwards what was seen.
         """
-        request.caller = request.key_id = None  # whoever it was presumed to be
         epoch = request.epoch = self._epoch(tx, request)
         credential = request.credential
         known = self.known.get(credential)
@@ -70,12 +69,12 @@ class Credentials:
         return None if known is None or known.epoch != epoch else self._checked(known, request)
 
     def presumed(self, request: Request) -> Principal | None:
-        """The caller as of the latest state of rights that a unit has met: perhaps out of date, but nobody is asked."""
-        return self.known_principal(request, self._latest)
+        """The caller as of the latest state of rights that a unit has met, which is `request.epoch` afterwards.
 
-    def is_latest(self, tx: Tx) -> bool:
-        """Whether that state is the present one."""
-        return log.rights(tx) == self._latest
+        It may be out of date: nobody is asked.
+        """
+        request.epoch = self._latest
+        return self.known_principal(request, request.epoch)
 
     def refreshed(self, tx: Tx, request: Request) -> Principal:
         """The caller as this unit has made him: for what follows in a unit that changed rights."""

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
-from taskade_server.http.wire import Receive, Scope, Send
+from taskade_server.http.wire import ROOM, WHOLE_BYTES, Receive, Scope, Send
 from taskade_server.kit.errors import Malformed, Unavailable
 from taskade_server.store.turns import CALLER
 
@@ -23,8 +23,6 @@ SMALL_SHARE: Final = 16_384
 # Each piece of a body costs a turn of the event loop, however small it is.
 FREE_PIECES: Final = 1000
 PIECE_BYTES: Final = 64
-# A larger answer goes out piece by piece as the client takes it; a smaller one is handed over whole.
-WHOLE_BYTES: Final = 64 << 10
 DRAIN_SECONDS: Final = 30.0
 DRAIN_BYTES_A_SECOND: Final = 64 << 10
 _RETRY: Final = {"retry-after": "1"}
@@ -57,10 +55,9 @@ class Guard:
         CALLER.set(caller)
         exchange = _Exchange(self, scope, caller, receive, send)
         self._under_way.add(exchange)
+        scope[ROOM] = exchange.require_room
         try:
-            # Who holds something already may be given a small answer, but perhaps not a large one.
-            respond = _Hesitation(exchange).send if caller in self._callers else exchange.send
-            await self._application(scope, exchange.receive, respond)
+            await self._application(scope, exchange.receive, exchange.send)
         finally:
             self._under_way.discard(exchange)
             if exchange.held:
@@ -87,6 +84,10 @@ class Guard:
             raise _no_room()
         self._callers[caller] = self._callers.get(caller, 0) + number
         self.bytes_held += number
+
+    def holds(self, caller: bytes) -> bool:
+        """Whether a request of this caller keeps anything in memory."""
+        return caller in self._callers
 
     def has_room(self, caller: bytes, number: int) -> bool:
         """Whether this caller may hold so many bytes more."""
@@ -177,31 +178,13 @@ class _Exchange:
             # An answer that is shorter than it said ends the connection.
             self.guard.cut += 1
 
-    @property
-    def reads(self) -> bool:
-        """Whether it can be refused at its end: what was written is written, and is answered whatever it takes."""
-        return self.scope["method"] in ("GET", "QUERY") or self.scope["path"].rstrip("/").endswith("/query")
+    def require_room(self, number: int) -> None:
+        """Unavailable if there is no room for an answer of so many bytes, for a caller who holds something already.
 
-
-class _Hesitation:
-    """The way out for a caller who holds something already: the start waits for the body, which may be too large."""
-
-    __slots__ = ("_exchange", "_start")
-
-    def __init__(self, exchange: _Exchange) -> None:
-        self._exchange = exchange
-        self._start: Message | None = None
-
-    async def send(self, message: Message) -> None:
-        """As that of the exchange. Unavailable, before anything was sent, if there is no room for the answer."""
-        if message["type"] == "http.response.start":
-            self._start = message
-            return
-        start, self._start = self._start, None
-        exchange, size = self._exchange, len(message.get("body", b""))
-        if start is not None:
-            if size > WHOLE_BYTES and exchange.reads and not exchange.guard.has_room(exchange.caller, size):
-                exchange.guard.refused += 1
-                raise _no_room()
-            await exchange.send(start)
-        await exchange.send(message)
+        To be asked before its head is sent. What was written is written, and is answered whatever it takes.
+        """
+        guard, scope = self.guard, self.scope
+        reads = scope["method"] in ("GET", "QUERY") or scope["path"].rstrip("/").endswith("/query")
+        if reads and guard.holds(self.caller) and not guard.has_room(self.caller, number):
+            guard.refused += 1
+            raise _no_room()

@@ -214,8 +214,7 @@ class Pipeline:
             return await self._write(route, request, call, receive)
         call.if_none_match = request.headers.get(b"if-none-match")
         if route.body:
-            await self._admit_early(route, request, call)
-            call.body = await wire.read_json(request, receive, route.max_body)
+            await self._receive(route, request, call, receive)
         if route.answer == "stream":
             self._accept_ticket(request, call)
         if route.live is not None and self.hub is not None:
@@ -367,24 +366,41 @@ class Pipeline:
             self._charge(request, principal, batch.MAX_OPERATIONS if route.body == "batch" else 1)
         resources.require(call, route.scope)
 
-    async def _admit_early(self, route: Route, request: Request, call: Call) -> None:
-        """The same before the body is read. The unit will ask again, so whoever is known need not be asked about now.
+    async def _receive(
+        self, route: Route, request: Request, call: Call, receive: Receive, *, patch: bool = False
+    ) -> None:  # fmt: skip
+        """Let the caller in and read the body. The unit asks again, so whoever is known need not be asked about before.
 
-        Only a refusal is never given by what was known before.
+        Only a refusal is never given by what was known. A batch is charged by its length, and asks at once.
         """
+        presumed = route.body != "batch" and await self._presume(route, request, call)
+        if not presumed:
+            await self.db.read(partial(self._admit, route, request, call))
+        try:
+            call.body = await wire.read_json(request, receive, route.max_body, patch=patch)
+        except Problem:
+            if presumed:
+                request.caller = None
+                await self.db.read(partial(self._admit, route, request, call))
+            raise
+
+    async def _presume(self, route: Route, request: Request, call: Call) -> bool:
+        """Let in who is known, charge included; False if he is not known, or perhaps not refused by now."""
         try:
             principal = self.credentials.presumed(request)
-            if principal is not None:
-                welcome = partial(self._welcome, route, request, call, principal)
-                if self.limits.waits:
-                    await asyncio.to_thread(welcome)
-                else:
-                    welcome()
-                return
+            if principal is None:
+                return False
+            welcome = partial(self._welcome, route, request, call, principal)
+            if self.limits.waits:
+                await asyncio.to_thread(welcome)
+            else:
+                welcome()
         except Problem as problem:
-            if isinstance(problem, RateLimited) and await self.db.read(self.credentials.is_latest):
+            if isinstance(problem, RateLimited) and await self.db.read(log.rights) == request.epoch:
                 raise
-        await self.db.read(partial(self._admit, route, request, call))
+            request.caller = None
+            return False
+        return True
 
     def _charge(self, request: Request, principal: Principal, might_cost: int = 1) -> None:
         caller = principal.key_id or principal.user_id
@@ -475,9 +491,8 @@ class Pipeline:
     async def _write(self, route: Route, request: Request, call: Call, receive: Receive) -> Reply:
         key = once.key_of(request)
         dry_run = _flag(call.take("dry_run"))
-        await self._admit_early(route, request, call)
         json_patch = route.body == "patch" and route.method == "PATCH"
-        call.body = await wire.read_json(request, receive, route.max_body, patch=json_patch)
+        await self._receive(route, request, call, receive, patch=json_patch)
         heavy = route.heavy
         if route.body == "batch":
             heavy, cost = batch.is_heavy(call.body), batch.cost(call.body)
@@ -514,6 +529,7 @@ class Pipeline:
         self, route: Route, request: Request, call: Call, attempt: Once | None, dry_run: bool, tx: Tx
     ) -> Reply:  # fmt: skip
         # Once more inside the transaction: the right may have gone while the body was on its way.
+        request.caller = None
         call.principal = self.credentials.principal(tx, request)
         resources.require(call, route.scope)
         known = None if attempt is None else once.recall(tx, attempt, call)

@@ -34,6 +34,10 @@ COMPRESS_FROM: Final = 16_384
 # Parsing so much takes a millisecond at worst, and so does compressing four times as much.
 OFF_LOOP_BYTES: Final = 32_768
 PIECE_BYTES: Final = 32 << 10
+# A larger answer goes out piece by piece as the client takes it; a smaller one is handed over whole.
+WHOLE_BYTES: Final = 64 << 10
+ROOM: Final = "taskade.room"
+"""In a scope, what raises Unavailable if there is no room for a larger answer of so many bytes; perhaps not there."""
 MAX_PARAMETERS: Final = 400
 MAX_USER_AGENT: Final = 200
 JSON_TYPE: Final = b"application/json"
@@ -390,6 +394,8 @@ async def send(request: Request, reply: Reply, respond: Send) -> int:
         body = await asyncio.to_thread(_pack, reply, encoding) if large else _pack(reply, encoding)
     if reply.status not in (204, 304):
         headers.append((b"content-length", b"%d" % len(body)))
+    if len(body) > WHOLE_BYTES and request.method != "HEAD" and (require_room := request.scope.get(ROOM)):
+        require_room(len(body))
     if b"origin" in request.headers:
         headers += _CORS
     await respond({"type": "http.response.start", "status": reply.status, "headers": headers})

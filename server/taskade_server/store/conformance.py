@@ -506,6 +506,13 @@ class Conformance:
 
         with_database(factory, test)
 
+    def test_one_event_loop_after_another(self, factory: Factory) -> None:
+        """As soon as a write is answered its loop may end, whatever was still to be done behind it."""
+        with prepared(factory) as db:
+            for number in range(30):
+                asyncio.run(asyncio.wait_for(db.write(add(number)), 30))
+            assert db.read_sync(ids) == list(range(30))
+
     def test_too_many_waiting_writes_are_refused(self, factory: Factory) -> None:
         async def test(db: Database) -> None:
             writes = (db.write(lambda tx: None) for _ in range(11_000))

@@ -379,6 +379,14 @@ def forget(tx: Tx, before: int, limit: int) -> int:
     return len(found)
 
 
+def has_pending(tx: Tx, webhook_id: str) -> bool:
+    """Whether a webhook has deliveries that are not over."""
+    return (
+        tx.one(f"SELECT 1 FROM deliveries WHERE webhook_id = ? AND state = '{PENDING}' LIMIT 1", (webhook_id,))
+        is not None
+    )
+
+
 def cancel_orphans(tx: Tx, at: int, limit: int) -> int:
     """End what is pending for webhooks that have been deleted; returns how many."""
     found = tx.all(

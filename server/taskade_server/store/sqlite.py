@@ -620,6 +620,7 @@ class SqliteDatabase(Database):
         self._queues: tuple[deque[_Unit[Any]], deque[_Unit[Any]]] = (deque(), deque())
         self._was_heavy = False
         self._draining = False
+        self._draining_loop: asyncio.AbstractEventLoop | None = None
         self._drained: list[asyncio.Future[None]] = []
         self._closing = threading.Lock()
         self._fatal: BaseException | None = None
@@ -681,7 +682,7 @@ class SqliteDatabase(Database):
                 try:
                     connection.close()
                 except apsw.Error as error:  # what is committed is in the log, which the next start finds
-                    logger.warning("%s was not closed in good order: %s", self._path, error)
+                    logger.warning("%s was not closed in good order: %r", self._path, error)
         self._writer = self._inline = None
         self._idle_readers.clear()
 
@@ -775,8 +776,9 @@ class SqliteDatabase(Database):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         queue.append(_Unit(fn, future, heavy, self._heavy_budget if heavy else self._light_budget))
-        if not self._draining:
-            self._draining = True
+        # A loop that has ended (a command may run several) does not go on with it.
+        if not self._draining or (self._draining_loop is not None and self._draining_loop.is_closed()):
+            self._draining, self._draining_loop = True, loop
             if self._anchor is not None:
                 self._anchor.let_go()
             loop.call_soon(self._drain, loop)
