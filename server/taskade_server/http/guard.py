@@ -59,6 +59,7 @@ class Guard:
         try:
             await self._application(scope, exchange.receive, exchange.send)
         finally:
+            del scope[ROOM]  # which refers to the scope: the two would wait for the garbage collector
             self._under_way.discard(exchange)
             if exchange.held:
                 self.release(exchange.caller, exchange.held)
