@@ -135,10 +135,10 @@ def remove_member(tx: Tx, context: Context, workspace_id: str, user: str) -> Non
     """
     edit.load(tx, context, WORKSPACE, workspace_id, target=False)
     user_id = member_id(tx, context, workspace_id, user)
-    if tx.one("SELECT 1 FROM users WHERE id = ? AND workspace_id = ?", (user_id, workspace_id)):
-        require_live(tx, user_id)
     if user_id != context.principal.user_id:
         access.require_workspace(context.principal, workspace_id, "admin", "remove members")
+    if tx.one("SELECT 1 FROM users WHERE id = ? AND workspace_id = ?", (user_id, workspace_id)):
+        require_live(tx, user_id)
     found_member("" if identity.remove_member(tx, context, workspace_id, None, user_id) else None, user)
 
 
