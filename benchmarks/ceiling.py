@@ -1,7 +1,7 @@
 """The least a Python server can do here: Granian, set up as ours is, answers every request with the same bytes.
 
 What remains between this and our server is the price of our own code, and nothing else. Run with a port; the path
-says how many bytes to answer with: `/600`.
+says how many bytes to answer with, and which answer of that size: `/600/7`.
 """
 
 import sys
@@ -37,7 +37,7 @@ def application() -> Application:
     ) -> None:
         path = scope["path"]
         if path not in known:
-            known[path] = messages(int(path[1:] or 100))
+            known[path] = messages(int(path[1:].partition("/")[0] or 100))
         start, end = known[path]
         await send(start)
         await send(end)

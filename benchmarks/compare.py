@@ -36,8 +36,9 @@ PocketBase runs as it ships (WAL, synchronous NORMAL, request log on), with a si
 check it, an index on a task's project and one on its due date, and lists without a total. Ours runs as it ships:
 synchronous FULL, so that what it has acknowledged survives a power cut; where a line says NORMAL, both may lose the
 last moments then. More cores would help PocketBase's one process more than ours, which would want several of them.
-Bare Granian answers with fixed bytes, as many as our answer has. The lists are asked for again and again, so that ours
-come from the cache; "each different" does not. Slow clients are connections that send a request a byte at a time.
+Bare Granian answers with fixed bytes: as many as our answers have, and as many different answers. The lists are asked
+for again and again, so that ours come from the cache; "each different" does not. Slow clients are connections that send
+a request a byte at a time.
 """.strip()
 
 
@@ -106,7 +107,7 @@ class Comparison:
         for key in ("read", "list", "vary"):
             turns: list[tuple[Peer, Work]] = [(store, works[store.key][key]) for store in self.stores]
             if ceiling is not None and key != "vary":
-                turns.append((ceiling, ceiling.work(self._size_of(key))))
+                turns.append((ceiling, self._ceiling_of(key)))
             self._measure(key, turns)
         for store in self.stores:
             if (used := store.memory()) is not None:
@@ -120,12 +121,13 @@ class Comparison:
         with siege.slow_clients(store.port, SLOW_CLIENTS):
             return load.run(work, store.port, store.pid, connections=1, seconds=5, warmup=1).result.p99_ms
 
-    def _size_of(self, key: str) -> int:
-        """The mean size of our own answers, so that the ceiling moves as many bytes."""
+    def _ceiling_of(self, key: str) -> Work:
+        """What the ceiling moves: the mean size of our own answers, and as many of them."""
         for store in self.stores:
             work = store.works()[key]
-            return load.run(work, store.port, store.pid, connections=1, seconds=10, requests=200).result.bytes
-        return 600
+            size = load.run(work, store.port, store.pid, connections=1, seconds=10, requests=200).result.bytes
+            return Ceiling.work(size, len(work.paths))
+        return Ceiling.work(600, 1)
 
     def _writes(self) -> None:
         self._measure("create", [(store, store.works()["create"]) for store in self.stores])

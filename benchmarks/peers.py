@@ -358,9 +358,13 @@ class Ceiling(Peer):
         return [sys.executable, "-m", "benchmarks.ceiling", str(self.port)]
 
     @staticmethod
-    def work(size: int) -> Work:
-        """Answers of as many bytes as a store's; the credential is as long as a real one."""
-        return Work("GET", [f"/{size}"], {"Authorization": "Bearer " + "x" * 80})
+    def work(size: int, count: int) -> Work:
+        """Answers of as many bytes as a store's, and as many different ones; the credential is as long as a real one.
+
+        One answer alone would always be in the processor's caches, as those of no server are.
+        """
+        paths = [f"/{size}/{number}" for number in range(count)]
+        return Work("GET", paths, {"Authorization": "Bearer " + "x" * 80})
 
     def environment(self) -> dict[str, str]:
         return {"PYTHONPATH": str(ROOT)}
