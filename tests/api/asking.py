@@ -44,6 +44,26 @@ def listed(client: httpx2.Client, path: str, **params: Any) -> Any:
     return response.json()
 
 
+def pages(client: httpx2.Client, path: str, **params: Any) -> list[Any]:
+    """Every page of a list, by following the Link header as it is."""
+    response = client.get(f"/v1/{path}", params=params)
+    found = []
+    while True:
+        assert response.status_code == 200, response.text
+        found.append(response.json())
+        link = response.headers.get("link")
+        if link is None:
+            return found
+        address, _, relation = link.partition(">; ")
+        assert relation == 'rel="next"'
+        response = client.get(address.removeprefix("<"))
+
+
+def everything(client: httpx2.Client, path: str, **params: Any) -> list[Any]:
+    """The whole of a list, however many pages it has. The log of a shared server may be long."""
+    return [item for page in pages(client, path, **params) for item in page]
+
+
 def problem(response: httpx2.Response, status: int, code: str = "") -> Any:
     """The problem document of an answer, after a look at what every one of them must have."""
     assert response.status_code == status, f"{response.status_code}: {response.text}"

@@ -6,7 +6,7 @@ import time
 import pytest
 from taskade_server.kit import ids
 
-from tests.api.asking import codes, create, listed, places, problem
+from tests.api.asking import codes, create, everything, listed, places, problem
 
 
 def seqs(response):
@@ -25,7 +25,7 @@ def six(api, a_project):
     """Six events in a project: its creation, three tasks, and the completion of the last."""
     tasks = [create(api, "tasks", name=f"Task {number}", project_id=a_project["id"]) for number in range(3)]
     assert api.post(f"/v1/tasks/{tasks[-1]['id']}/complete", json={}).status_code == 200
-    return listed(api, "events", project_id=a_project["id"])
+    return everything(api, "events", project_id=a_project["id"])
 
 
 def test_an_event_has_all_that_one_needs_to_know(api, me, a_project):
@@ -77,8 +77,8 @@ def test_newest_first(api, a_project, six):
     ("task.created", 3), ("task.*", 5), ("project.*,task.completed", 2), ("*", 6), (["project.*", "task.updated"], 2),
 ])  # fmt: skip
 def test_types_are_named_or_meant_by_patterns(api, a_project, six, types, expected):
-    assert len(listed(api, "events", project_id=a_project["id"], types=types)) == expected
-    assert len(listed(api, "events", project_id=a_project["id"], **{"types[]": types})) == expected
+    assert len(everything(api, "events", project_id=a_project["id"], types=types)) == expected
+    assert len(everything(api, "events", project_id=a_project["id"], **{"types[]": types})) == expected
 
 
 def test_events_of_one_object_and_by_what_it_is(api, a_project, six):
@@ -87,8 +87,8 @@ def test_events_of_one_object_and_by_what_it_is(api, a_project, six):
         "task.created", "task.updated", "task.completed",
     ]  # fmt: skip
     where = {"project_id": a_project["id"], "types": "task.*"}
-    assert len(listed(api, "events", **where, filter='{"status": "completed"}')) == 2
-    assert len(listed(api, "events", **where, filter='{"name": {"$prefix": "Task"}}')) == 5
+    assert len(everything(api, "events", **where, filter='{"status": "completed"}')) == 2
+    assert len(everything(api, "events", **where, filter='{"name": {"$prefix": "Task"}}')) == 5
 
 
 def test_who_sees_nothing_still_gets_on(api, outsider, as_guest, a_project, six):
@@ -103,7 +103,7 @@ def test_who_sees_nothing_still_gets_on(api, outsider, as_guest, a_project, six)
 
 def test_scopes_decide_what_is_told(key_with, a_project, six):
     reader = key_with(["projects:read"])
-    assert {event["type"] for event in listed(reader, "events", project_id=a_project["id"])} == {"project.created"}
+    assert {event["type"] for event in everything(reader, "events", project_id=a_project["id"])} == {"project.created"}
 
 
 def test_latest_is_from_now_on(api):

@@ -37,7 +37,9 @@ def but(*left_out):
 def world(api):
     """The id of a project with these tasks; `subtask` and `blocked` are added to them."""
     email = "tom.of.filters@example.com"
-    tom = create(api, "users", name="Tom", email=email, handle="tom")["id"]
+    # The server may know him from an earlier time: the process that runs these tests may come back to them.
+    known = listed(api, "users", email=email)
+    tom = (known[0] if known else create(api, "users", name="Tom", email=email, handle="tom"))["id"]
     project = create(api, "projects", name="Filters")["id"]
     made = create(api, "tasks/bulk", project_id=project, tasks=[{"name": name, **more} for name, more in TASKS.items()])
     return {"project": project, "tom": tom, "email": email, "ids": {task["name"]: task["id"] for task in made}}

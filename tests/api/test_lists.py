@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from taskade_server.kit import ids
 
-from tests.api.asking import codes, create, listed, names, problem
+from tests.api.asking import codes, create, listed, names, pages, problem
 
 TEN = ["pear", "Apple", "fig", "apple", "Élan", "banana", "cherry", "date", "Zebra", "elderberry"]
 
@@ -23,21 +23,6 @@ def fruit(api, a_project):
 
 def plant(api, project, *tasks):
     return create(api, "tasks/bulk", project_id=project["id"], tasks=list(tasks))
-
-
-def pages(client, path, **params):
-    """Every page of a list, by following the Link header as it is."""
-    response = client.get(f"/v1/{path}", params=params)
-    found = []
-    while True:
-        assert response.status_code == 200, response.text
-        found.append(response.json())
-        link = response.headers.get("link")
-        if link is None:
-            return found
-        address, _, relation = link.partition(">; ")
-        assert relation == 'rel="next"'
-        response = client.get(address.removeprefix("<"))
 
 
 # ---- pages -----------------------------------------------------------------------------------------------------------

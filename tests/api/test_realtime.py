@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from taskade_server.kit import ids
 
-from tests.api.asking import codes, create, listed, problem
+from tests.api.asking import codes, create, everything, listed, problem
 from tests.support.listening import Listener, eventually
 from tests.support.server import Server
 from tests.support.websocket import BINARY, PING, TEXT, WebSocket
@@ -50,7 +50,7 @@ def test_events_as_they_happen(api, connect, a_project, path):
 
 def test_several_subscriptions_each_at_their_own_place(api, connect, a_project):
     first = create(api, "tasks", name="Before", project_id=a_project["id"])
-    after = listed(api, "events", project_id=a_project["id"])[0]["seq"]
+    after = everything(api, "events", project_id=a_project["id"])[0]["seq"]
     socket = connect()
     socket.send(type="subscribe", id="all", after=after, project_id=a_project["id"])
     socket.send(type="subscribe", id="urgent", events="task.*", filter={"priority": "urgent"},

@@ -5,6 +5,7 @@ one test holds both answers.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,18 +15,16 @@ from taskade_server.store.schema import migrate
 from tests.support.postgres import PostgreSQL
 
 
-@pytest.fixture(scope="module")
-def sqlite_db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    """A migrated SQLite database."""
-    path: Path = tmp_path_factory.mktemp("unit") / "taskade.db"
-    with connect(path, synchronous="normal") as db:
-        migrate(db)
-        yield db
-
-
-@pytest.fixture(scope="module")
-def postgresql_db(postgres: PostgreSQL) -> Iterator[Database]:
-    """A migrated PostgreSQL database."""
+@contextmanager
+def migrated(kind: str, request: pytest.FixtureRequest) -> Iterator[Database]:
+    """A database that nobody has written to."""
+    if kind == "sqlite":
+        folder: Path = request.getfixturevalue("tmp_path_factory").mktemp("unit")
+        with connect(folder / "taskade.db", synchronous="normal") as db:
+            migrate(db)
+            yield db
+        return
+    postgres: PostgreSQL = request.getfixturevalue("postgres")
     url = postgres.create_database()
     with connect(url) as db:
         migrate(db)
@@ -34,12 +33,30 @@ def postgresql_db(postgres: PostgreSQL) -> Iterator[Database]:
 
 
 @pytest.fixture(scope="module")
+def sqlite_db(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """A migrated SQLite database."""
+    with migrated("sqlite", request) as db:
+        yield db
+
+
+@pytest.fixture(scope="module")
+def postgresql_db(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """A migrated PostgreSQL database."""
+    with migrated("postgresql", request) as db:
+        yield db
+
+
+@pytest.fixture(scope="module")
 def databases(sqlite_db: Database, postgresql_db: Database) -> list[Database]:
     return [sqlite_db, postgresql_db]
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def db(request: pytest.FixtureRequest) -> Database:
-    """One of them at a time."""
-    found: Database = request.getfixturevalue(f"{request.param}_db")
-    return found
+def db(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """One of them at a time.
+
+    Empty each time: a process that takes over tests of another may come back to one of them, and what the module's
+    other fixtures build in it, they build again.
+    """
+    with migrated(request.param, request) as db:
+        yield db

@@ -23,21 +23,36 @@ def number_of(object_id):
 
 def test_an_id_is_a_uuid_of_version_7():
     before = time.time_ns() // 1_000_000
-    unpacked = uuid.UUID(int=number_of(ids.new("task")))
-    assert (unpacked.version, unpacked.variant) == (7, uuid.RFC_4122)
-    assert before - 1000 <= unpacked.int >> 80 <= time.time_ns() // 1_000_000 + 1000
+    for made in (ids.new("task"), *ids.many("task", 100)):
+        unpacked = uuid.UUID(int=number_of(made))
+        assert (unpacked.version, unpacked.variant) == (7, uuid.RFC_4122)
+        assert before - 1000 <= unpacked.int >> 80 <= time.time_ns() // 1_000_000 + 1000
 
 
 def test_ids_sort_as_they_were_made():
     made = [ids.new("task") for _ in range(20_000)]
+    for count in (0, 1, 2, 9000):  # more than the counter of one millisecond holds
+        more = ids.many("task", count)
+        assert len(more) == count
+        made += [*more, ids.new("task")]
     assert made == sorted(made)
     assert len(set(made)) == len(made)
+    assert all(ids.is_id(one, "task") for one in made)
 
 
 def test_no_two_threads_get_the_same():
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(lambda _: ids.new("task"), range(8000)))
+        made += [one for some in pool.map(lambda _: ids.many("task", 100), range(80)) for one in some]
     assert len(set(made)) == len(made)
+
+
+def test_what_is_random_in_an_id_is_so_in_each_of_many():
+    """Each character behind the time is any of the 32, and no id repeats a part of another."""
+    made = ids.many("task", 2000)
+    for place in range(-12, 0):
+        assert len({one[place] for one in made}) == 32
+    assert len({one[-12:] for one in made}) == len(made)
 
 
 def test_a_clock_that_steps_back_does_not_disturb_the_order(monkeypatch):

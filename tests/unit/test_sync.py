@@ -22,7 +22,20 @@ ME = Principal(world.USERS[0], None, frozenset("*"), {WORKSPACE: Grant(WORKSPACE
 
 @pytest.fixture(scope="module")
 def founded(db: Database) -> Database:
+    """The world of the tests, with seven projects more and forty tasks in them."""
     db.write_sync(world.found_world)
+    projects = [ids.new("proj") for _ in range(7)]
+    found = [
+        world.created(PROJECT, id=name, workspace_id=WORKSPACE, name="P", statuses=DEFAULT_STATUSES)
+        for name in projects
+    ]
+    found += [
+        world.created(
+            TASK, id=ids.new("task"), workspace_id=WORKSPACE, project_id=projects[n % 7], name="T", status="pending"
+        )
+        for n in range(40)
+    ]
+    db.write_sync(lambda tx: log.apply(tx, world.ACTOR, found))
     return db
 
 
@@ -83,18 +96,6 @@ def test_a_token_of_another_server_is_none(founded):
 
 @pytest.mark.parametrize("narrow", [0, 1000])
 def test_many_projects_are_walked_through_as_a_whole_with_the_same_outcome(founded, narrow):
-    projects = [ids.new("proj") for _ in range(7)]
-    found = [
-        world.created(PROJECT, id=name, workspace_id=WORKSPACE, name="P", statuses=DEFAULT_STATUSES)
-        for name in projects
-    ]
-    found += [
-        world.created(
-            TASK, id=ids.new("task"), workspace_id=WORKSPACE, project_id=projects[n % 7], name="T", status="pending"
-        )
-        for n in range(40)
-    ]
-    founded.write_sync(lambda tx: log.apply(tx, world.ACTOR, found))
     rows = founded.read_sync(lambda tx: tx.all("SELECT id, doc FROM tasks WHERE workspace_id = ?", (WORKSPACE,)))
     for limit in (3, 1000):
         has: dict[str, Any] = {}

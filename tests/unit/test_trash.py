@@ -27,10 +27,18 @@ ANA, TOM, MIA = world.USERS
 NOW = time.now_ms()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def people(databases: list[Database]) -> None:
-    for db in databases:
-        db.write_sync(world.found_world)
+@pytest.fixture(scope="module")
+def db(db: Database) -> Database:
+    """With people in it."""
+    db.write_sync(world.found_world)
+    return db
+
+
+@pytest.fixture(scope="module")
+def postgresql_db(postgresql_db: Database) -> Database:
+    """The same."""
+    postgresql_db.write_sync(world.found_world)
+    return postgresql_db
 
 
 def context() -> Context:

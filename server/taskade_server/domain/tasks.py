@@ -207,12 +207,13 @@ def _create_all(desk: _Desk, bodies: Sequence[Any], places: Sequence[str]) -> li
     issues: list[Issue] = []
     docs: list[dict[str, Any]] = []
     fresh: set[str] = set()
+    names = iter(ids.many("task", len(bodies)))
     for body, place in zip(bodies, places, strict=True):
         checker = Checker(place)
         values = checker.body(TASK, body, creating=True)
         # Faults of form and faults of reference are reported together: the members that are well-formed are looked up.
         if values:
-            _prepare(desk, checker, values, fresh)
+            _prepare(desk, checker, values, fresh, next(names))
         issues += checker.issues
         if not checker.issues:
             docs.append(values)
@@ -227,8 +228,11 @@ def _create_all(desk: _Desk, bodies: Sequence[Any], places: Sequence[str]) -> li
     return log.apply(desk.tx, desk.context.actor, changes)
 
 
-def _prepare(desk: _Desk, checker: Checker, values: dict[str, Any], fresh: set[str]) -> None:
-    """Complete a checked create body into a document: project, references, status, order, completion."""
+def _prepare(desk: _Desk, checker: Checker, values: dict[str, Any], fresh: set[str], name: str) -> None:
+    """Complete a checked create body into a document: project, references, status, order, completion.
+
+    `name` is its id if the client has made none.
+    """
     if values["project_id"] is None:
         parent = desk.task(values["parent_id"], keep=True) if values["parent_id"] else None
         values["project_id"] = parent["project_id"] if parent else inbox(desk.tx, desk.context)
@@ -242,7 +246,7 @@ def _prepare(desk: _Desk, checker: Checker, values: dict[str, Any], fresh: set[s
     task_id = values.get("id")
     if task_id is not None and (task_id in fresh or desk.tx.one("SELECT 1 FROM tasks WHERE id = ?", (task_id,))):
         checker.fault("/id", "id_in_use", f"A task with the id {task_id} exists already.")
-    values["id"] = task_id or ids.new("task")
+    values["id"] = task_id or name
     fresh.add(values["id"])
     if values["position"] is None:
         values["position"] = ordering.initial(values["id"])

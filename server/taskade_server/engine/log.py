@@ -521,8 +521,9 @@ def _flush(tx: Tx) -> None:
     for workspace_id in sorted(pending.events):
         events = pending.events[workspace_id]
         last = pending.heads[workspace_id] = _advance(tx, workspace_id, len(events))
-        for offset, event in enumerate(events, start=last - len(events) + 1):
-            rows.append([workspace_id, offset, ids.new("evt"), *event])
+        names = ids.many("evt", len(events))
+        for seq, name, event in zip(range(last - len(events) + 1, last + 1), names, events, strict=True):
+            rows.append([workspace_id, seq, name, *event])
             pending.places.add((workspace_id, event[_PROJECT]))
     pending.events.clear()
     if rows:

@@ -29,6 +29,12 @@ CUSTOM_KEY: Final = r'[^\x00-\x1f\x7f\[\]$/~"\\][^\x00-\x1f\x7f\[\]/~"\\]{0,63}'
 _CUSTOM_KEY: Final = re.compile(CUSTOM_KEY)
 _NESTED: Final = frozenset({"custom", "object", "filter", "list", "record"})
 _MULTIPLE: Final = frozenset({"strings", "refs", "custom"})
+_CONVERTERS: Final[dict[str, Callable[[Any], Any]]] = {
+    "time": lambda value: None if value is None else time.parse_ms(value),
+    "day": lambda value: None if value is None else time.parse_ms(value),
+    "bool": lambda value: None if value is None else int(value),
+    "number": lambda value: None if value is None else float(value),
+}
 
 REGISTRY: Final[dict[str, "Resource"]] = {}
 
@@ -107,17 +113,22 @@ class Field:
         columns = [(self.name, kinds.get(self.kind, "text"))]
         return [*columns, (f"{self.name}_folded", "text")] if self.folded else columns
 
+    @cached_property
+    def place(self) -> str:
+        """Where it stands in a document, as a JSON Pointer."""
+        return f"/{self.name}"
+
+    @cached_property
+    def converter(self) -> Callable[[Any], Any] | None:
+        """Makes the document's value what the typed column holds; None where that is the same."""
+        if self.kind == "enum":
+            places: dict[str | None, int | None] = {value: place for place, value in enumerate(self.values)}
+            return {None: None, **places}.__getitem__
+        return _CONVERTERS.get(self.kind)
+
     def to_column(self, value: Any) -> Any:
         """The document's value as the typed column holds it."""
-        if value is None:
-            return None
-        if self.kind in ("time", "day"):
-            return time.parse_ms(value)
-        if self.kind == "enum":
-            return self.values.index(value)
-        if self.kind == "bool":
-            return int(value)
-        return float(value) if self.kind == "number" else value
+        return value if self.converter is None else self.converter(value)
 
     def side_rows(self, value: Any) -> Iterable[tuple[str, str, float | None]]:
         """The side table's (field, value, number) rows of a multi-valued member."""
@@ -308,7 +319,7 @@ def _converters(item: Field) -> list[tuple[str, Callable[[Any], Any] | None]]:
     """For each column of a member: which document member it comes from and how."""
     if item.folded:
         return [(item.name, None), (item.name, _folded)]
-    return [(item.name, item.to_column if item.kind in ("time", "day", "enum", "bool", "number") else None)]
+    return [(item.name, item.converter)]
 
 
 def _folded(value: str | None) -> str | None:
@@ -372,7 +383,7 @@ class Checker:
                     self.unknown(f"/{json.escape_pointer(key)}", key, [*resource.writable, *allowed], resource.name)
             elif member.writable and (creating or not member.create_only):
                 before = None if current is None else current.get(key)
-                result[key] = self.value(member, value, f"/{key}", before)
+                result[key] = self.value(member, value, member.place, before)
             elif member.create_only and not creating and current is not None and value != current.get(key):
                 self.fault(f"/{key}", "read_only", f"{key} cannot change after creation.")
         if creating:

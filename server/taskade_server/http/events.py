@@ -298,17 +298,20 @@ def _look(call: Call, tx: Tx, asked: _Asked) -> _Page:
         raise NotFound(f"There is no workspace {wanted.workspace_id} that this key can see any more.")
     _, head = log.bounds(tx, wanted.workspace_id)
     low, high = asked.after, head + 1 if asked.before is None else min(asked.before, head + 1)
-    bottom, top = (max(low, high - SCAN - 1), high) if asked.descending else (low, min(high, low + SCAN + 1))
+    bottom, top = low, high
+    if wanted.object_id is None:  # those of one object are found by an index, wherever they lie
+        bottom, top = (max(low, high - SCAN - 1), high) if asked.descending else (low, min(high, low + SCAN + 1))
     position, done = (high if asked.descending else low), False
     found: list[str] = []
-    size = 0
-    while not done and len(found) < asked.limit and size < PAGE_TEXT:
+    size = looked = 0
+    while not done and len(found) < asked.limit and size < PAGE_TEXT and looked < SCAN:
         room = min(500, asked.limit - len(found) + 1)
         page = log.select(
             tx, wanted.workspace_id, bottom, top, limit=room, descending=asked.descending, types=wanted.types,
             project_id=wanted.project_id, object_id=wanted.object_id,
         )  # fmt: skip
         done = not page
+        looked += len(page)
         for event in page:
             if len(found) >= asked.limit or size >= PAGE_TEXT:
                 break

@@ -52,6 +52,21 @@ def new(prefix: str) -> str:
     return f"{prefix}_{_time_part(ms)}{_PAIRS[head >> 10]}{_PAIRS[head & 1023]}{rest}"
 
 
+def many(prefix: str, count: int) -> list[str]:
+    """So many ids as of `new`, in order; of a thousand each costs half as much."""
+    if count == 1:
+        return [new(prefix)]
+    with _lock:
+        ticks = [_next_tick() for _ in range(count)]
+    heads = _random.randbytes(count)
+    rest = _random.randbytes(12 * count).translate(_CHARACTERS).decode()
+    pairs, part, found = _PAIRS, _time_part, []
+    for index, (ms, counter) in enumerate(ticks):
+        head = 0x70008 | counter << 4 | heads[index] & 3
+        found.append(f"{prefix}_{part(ms)}{pairs[head >> 10]}{pairs[head & 1023]}{rest[12 * index : 12 * index + 12]}")
+    return found
+
+
 @lru_cache(64)
 def _time_part(ms: int) -> str:
     """The first 10 characters, which are the time and two zero bits."""

@@ -20,10 +20,8 @@ def fold(text: str) -> str:
 
 def tokens(*texts: str) -> list[str]:
     """The distinct words of some texts, folded and without accents, in order of appearance (2,000 at most)."""
-    found: dict[str, None] = {}
-    for text in texts:
-        found |= dict.fromkeys([word[:MAX_TOKEN_LENGTH] for word in _strip(text).split()])
-    return list(found)[:MAX_TOKENS]
+    words = " ".join(map(_strip, texts)).split()
+    return list(dict.fromkeys([word[:MAX_TOKEN_LENGTH] for word in words]))[:MAX_TOKENS]
 
 
 def _strip(text: str) -> str:

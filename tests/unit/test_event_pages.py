@@ -1,0 +1,84 @@
+"""How far one answer of GET /events looks, and where it says to go on."""
+
+from typing import Any
+from unittest import mock
+
+import pytest
+from taskade_server.domain.tasks import TASK
+from taskade_server.engine import log
+from taskade_server.engine.log import Change
+from taskade_server.http import events
+from taskade_server.http.wire import Call
+from taskade_server.kit import ids, json
+from taskade_server.store.database import Database
+
+from tests.unit import world
+
+WORKSPACE, PROJECT = world.WORKSPACES[0], world.PROJECTS[0]
+ME = world.a_member(WORKSPACE)
+ONE = ids.new("task")
+
+
+@pytest.fixture(scope="module")
+def busy(db: Database) -> Database:
+    """A log in which one task changes eight times, among the beginnings of many others."""
+
+    def unit(tx):
+        world.found_world(tx)
+        home = {"workspace_id": WORKSPACE, "project_id": PROJECT, "status": "pending"}
+        task = world.created(TASK, id=ONE, name="0", **home)
+        log.apply(tx, world.ACTOR, [task])
+        for number in range(1, 9):
+            others = [world.created(TASK, id=ids.new("task"), name="Another", **home) for _ in range(6)]
+            log.apply(tx, world.ACTOR, others)
+            before = dict(task.doc)
+            task = Change(TASK, "updated", {**before, "name": str(number)}, before, n=task.n)
+            log.apply(tx, world.ACTOR, [task])
+
+    db.write_sync(unit)
+    return db
+
+
+def ask(db: Database, **params: Any) -> tuple[list[Any], str]:
+    """The events of an answer, and the query string of the next one ("" if there is none)."""
+    query = "&".join(f"{name}={value}" for name, value in {"workspace_id": WORKSPACE, **params}.items())
+    reply = db.read_sync(lambda tx: events.listing(Call(ME, world.SECRET, "req_1", [], query), tx), snapshot=True)
+    address = dict(reply.headers).get(b"link", b"").decode()
+    return json.decode(reply.body or ""), address.partition("?")[2].partition(">")[0]
+
+
+def walk(db: Database, **params: Any) -> tuple[list[Any], int]:
+    """All events, by the links, and how many answers that took."""
+    found, following = ask(db, **params)
+    answers = 1
+    while following:
+        more, following = ask(db, **dict(part.split("=") for part in following.split("&")))
+        found, answers = found + more, answers + 1
+        assert answers < 200
+    return found, answers
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_the_log_is_looked_through_piece_by_piece(busy, order):
+    whole, _ = walk(busy, order=order)
+    with mock.patch.object(events, "SCAN", 10):
+        found, answers = walk(busy, order=order, types="task.updated")
+    assert found == [event for event in whole if event["type"] == "task.updated"]
+    assert answers >= len(whole) // 12
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_the_events_of_one_object_are_found_at_once_wherever_they_lie(busy, order):
+    with mock.patch.object(events, "SCAN", 10):
+        found, following = ask(busy, order=order, object_id=ONE)
+    names = [event["data"]["name"] for event in found]
+    assert names == sorted(names, reverse=order == "desc") and len(names) == 9
+    assert not following
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_of_these_one_answer_looks_at_so_many_too(busy, order):
+    with mock.patch.object(events, "SCAN", 3):
+        found, answers = walk(busy, order=order, object_id=ONE, limit=2)
+    assert len({event["id"] for event in found}) == len(found) == 9
+    assert answers > 3
