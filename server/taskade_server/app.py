@@ -166,10 +166,7 @@ class Application:
             destinations=self.outbound.rules,
             hub=self.hub,
         )
-        self.guard = Guard(self.pipeline)
-        self.bin = (
-            RequestBin(config.port, self.keys_of, anywhere=config.dev == "anywhere") if config.developing else None
-        )
+        self.guard = Guard(self._with_bin(config) if config.developing else self.pipeline)
         self.connections = connections.capacity(config.max_connections)
         self.trimmer = connections.Trimmer(config.port, self.connections, self.guard.clients)
         self.observer.sources += [
@@ -255,13 +252,21 @@ class Application:
 
         await self.db.write(unit)
 
+    def _with_bin(self, config: Config) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+        """The pipeline, and a request bin beside it for who develops."""
+        request_bin = RequestBin(config.port, self.keys_of, anywhere=config.dev == "anywhere")
+
+        def answer(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+            to_bin = scope["path"].startswith(PREFIX)
+            return request_bin(scope, receive, send) if to_bin else self.pipeline(scope, receive, send)
+
+        return answer
+
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """ASGI without lifespan: requests go past the guard to the pipeline."""
         if scope["type"] == "websocket":
-            open_socket = partial(self.guard.socket, self.pipeline.socket)
-            return self.traffic.carry_socket(open_socket, scope, receive, send)
-        to_bin = self.bin is not None and scope["path"].startswith(PREFIX)
-        return self.traffic.carry(self.bin if self.bin and to_bin else self.guard, scope, receive, send)
+            return self.guard.socket(self.pipeline.socket, scope, receive, send)
+        return self.traffic.carry(self.guard, scope, receive, send)
 
 
 def limits_of(config: Config) -> Limits:
@@ -390,8 +395,9 @@ async def _serve_here(
     folder = os.environ.get(METRICS_FOLDER) if handed.line is not None else None
     application = Application(config, db, secret, Path(folder) if folder else None)
     process = serving.Process(
-        application, application.traffic, handed, listener, config.drain_seconds, application.connections
-    )
+        application, application.guard, application.traffic, handed, listener, config.drain_seconds,
+        application.connections,
+    )  # fmt: skip
     recovery.process = process
     await application.start()
     try:

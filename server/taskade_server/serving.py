@@ -16,7 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from granian._granian import SocketHolder
 from granian.constants import Interfaces
@@ -128,36 +128,31 @@ def _command() -> list[str]:
 # ---- one process -----------------------------------------------------------------------------------------------------
 
 
+class Requests(Protocol):
+    """Whoever counts what a process is asked."""
+
+    asked: int
+    """How many requests there have been."""
+
+    @property
+    def under_way(self) -> int:
+        """How many are being answered."""
+
+
 @dataclass(slots=True)
 class Traffic:
-    """What the two sides of a process tell each other: how much is being answered, and that it is about to end."""
+    """What the two sides of a process tell each other: that it is about to end, and who wants to know."""
 
     ending: bool = False
-    under_way: int = 0
-    asked: int = 0
     leaving: list[Callable[[], None]] = field(default_factory=list)
     """Called when nothing new comes in any more, for whatever would go on for ever otherwise."""
 
-    async def carry(self, application: Application, scope: Message, receive: Receive, send: Send) -> None:
+    def carry(self, application: Application, scope: Message, receive: Receive, send: Send) -> Awaitable[None]:
         """Pass a request on. While the process is ending, its answer ends the connection, too."""
-        self.asked += 1
-        self.under_way += 1
-        try:
-            if self.ending or scope["method"] not in _BODILESS:
-                exchange = _Exchange(self, scope, receive, send)
-                receive, send = exchange.receive, exchange.send
-            await application(scope, receive, send)
-        finally:
-            self.under_way -= 1
-
-    async def carry_socket(self, application: Application, scope: Message, receive: Receive, send: Send) -> None:
-        """Pass a WebSocket on."""
-        self.asked += 1
-        self.under_way += 1
-        try:
-            await application(scope, receive, send)
-        finally:
-            self.under_way -= 1
+        if self.ending or scope["method"] not in _BODILESS:
+            exchange = _Exchange(self, scope, receive, send)
+            receive, send = exchange.receive, exchange.send
+        return application(scope, receive, send)
 
 
 _BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -252,10 +247,11 @@ class Process:
     """
 
     def __init__(
-        self, application: Application, traffic: Traffic, handed: Inherited, listener: socket.socket, delay: float,
-        most: int,
+        self, application: Application, requests: Requests, traffic: Traffic, handed: Inherited,
+        listener: socket.socket, delay: float, most: int,
     ) -> None:  # fmt: skip
         """`delay` is how long to go on once told to stop, `most` how many connections there may be."""
+        self._requests = requests
         self._traffic = traffic
         self._line = handed.line
         self._listener = listener
@@ -344,7 +340,7 @@ class Process:
         leaving.cancel()
         if not serving.done():
             self.cut_off = True
-            logger.warning("%d requests were cut off: they took too long.", self._traffic.under_way)
+            logger.warning("%d requests were cut off: they took too long.", self._requests.under_way)
 
     async def _leave(self, serving: asyncio.Task[None]) -> None:
         self._traffic.ending = True
@@ -362,8 +358,8 @@ class Process:
         """Wait until nobody asks any more on the connections that are open."""
         until = time.monotonic() + LINGER_SECONDS
         asked = -1
-        while asked != self._traffic.asked and time.monotonic() < until:
-            asked = self._traffic.asked
+        while asked != self._requests.asked and time.monotonic() < until:
+            asked = self._requests.asked
             await asyncio.sleep(QUIET_SECONDS)
 
 

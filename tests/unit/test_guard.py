@@ -11,7 +11,7 @@ from taskade_server.http.guard import Guard
 from taskade_server.http.limits import Limits
 from taskade_server.http.observe import Observer
 from taskade_server.http.pipeline import Pipeline
-from taskade_server.http.wire import ROOM, WHOLE_BYTES, Reply, Request, check_headers
+from taskade_server.http.wire import LENGTH, WHOLE_BYTES, Reply, Request, check_headers
 from taskade_server.kit.errors import Malformed, Unavailable
 from taskade_server.store.turns import CALLER
 
@@ -61,9 +61,8 @@ def answering(
             pass
         if meanwhile is not None:
             await meanwhile()
-        if len(body) > WHOLE_BYTES:
-            scope[ROOM](len(body))
-        await send({"type": "http.response.start", "status": 200, "headers": []})
+        start = {"type": "http.response.start", "status": 200, "headers": []}
+        await send({**start, LENGTH: len(body)} if len(body) > WHOLE_BYTES else start)
         await send({"type": "http.response.body", "body": body})
 
     return application
@@ -106,7 +105,7 @@ def test_however_a_credential_is_spaced_it_is_one_caller(credential):
     seen = []
 
     async def look() -> None:
-        seen.append(CALLER.get())
+        seen.append(CALLER.get()())
 
     serve(Guard(answering(meanwhile=look)), Client(credential.strip(), "GET"))
     assert seen == [b"Bearer ana"]
@@ -290,7 +289,7 @@ def test_the_layers_below_know_who_asks(key, caller):
     seen: list[Any] = []
 
     async def look() -> None:
-        seen.append(CALLER.get())
+        seen.append(CALLER.get()())
         seen.append(guard.clients())
 
     guard = Guard(answering(meanwhile=look))

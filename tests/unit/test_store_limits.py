@@ -220,7 +220,7 @@ def test_one_caller_cannot_take_every_reader(play):
         inside, leave = threading.Semaphore(0), threading.Event()
 
         async def ask(caller: str, unit: Callable[[Tx], Any]) -> Any:
-            CALLER.set(caller)
+            CALLER.set(lambda: caller)
             return await db.read(unit, heavy=True)
 
         greedy = [asyncio.create_task(ask("ana", hold(inside, leave))) for _ in range(10)]
@@ -239,7 +239,7 @@ def test_one_caller_cannot_take_every_writer(play_on_postgresql):
         inside, leave = threading.Semaphore(0), threading.Event()
 
         async def ask(caller: str, unit: Callable[[Tx], Any]) -> Any:
-            CALLER.set(caller)
+            CALLER.set(lambda: caller)
             return await db.write(unit)
 
         greedy = [asyncio.create_task(ask("ana", hold(inside, leave))) for _ in range(10)]

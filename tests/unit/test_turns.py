@@ -30,7 +30,7 @@ class Stage:
         return task
 
     async def _play(self, name: str) -> None:
-        CALLER.set(name[0] if name[0] != "-" else None)
+        CALLER.set(lambda: name[0] if name[0] != "-" else None)
         async with self.turns.turn():
             self.order.append(name)
             self.inside.append(name)
@@ -170,7 +170,7 @@ def test_waiting_until_all_is_over():
 def test_whatever_happens_no_place_is_lost(visits, places):
     async def scene(stage: Stage) -> None:
         async def visit(caller: str, turns: int) -> None:
-            CALLER.set(None if caller == "-" else caller)
+            CALLER.set(lambda: None if caller == "-" else caller)
             async with stage.turns.turn():
                 for _ in range(turns):
                     await asyncio.sleep(0)

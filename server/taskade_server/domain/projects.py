@@ -238,7 +238,10 @@ def restore(tx: Tx, context: Context, project_id: str) -> str:
 
 def status_category(project: dict[str, Any], key: str) -> str | None:
     """todo, doing or done; None when the project has no such status."""
-    return next((status["category"] for status in project["statuses"] if status["key"] == key), None)
+    for status in project["statuses"]:
+        if status["key"] == key:
+            return str(status["category"])
+    return None
 
 
 def first_status(project: dict[str, Any], category: str) -> str:

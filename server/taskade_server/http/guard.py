@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
-from taskade_server.http.wire import ROOM, WHOLE_BYTES, Receive, Scope, Send
+from taskade_server.http.wire import LENGTH, WHOLE_BYTES, Receive, Scope, Send
 from taskade_server.kit.errors import Malformed, Unavailable
 from taskade_server.store.turns import CALLER
 
@@ -45,32 +45,37 @@ class Guard:
         self._callers: dict[bytes, int] = {}
         self._under_way: set[_Exchange] = set()
         self._sockets: dict[int, Scope] = {}
+        self.asked = 0
         self.bytes_held = 0
         self.refused = 0
         self.cut = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on, and what it takes and gives only as far as there is room."""
-        caller = _caller(scope)
-        CALLER.set(caller)
-        exchange = _Exchange(self, scope, caller, receive, send)
+        exchange = _Exchange(self, scope, receive, send)
+        CALLER.set(exchange.caller)
+        self.asked += 1
         self._under_way.add(exchange)
-        scope[ROOM] = exchange.require_room
         try:
             await self._application(scope, exchange.receive, exchange.send)
         finally:
-            del scope[ROOM]  # which refers to the scope: the two would wait for the garbage collector
             self._under_way.discard(exchange)
             if exchange.held:
-                self.release(exchange.caller, exchange.held)
+                self.release(exchange.caller(), exchange.held)
 
     async def socket(self, application: Application, scope: Scope, receive: Receive, send: Send) -> None:
         """Know of a WebSocket as long as it is open; it has bounds of its own."""
+        self.asked += 1
         self._sockets[id(scope)] = scope
         try:
             await application(scope, receive, send)
         finally:
             del self._sockets[id(scope)]
+
+    @property
+    def under_way(self) -> int:
+        """How many requests are being answered, and WebSockets open."""
+        return len(self._under_way) + len(self._sockets)
 
     def clients(self) -> set[tuple[str, str]]:
         """The (host, port) of the clients whose requests are under way, or who have a WebSocket open."""
@@ -131,17 +136,23 @@ def _no_room() -> Unavailable:
 
 
 class _Exchange:
-    """One request and its answer, on their way through."""
+    """One request and its answer, on their way through. Nothing that it knows may refer to it, or both would stay."""
 
-    __slots__ = ("_pieces", "_receive", "_send", "_size", "caller", "guard", "held", "scope")
+    __slots__ = ("_caller", "_pieces", "_receive", "_send", "_size", "guard", "held", "scope")
 
-    def __init__(self, guard: Guard, scope: Scope, caller: bytes, receive: Receive, send: Send) -> None:
+    def __init__(self, guard: Guard, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
-        self.caller = caller
         self.guard = guard
         self._receive = receive
         self._send = send
+        self._caller: bytes | None = None
         self._pieces = self._size = self.held = 0
+
+    def caller(self) -> bytes:
+        """Who asks. Most requests are over before anybody wants to know."""
+        if self._caller is None:
+            self._caller = _caller(self.scope)
+        return self._caller
 
     async def receive(self) -> Message:
         """A piece of the body. Unavailable or Malformed if the server does not want it."""
@@ -152,21 +163,23 @@ class _Exchange:
             self._size += len(body)
             if self._pieces > FREE_PIECES + self._size // PIECE_BYTES:
                 raise Malformed("The body comes in too many small pieces; send larger ones.")
-            self.guard.hold(self.caller, len(body))
+            self.guard.hold(self.caller(), len(body))
             self.held += len(body)
         return message
 
     def send(self, message: Message) -> Awaitable[None]:
-        """A part of the answer."""
+        """A part of the answer. Unavailable at its beginning if there is no room for a large one."""
         body = message.get("body")
-        if body is None or len(body) <= WHOLE_BYTES:
+        if body is None:
+            if LENGTH in message:
+                self._require_room(message[LENGTH])
             return self._send(message)
-        return self._send_slowly(message)
+        return self._send(message) if len(body) <= WHOLE_BYTES else self._send_slowly(message)
 
     async def _send_slowly(self, message: Message) -> None:
         """Pass a large part on as fast as the client takes it, and give it up when that takes too long."""
         body, more = message["body"], message.get("more_body", False)
-        self.guard.hold(self.caller, len(body), force=True)
+        self.guard.hold(self.caller(), len(body), force=True)
         self.held += len(body)
         try:
             async with asyncio.timeout(self.guard.drain_limit(len(body))):
@@ -179,13 +192,13 @@ class _Exchange:
             # An answer that is shorter than it said ends the connection.
             self.guard.cut += 1
 
-    def require_room(self, number: int) -> None:
+    def _require_room(self, number: int) -> None:
         """Unavailable if there is no room for an answer of so many bytes, for a caller who holds something already.
 
-        To be asked before its head is sent. What was written is written, and is answered whatever it takes.
+        What was written is written, and is answered whatever it takes.
         """
         guard, scope = self.guard, self.scope
         reads = scope["method"] in ("GET", "QUERY") or scope["path"].rstrip("/").endswith("/query")
-        if reads and guard.holds(self.caller) and not guard.has_room(self.caller, number):
+        if reads and guard.holds(self.caller()) and not guard.has_room(self.caller(), number):
             guard.refused += 1
             raise _no_room()

@@ -36,8 +36,8 @@ OFF_LOOP_BYTES: Final = 32_768
 PIECE_BYTES: Final = 32 << 10
 # A larger answer goes out piece by piece as the client takes it; a smaller one is handed over whole.
 WHOLE_BYTES: Final = 64 << 10
-ROOM: Final = "taskade.room"
-"""In a scope, what raises Unavailable if there is no room for a larger answer of so many bytes; perhaps not there."""
+LENGTH: Final = "taskade.length"
+"""In the message that begins a larger answer: how many bytes will follow. It may be refused with Unavailable."""
 MAX_PARAMETERS: Final = 400
 MAX_USER_AGENT: Final = 200
 JSON_TYPE: Final = b"application/json"
@@ -381,7 +381,10 @@ def versions(header: bytes | None) -> frozenset[str] | None:
 
 
 async def send(request: Request, reply: Reply, respond: Send) -> int:
-    """Write a reply, compressed if it is large and the client can read that; how many bytes its body had."""
+    """Write a reply, compressed if it is large and the client can read that; how many bytes its body had.
+
+    Unavailable, before anything is written, if there is no room for a large one.
+    """
     headers: Headers = [(b"x-request-id", request.request_id.encode()), *request.limits, *reply.headers]
     body = b""
     if reply.body is not None:
@@ -394,13 +397,14 @@ async def send(request: Request, reply: Reply, respond: Send) -> int:
         body = await asyncio.to_thread(_pack, reply, encoding) if large else _pack(reply, encoding)
     if reply.status not in (204, 304):
         headers.append((b"content-length", b"%d" % len(body)))
-    if len(body) > WHOLE_BYTES and request.method != "HEAD" and (require_room := request.scope.get(ROOM)):
-        require_room(len(body))
     if b"origin" in request.headers:
         headers += _CORS
-    await respond({"type": "http.response.start", "status": reply.status, "headers": headers})
     if request.method == "HEAD":
         body = b""
+    start: dict[str, Any] = {"type": "http.response.start", "status": reply.status, "headers": headers}
+    if len(body) > WHOLE_BYTES:
+        start[LENGTH] = len(body)
+    await respond(start)
     await respond({"type": "http.response.body", "body": body})
     return len(body)
 

@@ -6,15 +6,15 @@ of them. So callers take turns, none ever has every place, and who has waited to
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Final
 
 from taskade_server.store.interface import Overloaded
 
-CALLER: Final[ContextVar[Hashable]] = ContextVar("caller", default=None)
-"""On whose behalf the present task asks; whoever takes requests sets it."""
+CALLER: Final[ContextVar[Callable[[], Hashable]]] = ContextVar("caller", default=lambda: None)
+"""Says on whose behalf the present task asks; whoever takes requests sets it."""
 
 
 class Turns:
@@ -39,7 +39,7 @@ class Turns:
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """A place for the present caller. Overloaded if none gets free in time."""
-        caller = CALLER.get()
+        caller = CALLER.get()()
         if self._free and self._may(caller):
             self._begin(caller)
         else:
