@@ -265,12 +265,15 @@ class Resource:
         return {item.name: item.default for item in self.writable.values() if not item.required and item.name != "id"}
 
     @cached_property
-    def _inner_defaults(self) -> dict[str, Any]:
-        return {name: value for name, value in self._defaults.items() if isinstance(value, dict | list)}
+    def _inner_defaults(self) -> list[tuple[str, Any]]:
+        return [(name, value) for name, value in self._defaults.items() if isinstance(value, dict | list)]
 
     def defaults(self) -> dict[str, Any]:
         """What a new one has of the members that need not be given; to be changed at will."""
-        return {**self._defaults, **{name: _copy(value) for name, value in self._inner_defaults.items()}}
+        found = self._defaults.copy()
+        for name, value in self._inner_defaults:
+            found[name] = _copy(value)
+        return found
 
     @cached_property
     def _converters(self) -> list[tuple[str, Callable[[Any], Any] | None]]:

@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
+import msgspec
+
 from taskade_server.http.wire import LENGTH, WHOLE_BYTES, Receive, Scope, Send
 from taskade_server.kit.errors import Malformed, Unavailable
 from taskade_server.store.turns import CALLER
@@ -135,18 +137,17 @@ def _no_room() -> Unavailable:
     return Unavailable("The server holds as many large requests and answers as it has room for.", headers=_RETRY)
 
 
-class _Exchange:
+class _Exchange(msgspec.Struct, eq=False):
     """One request and its answer, on their way through. Nothing that it knows may refer to it, or both would stay."""
 
-    __slots__ = ("_caller", "_pieces", "_receive", "_send", "_size", "guard", "held", "scope")
-
-    def __init__(self, guard: Guard, scope: Scope, receive: Receive, send: Send) -> None:
-        self.scope = scope
-        self.guard = guard
-        self._receive = receive
-        self._send = send
-        self._caller: bytes | None = None
-        self._pieces = self._size = self.held = 0
+    guard: Guard
+    scope: Scope
+    _receive: Receive
+    _send: Send
+    _caller: bytes | None = None
+    _pieces: int = 0
+    _size: int = 0
+    held: int = 0
 
     def caller(self) -> bytes:
         """Who asks. Most requests are over before anybody wants to know."""

@@ -84,7 +84,8 @@ class Observer:
         spans = self._spans
         if (spans is None and status < self._log_from) or (status < 400 and operation in PROBES):
             return
-        parent, query = traces.parent_of(request), request.scope["query_string"]
+        parent = traces.parent_of(request) if b"traceparent" in request.headers else None
+        query = request.scope["query_string"]
         if status >= self._log_from:
             trace_id = parent.trace_id if parent else traces.own_trace_id(request) if spans is not None else ""
             line = self._line(

@@ -121,7 +121,12 @@ class Pipeline:
         if observer is not None:
             observer.started()
         try:
-            reply = await self._reply(request, receive)
+            try:
+                if len(request.headers) != len(scope["headers"]):
+                    wire.check_headers(request)
+                reply = self._at_once(request) or await self._answer(request, receive)
+            except Exception as error:
+                reply = self._refused(request, error)
             if isinstance(reply, Stream):
                 status = 200
                 sent = await self._stream(request, reply, receive, send)
@@ -147,18 +152,10 @@ class Pipeline:
             as_problem(error, request)
             return 0
 
-    async def _reply(self, request: Request, receive: Receive) -> Reply | Stream:
-        try:
-            if len(request.headers) != len(request.scope["headers"]):
-                wire.check_headers(request)
-            return self._at_once(request) or await self._answer(request, receive)
-        except ClientGone:
+    def _refused(self, request: Request, error: Exception) -> Reply:
+        if isinstance(error, ClientGone):
             # Perhaps only its sending half is closed, and it still listens.
             return problem_reply(request, Malformed("The body ended before it was complete; nothing was written."))
-        except Exception as error:
-            return self._refused(request, error)
-
-    def _refused(self, request: Request, error: Exception) -> Reply:
         problem = as_problem(error, request)
         if self.refusals is not None and isinstance(problem, Problem):
             audit.note_refusal(self.refusals, request, problem)
@@ -200,10 +197,11 @@ class Pipeline:
         if accept is not None and not wire.accepts(accept.decode("latin-1"), route.media):
             raise NotAcceptable(f"This answer has the type {' or '.join(route.media)}.")
         call = Call(_NOBODY, self.secret, request.request_id, parameters, request.query_string)
-        call.if_match = wire.versions(request.headers.get(b"if-match"))
-        if call.if_match is not None and not route.versioned:
-            detail = "If-Match names the version of one object to change, which this request has not; leave it out."
-            raise Malformed(detail, errors=[Issue("not_allowed", detail, parameter="If-Match")])
+        if b"if-match" in request.headers:
+            call.if_match = wire.versions(request.headers[b"if-match"])
+            if not route.versioned:
+                detail = "If-Match names the version of one object to change, which this request has not; leave it out."
+                raise Malformed(detail, errors=[Issue("not_allowed", detail, parameter="If-Match")])
         if route.answer in ("list", "document", "events"):
             call.url = f"{self.public_url or request.base_url}{request.path}"
         if route.writes:
@@ -219,16 +217,17 @@ class Pipeline:
             self._accept_ticket(request, call)
         if route.live is not None and self.hub is not None:
             return await self._live(route.live, self.hub, route, request, call)
-        wanted = call.take("min_seq")
+        wanted = call.take("min_seq") if call.query_string else None
         if wanted is not None:
             reply = await self._read_from(wanted, route, request, call)
         else:
             reply = await self.db.read(partial(self._read, route, request, call), snapshot=_snapshot(route, call))
-        self._note_reading(route, request)
+        if route.noted:
+            self._note_reading(route, request)
         return reply
 
     def _note_reading(self, route: Route, request: Request) -> None:
-        if route.noted and self.refusals is not None:
+        if self.refusals is not None:
             audit.note_reading(self.refusals, request, route.noted)
 
     async def _live(
@@ -242,7 +241,8 @@ class Pipeline:
             if not await self._reaches(self.db, positions, VISIBLE_SECONDS):
                 raise _behind(wanted)
         reply = await answer(self._session(hub, route, request, call))
-        self._note_reading(route, request)
+        if route.noted:
+            self._note_reading(route, request)
         return reply
 
     def _session(self, hub: Hub, route: Route, request: Request, call: Call) -> Session:

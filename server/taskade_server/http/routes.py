@@ -308,9 +308,15 @@ class Table:
         for route in routes:
             shape = tuple("*" if part.startswith("{") else part for part in route.path.strip("/").split("/"))
             self._by_shape.setdefault(shape, {})[route.method] = route
+        # What most requests are about: one thing of a kind, by its id.
+        self._by_kind = {shape[0]: found for shape, found in self._by_shape.items() if shape[1:] == ("*",)}
+        self._literal = {"/".join(shape) for shape in self._by_shape if "*" not in shape}
 
     def find(self, path: str) -> tuple[dict[str, Route], list[str]] | None:
         """The routes of a path below /v1 by method, and its parameters; None if there is no such path."""
+        kind, _, name = path.partition("/")
+        if name and "/" not in name and path not in self._literal and (one := self._by_kind.get(kind)):
+            return one, [name]
         parts = path.strip("/").split("/")
         found = self._by_shape.get(tuple(parts))
         if found is not None:

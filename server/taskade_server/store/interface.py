@@ -194,8 +194,10 @@ class Tx(ABC):
     def end(self) -> None:
         """For drivers: the unit is over. Hooks know their unit, so all of it would wait for the garbage collector."""
         self.failed = OVER
-        self.before_commit.clear()
-        self.context.clear()
+        if self.before_commit:
+            self.before_commit.clear()
+        if self.context:
+            self.context.clear()
 
     def _check_writable(self) -> None:
         if not self.writable:
