@@ -26,8 +26,7 @@ COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {CHANGES: Event._fields, ACCESS:
 PAGE: Final = 500
 _TABLES: Final = {CHANGES: "events", ACCESS: "accesses"}
 _MAKE: Final[Mapping[str, Callable[..., Any]]] = {CHANGES: Event, ACCESS: Access}
-_NAMES: Final = {log: tuple(name.encode() for name in names) for log, names in COLUMNS.items()}
-_FORM: Final = {log: f"{NAME}/{log}/v1\n".encode() for log in COLUMNS}
+_FORM: Final = {log: f"{NAME}/{log}/v1\n" for log in COLUMNS}
 _INTEGERS: Final = frozenset({"seq", "at", "last_at", "times", "status"})
 
 
@@ -50,11 +49,11 @@ def leaf(log: str, columns: Mapping[str, Any]) -> bytes:
 
 def _bytes(log: str, values: Iterable[Any]) -> bytes:
     parts = [_FORM[log]]
-    for name, value in zip(_NAMES[log], values, strict=True):
+    for name, value in zip(COLUMNS[log], values, strict=True):
         if value is not None:
-            raw = str(value).encode()
-            parts.append(b"%b %d\n%b\n" % (name, len(raw), raw))
-    return b"".join(parts)
+            text = str(value)
+            parts.append(f"{name} {len(text) if text.isascii() else len(text.encode())}\n{text}\n")
+    return "".join(parts).encode()
 
 
 def hashed(entry: Event | Access) -> bytes:

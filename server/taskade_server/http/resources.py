@@ -167,6 +167,12 @@ def one(
     return Reply(status, document, [(b"etag", etag.encode()), *(headers or [])])
 
 
+def _id(document: str) -> str:
+    """Every document begins with it."""
+    start = document.index('"id":"') + 6
+    return document[start : document.index('"', start)]
+
+
 def _version(document: str) -> str:
     start = document.index('"version":') + 10
     end = start
@@ -223,7 +229,7 @@ def creating(resource: Resource, verb: Callable[[Tx, Context, Any], str]) -> Han
 
     def handle(call: Call, tx: Tx) -> Reply:
         document = verb(tx, call.context(), _body(call))
-        location = f"/v1/{resource.plural}/{json.decode(document)['id']}"
+        location = f"/v1/{resource.plural}/{_id(document)}"
         return one(call, tx, resource, document, 201, headers=[(b"location", location.encode())])
 
     return handle
@@ -296,7 +302,7 @@ def _no_body(call: Call) -> None:
 def create_workspace(tx: Tx, context: Context, body: Any) -> str:
     """A workspace with the built-in templates."""
     document = workspaces.create(tx, context, body)
-    projects.add_builtin_templates(tx, context, json.decode(document)["id"])
+    projects.add_builtin_templates(tx, context, _id(document))
     return document
 
 
@@ -311,7 +317,7 @@ def create_key(call: Call, tx: Tx) -> Reply:
     """POST /api-keys: the only answer that ever holds the secret."""
     call.no_parameters()
     document, secret = identity.create_key(tx, call.context(), _body(call))
-    location = f"/v1/api-keys/{json.decode(document)['id']}"
+    location = f"/v1/api-keys/{_id(document)}"
     return Reply(
         201,
         json.encode({**json.decode(document), "secret": secret}),

@@ -310,17 +310,9 @@ def parse_body(request: Request, body: bytes, *, patch: bool = False) -> Any:
         return None
     # Compression may be announced in either place.
     encoding = request.header(b"content-encoding") or request.header(b"transfer-encoding")
-    if encoding.strip().lower() not in ("", "identity", "chunked"):
+    if encoding and encoding.strip().lower() not in ("", "identity", "chunked"):
         raise UnsupportedMediaType(f'The Content-Encoding is "{encoding[:100]}"; send the body uncompressed.')
-    content_type = request.header(b"content-type")
-    kind, _, parameters = content_type.partition(";")
-    kind = kind.strip().lower()
-    operations = patch and kind == JSON_PATCH
-    if kind not in _JSON_BODIES and not operations:
-        raise UnsupportedMediaType(f'The Content-Type is "{content_type[:100]}"; send application/json.')
-    charset = parameters.strip().lower().replace('"', "").removeprefix("charset=")
-    if charset not in ("", "utf-8", "utf8") and "charset" in parameters.lower():
-        raise UnsupportedMediaType("JSON is sent in UTF-8; leave the charset out.")
+    operations = _media_of(request.header(b"content-type"), patch) == JSON_PATCH
     try:
         value = json.decode_strict(body)
     except json.Faulty as error:
@@ -330,6 +322,19 @@ def parse_body(request: Request, body: bytes, *, patch: bool = False) -> Any:
             raise Malformed("A JSON Patch is an array of operations.")
         return JsonPatch(value)
     return value
+
+
+@lru_cache(64)
+def _media_of(content_type: str, patch: bool) -> str:
+    """The media type of a body, if it is one that is welcome: UnsupportedMediaType otherwise."""
+    kind, _, parameters = content_type.partition(";")
+    kind = kind.strip().lower()
+    if kind not in _JSON_BODIES and not (patch and kind == JSON_PATCH):
+        raise UnsupportedMediaType(f'The Content-Type is "{content_type[:100]}"; send application/json.')
+    charset = parameters.strip().lower().replace('"', "").removeprefix("charset=")
+    if charset not in ("", "utf-8", "utf8") and "charset" in parameters.lower():
+        raise UnsupportedMediaType("JSON is sent in UTF-8; leave the charset out.")
+    return kind
 
 
 def accepts(accept: str, media: tuple[str, ...]) -> bool:

@@ -278,9 +278,11 @@ class _WriterTx(SqliteTx):
     def all(self, sql: str, params: Params = ()) -> list[Row]:
         self._meter.allow(*self._budget)
         try:
-            return super().all(sql, params)
+            return self._execute(sql, params).fetchall()
+        except (apsw.Error, OverflowError, UnicodeError) as error:
+            raise self._spoil(error) from error
         finally:
-            self._meter.allow()
+            self._meter.ticks, self._meter.until = UNLIMITED_TICKS, FOREVER
 
     def write_deferred(self) -> None:
         # In the order of the units, or an older text of a row would be written over this unit's.
