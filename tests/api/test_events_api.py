@@ -161,7 +161,7 @@ def test_faults_are_named(api, outsider, home, six, a_project):
     assert codes(refused(workspace_id=ids.new("ws"))) == ["unknown_reference"]
     assert codes(refused(project_id=ids.new("proj"))) == ["unknown_reference"]
     assert codes(refused(object_id="42")) == ["invalid_format"]
-    assert codes(refused(order="desc", wait=5)) == ["not_allowed"]
+    assert codes(refused(order="desc", wait=5)) == codes(refused(after=1, before=3, wait=5)) == ["not_allowed"]
     assert codes(refused(filter='{"status": "pending"}')) == ["not_allowed"]
     assert codes(refused(types="task.*", filter="{")) == ["malformed_json"]
     assert codes(refused(types="task.*", filter='{"statsu": "pending"}')) == ["unknown_parameter"]

@@ -77,6 +77,20 @@ def test_the_events_of_one_object_are_found_at_once_wherever_they_lie(busy, orde
 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
+def test_few_of_many_events_of_one_object_are_found_piece_by_piece(busy, order):
+    with mock.patch.object(events, "SCAN", 3):
+        found, _ = walk(busy, order=order, object_id=ONE, types="task.created", limit=1)
+    assert [event["data"]["id"] for event in found] == [ONE]
+
+
+@pytest.mark.parametrize(("after", "before"), [(3, 2), (3, 3), (3, 4), (3, 5)])
+def test_the_place_to_go_on_from_is_never_before_where_it_began(busy, after, before):
+    query = f"workspace_id={WORKSPACE}&after={after}&before={before}&types=task.deleted"
+    reply = busy.read_sync(lambda tx: events.listing(Call(ME, world.SECRET, "req_1", [], query), tx), snapshot=True)
+    assert int(dict(reply.headers)[b"next-after"]) == max(after, before - 1)
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
 def test_of_these_one_answer_looks_at_so_many_too(busy, order):
     with mock.patch.object(events, "SCAN", 3):
         found, answers = walk(busy, order=order, object_id=ONE, limit=2)

@@ -6,12 +6,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from taskade_server.engine.access import Principal
 from taskade_server.http import guard as module
 from taskade_server.http.guard import Guard
 from taskade_server.http.limits import Limits
 from taskade_server.http.observe import Observer
 from taskade_server.http.pipeline import Pipeline
-from taskade_server.http.wire import LENGTH, WHOLE_BYTES, Reply, Request, check_headers
+from taskade_server.http.wire import LENGTH, WHOLE_BYTES, Call, Reply, Request, check_headers
 from taskade_server.kit.errors import Malformed, Unavailable
 from taskade_server.store.turns import CALLER
 
@@ -333,3 +334,19 @@ def test_what_is_refused_stands_in_the_log_once(sqlite_db, more, status, says):
         assert lines[0]["bytes"] == len(late.body)
 
     asyncio.run(scene())
+
+
+def test_what_carries_secrets_does_not_show_them():
+    """A debugger, or a library that logs what it failed on, shows the representation of things."""
+    shown = []
+
+    async def look() -> None:
+        shown.append(repr(CALLER.get()))
+
+    client = Client("Bearer tsk_secret", "GET")
+    serve(Guard(answering(meanwhile=look)), client)
+    request = Request(client.scope)
+    call = Call(Principal("user_1", None, frozenset(), {}, None), b"the installation's secret", "req_1", ["tsk_secret"])
+    shown += [repr(request), repr(call)]
+    assert not any("secret" in text for text in shown)
+    assert request.request_id in shown[1]

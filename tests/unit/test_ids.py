@@ -2,6 +2,7 @@
 
 import re
 import time
+import tracemalloc
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -63,6 +64,16 @@ def test_a_clock_that_steps_back_does_not_disturb_the_order(monkeypatch):
         made += [ids.new("task") for _ in range(5000)]  # more than the counter of one millisecond holds
     assert made == sorted(made)
     assert len(set(made)) == len(made)
+
+
+def test_a_text_that_is_too_long_is_not_remembered():
+    """It may be a megabyte of somebody's request, and the next one another."""
+    tracemalloc.start()
+    try:
+        assert not any(ids.is_id(f"task_{number}" + "x" * 1_000_000, "task") for number in range(20))
+        assert tracemalloc.get_traced_memory()[0] < 5_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @examples(200)

@@ -10,6 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from contextvars import Context
 from functools import partial
 from typing import Final
 
@@ -146,7 +147,8 @@ class Feed:
         key = (workspace_id, after, upto)
         found = self._pages.get(key)
         if found is None or (found.done() and (found.cancelled() or found.exception() is not None)):
-            found = self._pages[key] = asyncio.create_task(self._read(*key))
+            # On behalf of nobody: what is kept for all must not keep the request of whoever came first.
+            found = self._pages[key] = asyncio.create_task(self._read(*key), context=Context())
             if len(self._pages) > KEPT_PAGES:
                 self._pages.popitem(last=False)
         self._pages.move_to_end(key)

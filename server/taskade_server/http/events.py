@@ -279,6 +279,8 @@ def _asked(call: Call, tx: Tx, reading: Reading) -> _Asked:
     descending = order == "desc" or (order is None and before is not None and after is None)
     if descending and reading.values.get("wait") not in (None, "0"):
         reading.fault("wait", "not_allowed", "Who reads backwards has nothing to wait for; leave wait out.")
+    elif before is not None and reading.values.get("wait") not in (None, "0"):
+        reading.fault("wait", "not_allowed", "What lies before a seq is there already; leave wait or before out.")
     reading.fail()
     name = "after" if after is not None or before is None else "before"
     position = after or 0 if name == "after" else max(0, (before or 0) - 1)
@@ -298,17 +300,19 @@ def _look(call: Call, tx: Tx, asked: _Asked) -> _Page:
         raise NotFound(f"There is no workspace {wanted.workspace_id} that this key can see any more.")
     _, head = log.bounds(tx, wanted.workspace_id)
     low, high = asked.after, head + 1 if asked.before is None else min(asked.before, head + 1)
-    bottom, top = low, high
-    if wanted.object_id is None:  # those of one object are found by an index, wherever they lie
+    if wanted.object_id is None:
         bottom, top = (max(low, high - SCAN - 1), high) if asked.descending else (low, min(high, low + SCAN + 1))
+        selected: dict[str, Any] = {"types": wanted.types, "project_id": wanted.project_id}
+    else:  # found by an index, wherever they lie; all of the object, so that each one looked at is counted
+        bottom, top, selected = low, high, {"object_id": wanted.object_id}
     position, done = (high if asked.descending else low), False
     found: list[str] = []
     size = looked = 0
     while not done and len(found) < asked.limit and size < PAGE_TEXT and looked < SCAN:
-        room = min(500, asked.limit - len(found) + 1)
+        # More each time, in case that few of them fit.
+        room = min(500, max(looked, asked.limit - len(found) + 1))
         page = log.select(
-            tx, wanted.workspace_id, bottom, top, limit=room, descending=asked.descending, types=wanted.types,
-            project_id=wanted.project_id, object_id=wanted.object_id,
+            tx, wanted.workspace_id, bottom, top, limit=room, descending=asked.descending, **selected,
         )  # fmt: skip
         done = not page
         looked += len(page)
@@ -321,7 +325,7 @@ def _look(call: Call, tx: Tx, asked: _Asked) -> _Page:
                 size += len(found[-1])
         bottom, top = (bottom, position) if asked.descending else (position, top)
     if done:
-        position = bottom + 1 if asked.descending else top - 1
+        position = bottom + 1 if asked.descending else max(low, top - 1)
     more = position > asked.after + 1 if asked.descending else position < high - 1
     return _Page(found, position, more)
 

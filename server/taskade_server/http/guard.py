@@ -149,6 +149,10 @@ class _Exchange(msgspec.Struct, eq=False):
     _size: int = 0
     held: int = 0
 
+    def __repr__(self) -> str:
+        """Without what it holds, which is secret."""
+        return f"Exchange({self.scope['method']} {self.scope['path']})"
+
     def caller(self) -> bytes:
         """Who asks. Most requests are over before anybody wants to know."""
         if self._caller is None:

@@ -9,6 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 from functools import partial
 from typing import Final, TypeVar
 
@@ -117,7 +118,7 @@ class Hub:
     async def epoch(self) -> int:
         """The state of rights, as of no earlier than this call."""
         if self._asking is None:
-            self._asking = asyncio.create_task(self._ask())
+            self._asking = asyncio.create_task(self._ask(), context=Context())  # on behalf of all who ask
         return await asyncio.shield(self._asking)
 
     async def _ask(self) -> int:

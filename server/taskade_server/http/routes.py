@@ -319,7 +319,7 @@ class Table:
             return one, [name]
         parts = path.strip("/").split("/")
         found = self._by_shape.get(tuple(parts))
-        if found is not None:
+        if found is not None and "*" not in parts:  # which is how a shape says that anything may stand there
             return found, []
         parameters = parts[1::2]
         parts[1::2] = "*" * len(parameters)

@@ -120,6 +120,10 @@ class Call(msgspec.Struct, eq=False):
     if_none_match: bytes | None = None
     unless_match: frozenset[str] | None = None
 
+    def __repr__(self) -> str:
+        """Without what it holds, which is secret."""
+        return f"Call({self.request_id!r})"
+
     def context(self) -> Context:
         """The caller as the domain knows it. Grants are copied: a verb may add one that its rollback must take back."""
         known = self.principal
@@ -212,6 +216,10 @@ class Request(msgspec.Struct, eq=False):
         headers = self.headers = dict(scope["headers"])
         self.credential = headers.get(b"authorization", b"")
         self.request_id = ids.new("req")
+
+    def __repr__(self) -> str:
+        """Without what it holds, which is secret."""
+        return f"Request({self.request_id!r})"
 
     def header(self, name: bytes) -> str:
         """A header by its lower-case name; empty if it is missing."""

@@ -105,16 +105,16 @@ def number(text: str) -> int:
     return int(text[-26:].translate(_BASE32HEX), 32)
 
 
-@lru_cache(1024)
 def is_id(text: str, prefix: str) -> bool:
     """Whether the text has the form of an id of that prefix."""
+    return len(text) == len(prefix) + 27 and _has_form(text, prefix)
+
+
+@lru_cache(1024)
+def _has_form(text: str, prefix: str) -> bool:
+    """The same for a text of the right length. A longer one, which may be a megabyte, must not be remembered."""
     cut = len(prefix)
-    return (
-        len(text) == cut + 27
-        and text[cut] == "_"
-        and text[:cut] == prefix
-        and _RULE.fullmatch(text, cut + 1) is not None
-    )
+    return text[cut] == "_" and text[:cut] == prefix and _RULE.fullmatch(text, cut + 1) is not None
 
 
 def pattern(prefix: str) -> str:
