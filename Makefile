@@ -5,11 +5,13 @@ ARGS ?=
 # The first of these that is new enough. Set PYTHON=... to choose another.
 PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 python3.11,\
 	$(shell $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
-WORKERS ?= 2
+# More than there are processors: half of the time tests wait for something.
+WORKERS ?= 4
 
 BIN := .venv/bin
 UV := $(BIN)/python requirements/uv.py
-SYNC := $(UV) pip sync --quiet --require-hashes --python $(BIN)/python requirements/bootstrap.lock
+# Not quiet: it shows how far it is, and says so in a few lines where there is no terminal.
+SYNC := $(UV) pip sync --require-hashes --python $(BIN)/python requirements/bootstrap.lock
 EDITABLE := $(UV) pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
 # Hashes for every platform: from the index alone, not from a folder of wheels that this machine may have.
 LOCK := UV_FIND_LINKS= UV_INDEX= $(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
@@ -22,7 +24,7 @@ PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check lint types unit bench fuzz planted openapi fmt lock clean
+.PHONY: help serve test check lint types unit bench fuzz hostile faults planted openapi fmt lock clean
 MAKEFLAGS += --no-print-directory
 
 help: ## List what make can do
@@ -53,6 +55,12 @@ bench: .venv/.bench ## Measure the server beside its peers, and print ratios
 fuzz: .venv/.dev ## Generated requests, all that the document allows (15 minutes): make fuzz ARGS="--phases fuzzing"
 	$(BIN)/python -m tests.support.fuzz $(ARGS)
 
+hostile: .venv/.dev ## Many hostile clients at once, and what they must not see: make hostile ARGS="--minutes 60 --postgresql"
+	$(BIN)/python -m tests.hostile $(ARGS)
+
+faults: .venv/.dev ## Batches, consistency, rate limits and hostile clients at length: make faults ARGS="hostile --long"
+	$(BIN)/python -m tests.faults $(ARGS)
+
 planted: .venv/.dev ## Plant bugs in a copy of the server, and see each one noticed by a test
 	$(BIN)/python -m tests.faults.planted $(ARGS)
 
@@ -76,27 +84,39 @@ lock: .venv/.dev ## Write the lock files anew: make lock ARGS="--upgrade"
 clean: ## Remove everything that make has made (never your data)
 	rm -rf .venv $(STORY)/node_modules dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
+# How long setting up took, said once; after a change of a lock file there is nothing to say.
+DONE = if [ -f .venv/.began ]; then echo "Set up in $$(($$(date +%s) - $$(cat .venv/.began))) seconds. From now on this is skipped."; rm .venv/.began; fi
+
 # Setting up. Each stamp is newer than everything it was made from, or its recipe runs again.
 
 .venv/.bootstrap: requirements/bootstrap.lock
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: install it, or say make PYTHON=/path/to/python" >&2; exit 1; }
-	@echo "Setting up .venv (once)..."
+	@echo "Setting up, once: this downloads and installs about 180 MB into .venv, which takes half a minute to two minutes."
+	@echo "[1/4] Making a virtual environment with $$($(PYTHON) --version)"
+	@mkdir -p .venv && date +%s > .venv/.began
 	@$(PYTHON) -m venv .venv
+	@echo "[2/4] Installing uv, which installs the rest"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 # A virtual environment made for tests can serve, too: hence the second touch.
 .venv/.base: .venv/.bootstrap requirements/base.lock pyproject.toml
+	@echo "[3/4] Installing the packages that the server needs"
 	@$(SYNC) requirements/base.lock
+	@echo "[4/4] Installing the server itself"
 	@$(EDITABLE)
 	@rm -f .venv/.dev .venv/.bench
 	@touch $@
+	@$(DONE)
 
 .venv/.dev: .venv/.bootstrap requirements/base.lock requirements/dev.lock pyproject.toml
+	@echo "[3/4] Installing the packages that the server and its tests need"
 	@$(SYNC) requirements/dev.lock
+	@echo "[4/4] Installing the server itself"
 	@$(EDITABLE)
 	@rm -f .venv/.bench
 	@touch .venv/.base $@
+	@$(DONE)
 
 # Added to what is there, so that measuring does not undo a set-up for tests.
 .venv/.bench: .venv/.base requirements/bench.lock

@@ -13,20 +13,17 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from taskade_server.consumers import outbound
-from taskade_server.http import connections, observe, traces
-from taskade_server.kit import destinations, logs
+from taskade_server.kit import defaults, destinations
 from taskade_server.kit.destinations import Network
 from taskade_server.store.database import is_postgresql
 
 DEFAULT_DATA: Final = "taskade-data"
-DEFAULT_RATE: Final = "100/minute"
+DEFAULT_RATE: Final = "600/minute"
 DEFAULT_ANONYMOUS: Final = 60
 DEFAULT_LOGIN: Final = 20
 MAX_RATE: Final = 1_000_000_000
 TRASH_DAYS: Final = 30
 DELIVERY_DAYS: Final = 30
-REPLY_HOURS: Final = 25  # the promise is 24
 DEV_MODES: Final = ("off", "on", "anywhere")
 LOOPBACK: Final = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 
@@ -60,10 +57,10 @@ class Config:
     data: Path = Path(DEFAULT_DATA)
     database_url: str | None = None
     replica_url: str | None = None
-    rate_limit: int | None = 100
+    rate_limit: int | None = 600
     workers: int = 1
     drain_seconds: float = 0.0
-    max_connections: int = connections.MAX_CONNECTIONS
+    max_connections: int = defaults.MAX_CONNECTIONS
     background: bool = True
     synchronous: str = "full"
     public_url: str | None = None
@@ -116,7 +113,7 @@ def parse_rate(text: str) -> int | None:
     number, _, unit = (part.strip() for part in text.partition("/"))
     sound = number.isdecimal() and len(number) < 12 and 1 <= int(number) <= MAX_RATE
     if not sound or unit not in ("minute", "min", "m"):
-        raise ConfigError(f'A rate limit is "off" or a number a minute such as 100/minute, not "{text}".')
+        raise ConfigError(f'A rate limit is "off" or a number a minute such as 600/minute, not "{text}".')
     return int(number)
 
 
@@ -169,11 +166,11 @@ def observing(environment: Mapping[str, str], terminal: bool) -> Observing:
     endpoint = environment.get("TASKADE_OTLP_ENDPOINT", "")
     if endpoint and (urlsplit(endpoint).scheme not in ("http", "https") or not urlsplit(endpoint).hostname):
         raise ConfigError("TASKADE_OTLP_ENDPOINT is the address of a collector such as http://127.0.0.1:4318.")
-    wanted = bool(endpoint) or any(environment.get(name) for name in traces.STANDARD_ENDPOINTS)
+    wanted = bool(endpoint) or any(environment.get(name) for name in defaults.TRACE_ENDPOINTS)
     return Observing(
-        log_format=choice("TASKADE_LOG_FORMAT", logs.FORMATS, "text" if terminal else "json"),
-        log_level=choice("TASKADE_LOG_LEVEL", logs.LEVELS, "info"),
-        log_requests=choice("TASKADE_LOG_REQUESTS", observe.CHOICES, "all"),
+        log_format=choice("TASKADE_LOG_FORMAT", defaults.LOG_FORMATS, "text" if terminal else "json"),
+        log_level=choice("TASKADE_LOG_LEVEL", defaults.LOG_LEVELS, "info"),
+        log_requests=choice("TASKADE_LOG_REQUESTS", defaults.LOG_REQUESTS, "all"),
         metrics_token=token or None,
         traces=wanted and environment.get("OTEL_SDK_DISABLED", "").strip().lower() != "true",
         otlp_endpoint=endpoint or None,
@@ -207,7 +204,7 @@ def check(config: Config) -> None:
         )
     if config.outbound_proxy:
         try:
-            outbound.split_proxy(config.outbound_proxy)
+            destinations.split_proxy(config.outbound_proxy)
         except ValueError as error:
             raise ConfigError(f"TASKADE_OUTBOUND_PROXY cannot be used: {error}") from error
     schemes = ("valkey://", "valkeys://", "redis://", "rediss://", "unix://")
@@ -230,30 +227,55 @@ def prepare_folder(path: Path) -> None:
         raise ConfigError(f"The data folder {path} is not writable; give another one with --data.")
 
 
+def given_secret() -> bytes | None:
+    """The secret in TASKADE_SECRET, None without one. ConfigError if it cannot be used."""
+    given = os.environ.get("TASKADE_SECRET", "")
+    if not given:
+        return None
+    if len(given) < 32:
+        raise ConfigError("TASKADE_SECRET needs at least 32 characters.")
+    try:
+        return given.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError("TASKADE_SECRET is not UTF-8: use other characters.") from error
+
+
 def file_secret(path: Path) -> bytes:
     """The installation's secret beside an SQLite database, made on first use; it keys API key hashes and cursors.
 
     It appears whole or not at all, and survives a power loss from then on: without it every API key is lost.
     """
-    if not path.exists():
-        draft = path.with_name(f"{path.name}.{os.getpid()}")
-        try:
-            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(secrets.token_bytes(32))
-                file.flush()
-                os.fsync(file.fileno())
-            with suppress(FileExistsError):  # another process has just made it
-                os.link(draft, path)
-            draft.unlink()
-            _sync_folder(path.parent)
-        except OSError as error:
-            raise ConfigError(f"The secret {path} cannot be written: {error.strerror}.") from error
+    found = kept_secret(path)
+    if found is not None:
+        return found
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
     try:
-        secret = path.read_bytes()
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(32))
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):  # another process has just made it
+            os.link(draft, path)
+        draft.unlink()
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise ConfigError(f"The secret {path} cannot be written: {error.strerror}.") from error
+    made = kept_secret(path)
+    if made is None:
+        raise ConfigError(f"The secret {path} is a link to a file that does not exist: put that file back.")
+    return made
+
+
+def kept_secret(path: Path) -> bytes | None:
+    """The secret in a file, None if there is no such file. ConfigError for anything that is not a secret."""
+    try:
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"The secret {path} is not a file: put back the file that was there.")
+        secret = path.read_bytes() if path.exists() else None
     except OSError as error:
         raise ConfigError(f"The secret {path} cannot be read: {error.strerror}.") from error
-    if len(secret) < 32:
-        raise ConfigError(f"The secret {path} is damaged (too short); restore it from a backup.")
+    if secret is not None and len(secret) < 32:
+        raise ConfigError(f"The secret {path} is damaged (too short): put back the file that was there, or a backup's.")
     return secret
 
 

@@ -6,9 +6,11 @@ every one of them, and a test that looked only at the status would let the rest 
 
 import json
 import socket
+import time
 from typing import Any, NamedTuple
 
 import httpx2
+from taskade_server.kit import time as moments
 
 
 def create(client: httpx2.Client, resource: str, **body: Any) -> Any:
@@ -16,6 +18,22 @@ def create(client: httpx2.Client, resource: str, **body: Any) -> Any:
     response = client.post(f"/v1/{resource}", json=body)
     assert response.status_code == 201, response.text
     return response.json()
+
+
+def expire(client: httpx2.Client, key_id: str, theirs: httpx2.Client) -> httpx2.Response:
+    """Let a key end, and return the first answer that its holder gets after that.
+
+    The end has to be in the future when the server reads it, which is soon only on a machine that is not busy.
+    """
+    for ahead in (200, 2000, 20_000):
+        end = moments.format_ms(moments.now_ms() + ahead)
+        if client.patch(f"/v1/api-keys/{key_id}", json={"expires_at": end}).status_code == 200:
+            break
+    until = time.monotonic() + 120
+    while (answer := theirs.get("/v1/users/me")).status_code == 200:
+        assert time.monotonic() < until, "it never ends"
+        time.sleep(0.05)
+    return answer
 
 
 def hand_over(client: httpx2.Client, workspace: str, heir: str) -> None:

@@ -11,8 +11,6 @@ from typing import Any, NamedTuple
 
 import httpx2
 import pytest
-from click.testing import CliRunner
-from taskade_server.__main__ import keys
 from taskade_server.engine import log
 from taskade_server.engine.log import Event
 from taskade_server.kit import ids
@@ -44,21 +42,13 @@ def invite(server: Server, api: httpx2.Client) -> Iterator[Invite]:
     def run(role: str, **more: Any) -> Person:
         email = f"{ids.new('user')}@example.com"
         user = create(api, "users", name=f"A {role}", email=email, role=role, **more)
-        client = server.client(_key_of(server, email))
+        client = server.client(server.create_key("tests", "--user", email))
         clients.append(client)
         return Person(user["id"], email, client)
 
     yield run
     for client in clients:
         client.close()
-
-
-def _key_of(server: Server, email: str) -> str:
-    """What `taskade keys create` prints, without the second that a process of its own would take."""
-    place = ["--database-url", server.database_url] if server.database_url else ["--data", str(server.data)]
-    done = CliRunner().invoke(keys, ["create", "--name", "tests", "--user", email, *place])
-    assert done.exit_code == 0, done.output
-    return done.stdout.strip()
 
 
 @pytest.fixture
@@ -174,7 +164,7 @@ def key_with(server: Server, api: httpx2.Client) -> Iterator[KeyWith]:
 @pytest.fixture(scope="session")
 def database_of(server: Server) -> Iterator[Database]:
     """The shared server's database, to look at what no answer tells."""
-    with connect(server.database_url or server.data / "taskade.db") as db:
+    with connect(server.database_url or server.data / "taskade.db", patient=True) as db:
         yield db
 
 

@@ -104,3 +104,16 @@ def test_every_kind_of_resource_has_a_past(api, home, a_task):
         assert api.get(path, params={"as_of": seq_of(answer) - 1}).json() == thing
     batch = api.post("/v1/batch", json={"operations": [{"method": "GET", "path": f"/tasks/{a_task['id']}?as_of=now"}]})
     assert batch.json()["results"][0]["body"] == a_task
+
+
+def test_the_past_of_a_user_is_not_told_to_those_who_met_them_in_another_workspace(api, invite, me):
+    other = create(api, "workspaces", name="Another")["id"]
+    owner, user = invite("owner", workspace_id=other), invite("member")
+    before = user.client.get(f"/v1/users/{user.id}").json()["updated_at"]
+    user.client.patch(f"/v1/users/{user.id}", json={"name": "A new name"}).raise_for_status()
+    create(api, f"workspaces/{other}/members", user=user.id, role="member")
+    assert owner.client.get(f"/v1/users/{user.id}").json()["name"] == "A new name"
+    for wanted in (before, "now", "999999999"):
+        refused = problem(owner.client.get(f"/v1/users/{user.id}", params={"as_of": wanted}), 404)
+        assert me["workspace_id"] not in str(refused)
+    assert user.client.get(f"/v1/users/{user.id}", params={"as_of": before}).json()["name"] != "A new name"

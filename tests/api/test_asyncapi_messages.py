@@ -5,7 +5,7 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
-from taskade_server.http import asyncapi, openapi
+from taskade_server.http.documents import asyncapi
 
 from tests.api.asking import create
 from tests.support.listening import Listener
@@ -17,8 +17,8 @@ DOCUMENT: dict[str, Any] = json.loads(asyncapi.render())
 def faults(name, message):
     """What is wrong with a message, by its schema, which is taken to name every member."""
     payload = DOCUMENT["components"]["messages"][name]["payload"]
-    text = json.dumps(payload.get("schema", payload)).replace('"./openapi.json#/', '"urn:beside#/')
-    registry = jsonschema_rs.Registry([("urn:beside", openapi.document())])
+    text = json.dumps(payload).replace('"#/', '"urn:document#/')
+    registry = jsonschema_rs.Registry([("urn:document", DOCUMENT)])
     validator = jsonschema_rs.Draft202012Validator(json.loads(text), registry=registry)
     return [f"{name}: {error.message[:200]}" for error in validator.iter_errors(message)]
 

@@ -6,7 +6,7 @@ import pytest
 from taskade_server.engine import audit
 from taskade_server.kit import ids
 
-from tests.api.asking import codes, create, problem
+from tests.api.asking import codes, create, expire, problem
 
 
 def entries(client, **params):
@@ -22,7 +22,7 @@ def refused(api):
     """What is on record of a refusal, once it is."""
 
     def read(response, **params):
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         while True:
             found = entries(api, request_id=response.headers["x-request-id"], **params)
             if found:
@@ -38,7 +38,7 @@ def installation(database_of):
     """The newest entry of the installation's own log that a request made."""
 
     def read(response):
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         while True:
             row = database_of.read_sync(
                 lambda tx: tx.one(
@@ -136,7 +136,7 @@ def busy(api, invite):
             api.patch(f"/v1/tasks/{task['id']}", json={"priority": "high"})
     problem(member.client.delete(f"/v1/workspaces/{workspace}"), 403)
     problem(member.client.patch(f"/v1/workspaces/{workspace}", json={"name": "x"}), 403)
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while len(entries(api, workspace_id=workspace, outcome="denied")) < 2:
         assert time.monotonic() < until
         time.sleep(0.05)
@@ -318,7 +318,7 @@ def test_nobody_writes_into_the_log_of_a_workspace_that_they_have_no_part_in(api
     with server.client(secret) as weak:
         response = weak.patch(f"/v1/tasks/{a_task['id']}", json={"name": "x"})
     problem(response, 403)
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while not (found := entries(outsider, request_id=response.headers["x-request-id"])):
         assert time.monotonic() < until
         time.sleep(0.05)
@@ -339,13 +339,9 @@ def test_a_revoked_key_is_a_failed_login_in_its_workspace(api, server, me, refus
 
 
 def test_an_expired_key_and_a_wrong_secret_are_failed_logins(api, server, refused):
-    soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 2))
-    key = create(api, "api-keys", name="Short", expires_at=soon)
+    key = create(api, "api-keys", name="Short")
     with server.client(key["secret"]) as client:
-        until = time.monotonic() + 30
-        while (response := client.get("/v1/users/me")).status_code == 200:
-            assert time.monotonic() < until
-            time.sleep(0.1)
+        response = expire(api, key["id"], client)
     problem(response, 401)
     assert refused(response)["key"]["id"] == key["id"]
 
@@ -372,7 +368,7 @@ def test_no_credential_is_no_login(server, database_of):
         problem(response, 401)
     with server.client("again") as client:  # something behind it that is written down
         other = client.get("/v1/projects")
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
 
     def known(answer):
         sql = "SELECT 1 FROM accesses WHERE request_id = ?"

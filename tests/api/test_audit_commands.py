@@ -4,6 +4,7 @@ import json
 import time
 
 import pytest
+from taskade_server.kit import ids
 
 from tests.api.asking import create, problem
 
@@ -26,7 +27,7 @@ def test_failed_logins_with_unknown_keys_are_listed(server):
     with server.client("nonsense") as client:
         response = client.get("/v1/tasks", headers={"User-Agent": "somebody"})
     problem(response, 401)
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while not (
         lines := [line for line in server.command("audit", "list", "--json").splitlines() if "somebody" in line]
     ):
@@ -35,6 +36,24 @@ def test_failed_logins_with_unknown_keys_are_listed(server):
     entry = json.loads(lines[0])
     assert (entry["action"], entry["address"], entry["workspace_id"]) == ("login.failed", "127.0.0.1", None)
     assert "login.failed" in server.command("audit", "list", "--outcome", "failed", "--limit", "5")
+
+
+def test_a_workspace_that_is_not_there_is_refused_and_no_file_touched(server, tmp_path):
+    path = tmp_path / "audit.jsonl"
+    path.write_text("what was there", encoding="utf-8")
+    unknown = ids.new("ws")
+    for command in (("list",), ("checkpoints",), ("export", str(path)), ("verify",)):
+        with pytest.raises(RuntimeError, match=f"There is no workspace {unknown} in this installation"):
+            server.command("audit", *command, "--workspace", unknown)
+    assert path.read_text(encoding="utf-8") == "what was there"
+
+
+def test_the_log_of_a_workspace_is_listed_whatever_it_is_about(server, api, workspace):
+    project = create(api, "projects", name="x", workspace_id=workspace)["id"]
+    create(api, "tasks", name="x", project_id=project)
+    lines = server.command("audit", "list", "--workspace", workspace).splitlines()
+    assert "task.created" in lines[0]
+    assert "task.created" in server.command("audit", "export", "--workspace", workspace, "--format", "csv")
 
 
 def test_an_export_is_verified_without_the_server(server, api, workspace, exported, tmp_path):

@@ -220,7 +220,7 @@ def test_rows_for_spreadsheets_hold_no_formula(api, place):
 def test_an_export_is_on_record(api, place, me):
     workspace, _ = place
     response = exported(api, workspace)
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while not (found := ask(api, "", workspace_id=workspace, request_id=response.headers["x-request-id"])):
         assert time.monotonic() < until
         time.sleep(0.05)

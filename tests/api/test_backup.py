@@ -82,7 +82,7 @@ def test_a_backup_under_constant_writes(target, start_server, elsewhere, tmp_pat
         assert "is sound" in server.command("check")
         assert len(acknowledged) > len(before), "nobody wrote meanwhile"
     data, url = elsewhere(target)
-    server.command("restore", str(file), "--data", str(data), "--database-url", url)
+    Server(data, url).command("restore", str(file))
     there, here = events(server.database_url or server.data / "taskade.db"), events(url or data / "taskade.db")
     assert here.keys() == there.keys()
     for name, restored in here.items():
@@ -106,8 +106,9 @@ def test_a_restored_server_goes_on_as_the_old_one(target, start_server, elsewher
     assert len(expected["tasks?q=some"]) > 1000
     server.command("backup", str(tmp_path / "a.backup"))
     data, url = elsewhere(target)
-    server.command("restore", str(tmp_path / "a.backup"), "--data", str(data), "--database-url", url)
-    restored = Server(data, url).start()
+    restored = Server(data, url)
+    restored.command("restore", str(tmp_path / "a.backup"))
+    restored.start()
     try:
         with restored.client(server.key) as client:
             assert {path: client.get(f"/v1/{path}").content for path in expected} == expected

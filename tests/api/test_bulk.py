@@ -199,6 +199,14 @@ def test_one_fault_keeps_all_from_being_changed(api, a_project, five, heads):
         ({"ids": [5], "set": {"name": "x"}}, "/ids"),
         ({"filter": {}, "set": {"name": "x"}}, "/filter"),
         ({"filter": "all", "set": {"name": "x"}}, "/filter"),
+        ({"filter": {"$and": [{}]}, "set": {"name": "x"}}, "/filter"),
+        ({"filter": {"$or": [{}, {"priority": "high"}]}, "set": {"name": "x"}}, "/filter"),
+        ({"filter": {"$and": [{"$or": [{"$and": [{}]}]}, {}]}, "set": {"name": "x"}}, "/filter"),
+        ({"filter": {"labels": {"$nin": []}}, "set": {"name": "x"}}, "/filter"),
+        ({"filter": {"custom_fields": {"a": {"$nin": []}}}, "set": {"name": "x"}}, "/filter"),
+        ({"filter": {"$not": {"labels": {"$in": []}}}, "set": {"name": "x"}}, "/filter"),
+        ({"filter": {"$not": {"$not": {}}}, "set": {"name": "x"}}, "/filter"),
+        ({"filter": {"id": {"$exists": True}, "created_at": {"$ne": None}}, "set": {"name": "x"}}, "/filter"),
         ({"ids": ["A"], "set": {"name": "x"}, "sett": 1}, "/sett"),
     ],
     ids=str,
@@ -208,6 +216,40 @@ def test_what_is_no_bulk_change(api, five, heads, body, place):
     filled = body | ({"ids": [five[0]]} if body.get("ids") == ["A"] else {})
     assert place in places(problem(ask(api, "PATCH", **filled), 422))
     assert heads() == before
+
+
+@pytest.mark.parametrize(
+    "document",
+    [{}, {"$and": [{}]}, {"labels": {"$nin": []}}, {"$not": {"id": {"$exists": False}}}, {"$or": [{}]}],
+    ids=str,
+)
+def test_what_excludes_no_task_deletes_none(api, five, heads, document):
+    before = heads()
+    refused = problem(ask(api, "DELETE", filter=document), 422)
+    assert (places(refused), codes(refused)) == (["/filter"], ["wrong_type"])
+    assert heads() == before
+
+
+@pytest.mark.parametrize("document", [{"custom_fields": {}}, {"$and": [{"custom_fields": {}}]}], ids=str)
+def test_custom_fields_without_a_key_are_a_fault_wherever_they_stand(api, five, heads, document):
+    before = heads()
+    responses = [
+        ask(api, "DELETE", filter=document),
+        ask(api, "PATCH", filter=document, set={"name": "x"}),
+        api.post("/v1/tasks/query", json={"filter": document}),
+    ]
+    for response in responses:
+        (place,) = places(problem(response, 400))
+        assert place.startswith("/filter") and place.endswith("/custom_fields")
+    assert heads() == before
+
+
+@pytest.mark.parametrize(
+    "document", [{"labels": {"$in": []}}, {"$not": {}}, {"$and": [{"id": {"$in": []}}, {}]}], ids=str
+)
+def test_a_filter_that_selects_nothing_changes_nothing(api, five, document):
+    assert ask(api, "DELETE", filter=document).json() == []
+    assert len(listed(api, "tasks", id=",".join(five))) == 5
 
 
 def test_a_wrong_filter_is_told_like_in_a_list(api, five):
@@ -226,6 +268,151 @@ def test_a_filter_that_selects_more_than_a_thousand_changes_nothing(api, a_proje
     api.delete(f"/v1/tasks/{listed(api, 'tasks', project_id=a_project['id'], limit=1)[0]['id']}")
     changed = ask(api, "PATCH", filter={"project_id": a_project["id"]}, set={"name": "y"}).json()
     assert len(changed) == 1000
+
+
+# ---- changing, with values for each ----------------------------------------------------------------------------------
+
+
+def test_each_gets_values_of_its_own(api, a_project, five, expect_events):
+    changes = [
+        {"id": five[3], "name": "Renamed", "labels": ["a"]},
+        {"id": five[0], "if_match": 1, "status": "completed", "custom_fields": {"n": 1}},
+        {"id": five[1], "priority": "high"},
+    ]
+    with expect_events("task.updated", "task.updated", "task.completed"):
+        response = ask(api, "PATCH", tasks=changes)
+    assert response.status_code == 200, response.text
+    done = response.json()
+    assert [task["id"] for task in done] == [five[3], five[0], five[1]], "in the order given"
+    assert [task["version"] for task in done] == [2, 2, 1], "what does not change has no event"
+    assert (done[0]["name"], done[0]["labels"], done[1]["status"]) == ("Renamed", ["a"], "completed")
+    assert done[1]["custom_fields"] == {"n": 1} and done[1]["completed_at"]
+    assert [api.get(f"/v1/tasks/{task['id']}").json() for task in done] == done
+
+
+def test_what_was_read_can_be_sent_back_whole(api, a_project, five):
+    read = listed(api, "tasks", project_id=a_project["id"], include="assignee,project")
+    for number, task in enumerate(read):
+        task["estimate"] = number
+    changed = ask(api, "PATCH", tasks=read)
+    assert changed.status_code == 200, changed.text
+    assert [task["estimate"] for task in changed.json()] == [0, 1, 2, 3, 4]
+
+
+def test_a_thousand_changes_and_not_one_more(api, a_project):
+    made = create(api, "tasks/bulk", project_id=a_project["id"], tasks=[{"name": str(n)} for n in range(1000)])
+    changes = [{"id": task["id"], "name": f"Task {n}", "if_match": task["version"]} for n, task in enumerate(made)]
+    assert [task["name"] for task in ask(api, "PATCH", tasks=changes).json()] == [f"Task {n}" for n in range(1000)]
+    refused = problem(ask(api, "PATCH", tasks=[*changes, {"id": ids.new("task")}]), 422)
+    assert places(refused) == ["/tasks"]
+
+
+def test_one_fault_of_one_keeps_all_from_being_changed(api, a_project, five, heads):
+    before = heads()
+    faulty = [
+        {"id": five[0], "name": "fine"},
+        {"id": five[1], "nam": "x", "due_date": "soon"},
+        {"id": five[2], "assignee": "nobody"},
+        {"id": five[3], "if_match": [3]},
+    ]
+    refused = problem(ask(api, "PATCH", tasks=faulty), 422)
+    assert set(places(refused)) == {"/tasks/1/nam", "/tasks/1/due_date", "/tasks/2/assignee", "/tasks/3/if_match"}
+    unseen = problem(ask(api, "PATCH", tasks=[{"id": five[0], "name": "x"}, {"id": ids.new("task")}, {"id": "x"}]), 422)
+    assert (places(unseen), set(codes(unseen))) == (["/tasks/1/id", "/tasks/2/id"], {"unknown_reference"})
+    assert heads() == before
+
+
+@pytest.mark.parametrize(
+    ("body", "wrong"),
+    [
+        ({"tasks": []}, ["/tasks"]),
+        ({"tasks": {"id": "A"}}, ["/tasks"]),
+        ({"tasks": None}, ["/tasks"]),
+        ({"tasks": [{"name": "x"}]}, ["/tasks/0/id"]),
+        ({"tasks": [5, {"id": 5}]}, ["/tasks/0", "/tasks/1/id"]),
+        ({"tasks": [{"id": "A", "name": "x"}, {"id": "A", "name": "y"}]}, ["/tasks/1/id"]),
+        ({"tasks": [{"id": "A"}], "set": {"name": "x"}}, ["/set"]),
+        ({"tasks": [{"id": "A"}], "ids": ["A"]}, ["/ids"]),
+    ],
+    ids=str,
+)
+def test_what_is_no_change_with_values_for_each(api, body, wrong, heads):
+    before = heads()
+    assert places(problem(ask(api, "PATCH", **body), 422)) == wrong
+    assert heads() == before
+
+
+@pytest.mark.parametrize("named", [1, "1", '"1"', 'W/"1"'], ids=str)
+def test_a_version_that_is_gone_is_told_with_the_task_as_it_is(api, five, heads, named):
+    changed = api.patch(f"/v1/tasks/{five[2]}", json={"name": "Somebody was faster"}).json()
+    before = heads()
+    changes = [{"id": five[0], "name": "x", "if_match": 1}, {"id": five[2], "name": "x", "if_match": named}]
+    refused = problem(ask(api, "PATCH", tasks=changes), 412, "precondition-failed")
+    assert (refused["pointer"], refused["current"]) == ("/tasks/1/if_match", changed)
+    assert heads() == before
+    changes[1]["if_match"] = changed["version"]
+    assert ask(api, "PATCH", tasks=changes).status_code == 200
+
+
+def test_changes_of_several_are_judged_together(api, a_project, five):
+    """They may build a family among themselves, in any order, but no circle."""
+    changes = [{"id": five[2], "parent_id": five[1]}, {"id": five[1], "parent_id": five[0]}]
+    assert [task["parent_id"] for task in ask(api, "PATCH", tasks=changes).json()] == [five[1], five[0]]
+    turned = [
+        {"id": five[0], "parent_id": five[2]},
+        {"id": five[1], "parent_id": None},
+        {"id": five[2], "parent_id": five[1]},
+    ]
+    assert ask(api, "PATCH", tasks=turned).status_code == 200
+    circle = [{"id": five[3], "parent_id": five[4]}, {"id": five[4], "parent_id": five[3]}]
+    assert problem(ask(api, "PATCH", tasks=circle), 422)
+    blocking = [{"id": five[3], "blocked_by": [five[4]]}, {"id": five[4], "blocked_by": [five[3]]}]
+    assert problem(ask(api, "PATCH", tasks=blocking), 422)
+
+
+def test_a_change_of_several_can_be_tried_repeated_and_undone(api, a_project, five, heads):
+    body = {"tasks": [{"id": five[0], "name": "First"}, {"id": five[1], "name": "Second"}]}
+    before = heads()
+    tried = api.patch("/v1/tasks/bulk?dry_run=true", json=body)
+    assert [task["name"] for task in tried.json()] == ["First", "Second"] and heads() == before
+    header = {"Idempotency-Key": ids.new("task")}
+    first, again = (api.patch("/v1/tasks/bulk", json=body, headers=header) for _ in range(2))
+    assert first.json() == again.json() and again.headers["idempotent-replayed"] == "true"
+    undone = api.post("/v1/events/revert", json={"request_id": first.headers["x-request-id"]})
+    assert undone.status_code == 200, undone.text
+    assert names(api, "tasks", project_id=a_project["id"])[:2] == ["Task 0", "Task 1"]
+
+
+def test_rights_are_those_of_a_single_change(api, as_viewer, as_guest, outsider, a_task):
+    body = {"tasks": [{"id": a_task["id"], "name": "Mine now"}]}
+    for client in (as_viewer, as_guest):
+        alone = client.patch(f"/v1/tasks/{a_task['id']}", json={"name": "Mine now"}).status_code
+        assert client.patch("/v1/tasks/bulk", json=body).status_code == alone
+    problem(outsider.patch("/v1/tasks/bulk", json=body), 422)
+
+
+def test_a_refusal_says_which_entry_it_is_about(api, as_guest, a_guest, a_task, a_project):
+    """The guest may write some tasks of the request, and only look at others."""
+    other = create(api, "projects", name="To look at")["id"]
+    create(api, f"projects/{other}/members", user=a_guest.id, role="viewer")
+    task = create(api, "tasks", name="Seen", project_id=other)["id"]
+    mine = a_task["id"]
+    refused = [
+        ("PATCH", {"tasks": [{"id": mine, "name": "x"}, {"id": task, "name": "x"}]}, "/tasks/1", task),
+        ("PATCH", {"tasks": [{"id": mine, "project_id": other}]}, "/tasks/0/project_id", mine),
+        ("PATCH", {"ids": [mine, task], "set": {"name": "x"}}, "/ids/1", task),
+        ("PATCH", {"ids": [mine], "set": {"project_id": other}}, "/set/project_id", mine),
+        ("PATCH", {"filter": {"id": {"$in": [mine, task]}}, "set": {"name": "x"}}, "/filter", task),
+        ("DELETE", {"ids": [mine, task]}, "/ids/1", task),
+        ("DELETE", {"filter": {"id": {"$in": [mine, task]}}}, "/filter", task),
+        ("POST", {"tasks": [{"name": "x", "project_id": a_project["id"]}, {"name": "x", "project_id": other}]},
+         "/tasks/1", ""),
+    ]  # fmt: skip
+    for method, body, pointer, about in refused:
+        document = problem(as_guest.request(method, "/v1/tasks/bulk", json=body), 403)
+        assert document["pointer"] == pointer and about in document["detail"], (method, body)
+    alone = problem(as_guest.patch(f"/v1/tasks/{task}", json={"name": "x"}), 403)
+    assert "pointer" not in alone, "the URL names it"
 
 
 # ---- deleting --------------------------------------------------------------------------------------------------------

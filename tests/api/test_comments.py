@@ -27,9 +27,10 @@ def test_a_comment_knows_its_author_and_its_place(api, me, home, a_project, a_ta
 
 
 def test_the_author_is_who_says_it(api, as_member, a_member, a_task):
-    """Whatever the body says: nobody speaks in somebody else's name."""
-    comment = create(as_member, "comments", task_id=a_task["id"], body="x", author=api.get("/v1/users/me").json()["id"])
-    assert comment["author"] == a_member.id
+    """Nobody speaks in somebody else's name."""
+    body = {"task_id": a_task["id"], "body": "x", "author": api.get("/v1/users/me").json()["id"]}
+    assert places(problem(as_member.post("/v1/comments", json=body), 422)) == ["/author"]
+    assert create(as_member, "comments", **{**body, "author": a_member.id})["author"] == a_member.id
 
 
 def test_comments_of_a_task_in_the_order_they_were_made(api, as_member, a_task, a_project):

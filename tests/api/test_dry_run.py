@@ -258,3 +258,12 @@ def test_a_try_costs_a_request(start_server):
     server = start_server(rate_limit="2/minute")
     with server.client() as client:
         assert client.post("/v1/tasks?dry_run=true", json={"name": "x"}).headers["x-ratelimit-remaining"] == "1"
+
+
+def test_a_dry_run_leaves_no_role_behind(api, as_member, a_member):
+    name = ids.new("proj")
+    members = [{"user": a_member.id, "role": "viewer"}]
+    dry = as_member.post("/v1/projects?dry_run=true", json={"id": name, "name": "Tried", "members": members})
+    assert dry.status_code == 201, dry.text
+    create(api, "projects", id=name, name="Made")
+    assert as_member.patch(f"/v1/projects/{name}", json={"name": "Mine"}).status_code == 200

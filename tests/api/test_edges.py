@@ -225,14 +225,14 @@ def test_what_includes_may_add(api):
 
 
 def test_what_a_bulk_change_may_hold(api, a_project):
-    """32 MiB: the tasks are all in memory while they change."""
+    """So much that it can be written in the time that others have to wait: many small tasks, or some large ones."""
     ids: list[str] = []
     for _ in range(5):
         tasks = [{"name": "x", "description": SIX_TIMES * 99_000}] * 12
         ids += [one["id"] for one in create(api, "tasks/bulk", tasks=tasks, project_id=a_project["id"])]
-    assert api.patch("/v1/tasks/bulk", json={"ids": ids[:54], "set": {"priority": "low"}}).status_code == 200
+    assert api.patch("/v1/tasks/bulk", json={"ids": ids[:10], "set": {"priority": "low"}}).status_code == 200
     document = problem(api.patch("/v1/tasks/bulk", json={"ids": ids, "set": {"priority": "high"}}), 422)
-    assert codes(document) == ["too_many"] and "32 MiB" in document["detail"]
+    assert codes(document) == ["too_many"] and "32 MiB" in document["detail"], "they would all be in memory"
     found = api.get("/v1/tasks", params={"project_id": a_project["id"], "priority": "high", "fields": "id"})
     assert found.json() == [], "nothing was written"
 
@@ -240,6 +240,5 @@ def test_what_a_bulk_change_may_hold(api, a_project):
 def test_what_references_of_a_batch_may_put_in(api):
     large = {"id": "a", "method": "POST", "path": "/tasks", "body": {"name": "x", "description": "d" * 90_000}}
     copy = {"method": "POST", "path": "/tasks", "body": {"name": "x", "description": {"$ref": "a.description"}}}
-    assert api.post("/v1/batch", json={"operations": [large, *[copy] * 180]}).status_code == 200
-    document = problem(api.post("/v1/batch", json={"operations": [large, *[copy] * 190]}), 422)
-    assert "16 MiB" in json.dumps(document)
+    assert api.post("/v1/batch", json={"operations": [large, *[copy] * 20]}).status_code == 200
+    problem(api.post("/v1/batch", json={"operations": [large, *[copy] * 190]}), 422, "too-much-work")

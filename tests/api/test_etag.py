@@ -11,7 +11,7 @@ from tests.api.asking import create, listed, problem
 
 
 @pytest.fixture
-def everything(api, me, a_project, a_task, a_member):
+def everything(api, me, a_project, a_task, invite):
     """The paths of one object of each kind."""
     comment = create(api, "comments", task_id=a_task["id"], body="x")
     template = create(api, "templates", name="x")
@@ -23,7 +23,7 @@ def everything(api, me, a_project, a_task, a_member):
         "comments": f"/v1/comments/{comment['id']}",
         "templates": f"/v1/templates/{template['id']}",
         "workspaces": f"/v1/workspaces/{workspace['id']}",
-        "users": f"/v1/users/{a_member.id}",
+        "users": f"/v1/users/{invite('member').id}",
         "api-keys": f"/v1/api-keys/{key['id']}",
     }
 
@@ -153,6 +153,23 @@ def test_members_have_versions_of_their_own(api, a_project, a_member):
     ):
         assert problem(response, 412)["current"]["role"] == "editor"
     assert api.delete(path, headers=with_tag('"2"')).status_code == 204
+
+
+@pytest.mark.parametrize("header", ["If-Match", "If-None-Match"])
+@pytest.mark.parametrize("value", ["*", '"1"'])
+def test_a_request_about_no_single_object_refuses_both(api, a_task, heads, header, value):
+    before = heads()
+    for method, path, body in (
+        ("PATCH", "tasks/bulk", {"ids": [a_task["id"]], "set": {"name": "x"}}),
+        ("PATCH", "tasks/bulk", {"tasks": [{"id": a_task["id"], "name": "x"}]}),
+        ("POST", "tasks/bulk", {"tasks": [{"name": "x"}]}),
+        ("DELETE", "tasks/bulk", {"ids": [a_task["id"]]}),
+        ("POST", "tasks", {"name": "x"}),
+        ("POST", "batch", {"operations": [{"method": "POST", "path": "/tasks", "body": {"name": "x"}}]}),
+    ):
+        refused = problem(api.request(method, f"/v1/{path}", json=body, headers={header: value}), 400)
+        assert [(issue["code"], issue["parameter"]) for issue in refused["errors"]] == [("not_allowed", header)]
+    assert heads() == before
 
 
 def test_if_none_match_forbids_a_write(api, a_task, heads):

@@ -10,9 +10,13 @@ from typing import Any
 
 import httpx2
 import pytest
-from taskade_server.kit import ids
+from taskade_server.http.pipeline import idempotency
+from taskade_server.kit import ids, time
+from taskade_server.store.database import Database
+from taskade_server.store.tables import replies
 
 from tests.api.asking import codes, create, listed, places, problem
+from tests.api.conftest import Person
 
 KEPT = ("etag", "location", "commit-seq", "preference-applied", "content-type")
 
@@ -56,6 +60,7 @@ def writes(api, me, a_project, a_task, a_member, invite):
         "create a key": ("POST", "api-keys", {"name": "x", "scopes": ["tasks:read"]}),
         "create tasks": ("POST", "tasks/bulk", {"project_id": project, "tasks": [{"name": "a"}, {"name": "b"}]}),
         "change tasks": ("PATCH", "tasks/bulk", {**bulk, "set": {"priority": "high"}}),
+        "change each task": ("PATCH", "tasks/bulk", {"tasks": [{"id": tasks[0]["id"], "priority": "low"}]}),
         "delete tasks": ("DELETE", "tasks/bulk", bulk),
         "put": ("PUT", f"tasks/{task}", {"name": "New"}),
         "patch": ("PATCH", f"comments/{comment}", {"body": "New"}),
@@ -74,9 +79,9 @@ def writes(api, me, a_project, a_task, a_member, invite):
 
 CASES = (
     "create a task", "create a project", "create a project from a template", "create a workspace", "create a comment",
-    "create a template", "create a user", "create a key", "create tasks", "change tasks", "delete tasks", "put",
-    "patch", "patch a key", "delete", "delete a project", "restore", "complete", "move", "archive", "add a member",
-    "batch", "with an include",
+    "create a template", "create a user", "create a key", "create tasks", "change tasks", "change each task",
+    "delete tasks", "put", "patch", "patch a key", "delete", "delete a project", "restore", "complete", "move",
+    "archive", "add a member", "batch", "with an include",
 )  # fmt: skip
 
 
@@ -147,6 +152,33 @@ def test_after_a_crash(start_server):
     with server.client() as client:
         same(first, client.post("/v1/tasks", **options))
         assert len(listed(client, "tasks")) == 1
+
+
+def batch_with_a_project() -> dict[str, Any]:
+    """A batch, with an Idempotency-Key, that creates a project; repeatable only as long as the rights are the same."""
+    operations = [{"method": "POST", "path": "/projects", "body": {"name": "Once"}}]
+    return {"headers": new_key(), "json": {"operations": operations}}
+
+
+def test_a_members_batch_with_a_new_project_is_replayed_after_an_unrelated_change_of_rights(api, as_member):
+    options = batch_with_a_project()
+    first = as_member.post("/v1/batch", **options)
+    same(first, as_member.post("/v1/batch", **options))
+    create(api, "api-keys", name="unrelated", scopes=["tasks:read"])
+    same(first, as_member.post("/v1/batch", **options))
+
+
+def test_a_members_batch_with_a_new_project_is_replayed_after_a_restart(start_server):
+    server, options = start_server(), batch_with_a_project()
+    with server.client() as owner:
+        create(owner, "users", name="A member", email="member@example.com", role="member")
+    secret = server.create_key("theirs", "--user", "member@example.com")
+    with server.client(secret) as client:
+        first = client.post("/v1/batch", **options)
+        assert first.status_code == 200
+    server.restart()
+    with server.client(secret) as client:
+        same(first, client.post("/v1/batch", **options))
 
 
 # ---- the secret of a new key -----------------------------------------------------------------------------------------
@@ -241,7 +273,7 @@ def test_another_request_with_the_same_key_is_refused(api, a_project, a_task, he
         api.patch(task, json=body, **options),
         api.put(task, json=body, **options),
         api.delete(task, **options),
-        api.post("/v1/batch", json={"operations": [{"method": "GET", "path": "/users/me"}]}, **options),
+        api.post("/v1/batch", json={"operations": [{"method": "DELETE", "path": task}]}, **options),
     ):
         problem(response, 422, "idempotency-key-reused")
     assert heads() == before
@@ -441,3 +473,86 @@ def test_a_replay_costs_nothing(start_server):
             again = client.post("/v1/tasks", **options)
             same(first, again)
             assert again.headers["x-ratelimit-remaining"] == "2"
+
+
+# ---- what is kept ----------------------------------------------------------------------------------------------------
+
+
+def kept(db: Database) -> int:
+    """How many answers are kept."""
+    row = db.read_sync(lambda tx: tx.one("SELECT COUNT(*) FROM replies"))
+    return row[0] if row else 0
+
+
+def test_a_batch_that_only_reads_keeps_no_answer(api, database_of, a_project, a_task):
+    """So a key that may only read cannot fill the disk; what has no effect may be done again."""
+    asked = f"/tasks?project_id={a_project['id']}"
+    operations = [{"method": "GET", "path": asked}, {"method": "POST", "path": "/tasks/query", "body": {"limit": 1}}]
+    before, header = kept(database_of), new_key()
+    for _ in range(2):
+        answer = api.post("/v1/batch", json={"operations": operations}, headers=header)
+        assert answer.status_code == 200 and "idempotent-replayed" not in answer.headers
+    assert kept(database_of) == before
+    operations.append({"method": "PATCH", "path": f"/tasks/{a_task['id']}", "body": {}})
+    same(*(api.post("/v1/batch", json={"operations": operations}, headers=header) for _ in range(2)))
+    assert kept(database_of) == before + 1
+
+
+def reading_much(person: Person, size: int) -> list[dict[str, Any]]:
+    """A small write, and reads whose answers together have more than so many characters."""
+    task = create(person.client, "tasks", name="Long", description="x" * 90_000)["id"]
+    reads = [{"method": "GET", "path": f"/tasks/{task}"}] * (size // 90_000 + 1)
+    return [{"method": "PATCH", "path": f"/tasks/{task}", "body": {"priority": "high"}}, *reads]
+
+
+def test_what_is_kept_of_large_answers_is_bounded_for_each_user(invite, database_of, heads):
+    person, other = invite("member"), invite("member")
+    hours, room = replies.KEPT_HOURS, idempotency.MAX_KEPT - 500_000
+    database_of.write_sync(lambda tx: replies.count_kept(tx, person.id, room, hours))
+    operations = reading_much(person, 300_000)
+    first_key = new_key()
+    first = person.client.post("/v1/batch", json={"operations": operations}, headers=first_key)
+    same(first, person.client.post("/v1/batch", json={"operations": operations}, headers=first_key))
+    before = heads()
+    changed = reading_much(person, 700_000)
+    before = heads()
+    refused = person.client.post("/v1/batch", json={"operations": changed}, headers=new_key())
+    document = problem(refused, 400)
+    assert [(entry["code"], entry["parameter"]) for entry in document["errors"]] == [("too_many", "Idempotency-Key")]
+    assert heads() == before, "a refused request writes nothing"
+    assert person.client.post("/v1/batch", json={"operations": changed}).status_code == 200
+    short = {**new_key(), "Prefer": "return=minimal"}
+    assert person.client.post("/v1/batch", json={"operations": changed}, headers=short).status_code in (200, 204)
+    theirs = reading_much(other, 700_000)
+    assert other.client.post("/v1/batch", json={"operations": theirs}, headers=new_key()).status_code == 200
+
+
+def test_answers_that_are_as_large_as_what_was_written_are_always_kept(invite, database_of):
+    person = invite("member")
+    database_of.write_sync(lambda tx: replies.count_kept(tx, person.id, idempotency.MAX_KEPT, replies.KEPT_HOURS))
+    tasks = [{"name": f"Task {number}", "description": "x" * 1000} for number in range(200)]
+    header = new_key()
+    same(*(person.client.post("/v1/tasks/bulk", json={"tasks": tasks}, headers=header) for _ in range(2)))
+
+
+def test_what_was_counted_goes_with_the_answers(database_of):
+    user, hour = ids.new("user"), replies.HOUR_MS
+    database_of.write_sync(lambda tx: replies.count_kept(tx, user, 7, 1))
+    assert database_of.write_sync(lambda tx: replies.count_kept(tx, user, 5, 1)) == 12
+    names = "SELECT name FROM counters WHERE name LIKE ?"
+    database_of.write_sync(lambda tx: replies.delete_old(tx, time.now_ms() - 2 * hour, 0))
+    assert database_of.read_sync(lambda tx: tx.all(names, (f"%{user}",))) != []
+    database_of.write_sync(lambda tx: replies.delete_old(tx, time.now_ms() + 2 * hour, 0))
+    assert database_of.read_sync(lambda tx: tx.all(names, (f"%{user}",))) == []
+
+
+def test_an_answer_belongs_to_its_user_too(api, database_of, a_project):
+    """Were a key's id ever given to somebody else, its answers would not be theirs."""
+    header, body = new_key(), {"name": "Once", "project_id": a_project["id"]}
+    assert api.post("/v1/tasks", json=body, headers=header).status_code == 201
+    newest = "SELECT owner, key, places FROM replies ORDER BY at DESC LIMIT 1"
+    owner, key, needs = database_of.read_sync(lambda tx: tx.one(newest)) or ("", "", "{}")
+    foreign = json.dumps({**json.loads(needs), "user": ids.new("user")})
+    change = "UPDATE replies SET places = ? WHERE owner = ? AND key = ?"
+    database_of.write_sync(lambda tx: tx.run(change, (foreign, owner, key)))
+    problem(api.post("/v1/tasks", json=body, headers=header), 422, "idempotency-key-reused")

@@ -7,7 +7,7 @@ import threading
 
 import httpx2
 import pytest
-from taskade_server.http.pipeline import VISIBLE_SECONDS
+from taskade_server.http.pipeline.reads import VISIBLE_SECONDS
 
 from tests.api.asking import codes, create, listed, places, problem
 

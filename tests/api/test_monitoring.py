@@ -16,7 +16,7 @@ from typing import Any
 import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from taskade_server.http.metrics import METRICS
+from taskade_server.http.observe.metrics import METRICS
 from taskade_server.kit import ids
 
 from tests.api.asking import create, problem

@@ -223,7 +223,8 @@ def test_members_come_with_the_project(api, a_guest, a_member):
         ({"user": "nobody", "role": "viewer"}, "/user"),
         ({"user": "me", "role": "admin"}, "/role"),
         ({"user": "me", "rol": "viewer"}, "/rol"),
-        ({"user": "me", "role": None}, "/role"),
+        ({"user": "me", "role": ""}, "/role"),
+        ({"user": "me", "role": "viewer", "created_at": "2024-01-15T10:30:00.000Z"}, "/created_at"),
     ],
     ids=str,
 )

@@ -7,7 +7,7 @@ import time
 
 import httpx2
 import pytest
-from taskade_server.http import request_bin
+from taskade_server.http.pages import request_bin, request_bin_page
 from taskade_server.kit import webhook_signatures
 
 from tests.api.asking import codes, create, problem
@@ -199,6 +199,72 @@ def test_no_page_of_another_site_can_read_it(http, a_bin):
     assert http.get(a_bin, headers={"host": "localhost:8000"}).status_code == 200
 
 
+PAGE = {"accept": "text/html"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["[" * 60_000, "[" * 900 + "1,1," * 15_000 + "1" + "]" * 900, '{"a":' * 300 + "1" + "}" * 300,
+     json.dumps({"half": "x"}).replace("x", "\\ud800"), "[" + "1," * 8_000 + "1]", "9" * 5_000],
+    ids=["deep", "deep and long", "deep objects", "half a character", "many lines", "a long number"],
+)  # fmt: skip
+def test_whatever_came_the_page_shows_it_within_bounds(http, a_bin, body):
+    for _ in range(3):
+        http.post(a_bin, content=body)
+    page = http.get(a_bin, headers=PAGE)
+    assert page.status_code == 200
+    assert page.text.count("<article>") == 3 and ("half" not in body or "half" in page.text)
+    assert len(page.content) <= 3 * (max(len(body), request_bin_page.MAX_GROWN) * 6 + 10_000)
+    assert kept(http, a_bin)[0]["body"] == body[: request_bin.KEPT_BODY]
+
+
+def test_a_page_is_bounded_as_a_whole(http, a_bin):
+    for _ in range(40):
+        http.post(a_bin, content=b"x" * request_bin.KEPT_BODY)
+    page = http.get(a_bin, headers=PAGE)
+    assert len(page.content) <= request_bin_page.MAX_PAGE + 100_000
+    assert re.search(r"40 requests so far, the last \d\d below", page.text)
+
+
+def test_all_bins_together_are_bounded(monkeypatch):
+    monkeypatch.setattr(request_bin, "MAX_KEPT", 10_000)
+    found = request_bin.RequestBin(0, lambda path: asyncio.sleep(0, []))
+
+    def add(name):
+        box = found._bin(name)
+        box.add(request_bin.Taken(1, "", "POST", "/", [], "x" * 500, 500))
+        found._make_room(name)
+
+    for number in range(200):
+        add(f"bin-{number % 7}")
+    boxes = found._bins.values()
+    assert sum(box.kept for box in boxes) == sum(one.kept for box in boxes for one in box.taken) <= 10_000
+    assert len(found._bin("bin-3").taken) >= 1, "what came last is there"
+
+
+def test_what_a_page_of_another_site_wants_is_refused(http, a_bin):
+    """It could otherwise fill bins, or show them in a frame; a person who follows a link may."""
+    posted = {"content-type": "text/plain"}
+    for headers in (
+        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"},
+        {"sec-fetch-site": "same-site", "sec-fetch-mode": "cors"},
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+    ):
+        for method in ("POST", "DELETE"):
+            refused = http.request(method, a_bin, headers=posted | headers)
+            assert (refused.status_code, refused.json()["code"]) == (403, "forbidden"), headers
+    navigation = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+    assert http.get(a_bin, headers=PAGE | navigation | {"sec-fetch-dest": "iframe"}).status_code == 403
+    page = http.get(a_bin, headers=PAGE | navigation | {"sec-fetch-dest": "document"})
+    assert page.status_code == 200
+    assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
+    assert page.headers["x-frame-options"] == "DENY"
+    own = {"sec-fetch-site": "same-origin", "origin": str(http.base_url).rstrip("/")}
+    assert http.post(a_bin, headers=own).status_code == 200
+    assert len(kept(http, a_bin)) == 1
+
+
 @pytest.mark.parametrize(
     ("query", "place"), [("stauts=500", "stauts"), ("status=99", "status"), ("delay=-1", "delay"), ("fail=x", "fail"),
                          ("delay=1e3", "delay"), ("size=99999999", "size"), ("status=", "status")],
@@ -227,6 +293,11 @@ def test_bins_are_few(dev, http):
         http.post(f"/dev/bin/few-{number}", content=b"x")
     assert kept(http, "/dev/bin/few-0") == []
     assert len(kept(http, "/dev/bin/few-1")) == 1
+
+
+def test_without_development_mode_it_is_told_what_turns_it_on(api):
+    for method in ("GET", "POST", "DELETE"):
+        assert "`taskade serve --dev`" in problem(api.request(method, "/dev/bin/mine"), 404)["detail"]
 
 
 def test_where_it_may_listen(tmp_path):

@@ -3,7 +3,6 @@
 import random
 import socket
 import threading
-import time
 from contextlib import ExitStack
 
 import pytest
@@ -133,16 +132,37 @@ def test_a_place_before_the_log_is_told_once(api, listen, database_of):
     assert [message.type for message in again.until_end()] == ["ready"]
 
 
+@pytest.mark.parametrize("place", ["999999999", "7-1"])
+def test_a_place_that_is_not_from_this_log_is_told_once(listen, place):
+    """As after a restore from an older backup."""
+    stream = listen(last_event_id=place, seconds=1)
+    assert [message.type for message in stream.until_end()] == ["resync", "ready"]
+    again = listen(last_event_id=stream.last_id, seconds=1)
+    assert [message.type for message in again.until_end()] == ["ready"]
+
+
 def test_the_time_can_be_limited(listen):
     stream = listen(seconds=1)
     assert [message.type for message in stream.until_end()] == ["ready"]
 
 
+def test_events_without_names_are_all_messages(api, listen, a_project):
+    """So that one handler of a browser's EventSource gets every event; what is no event of the log keeps its name."""
+    stream = listen(project_id=a_project["id"], names="off")
+    stream.until_type("ready")
+    task = create(api, "tasks", name="Now", project_id=a_project["id"], assignee="me")
+    stream.until_type("message", 2)
+    told = [message.data for message in stream.messages[1:]]
+    assert [event["type"] for event in told] == ["task.created", "task.assigned"]
+    assert told == listed(api, "events", object_id=task["id"])
+    assert "event: task" not in "\n".join(stream.lines)
+    refused = problem(api.get("/v1/events/stream", params={"names": "none"}), 400)
+    assert (places(refused), codes(refused)) == (["names"], ["not_allowed"])
+
+
 def test_faults_are_named(api, listen, home):
     assert places(listen(tpyes="task.*").problem()) == ["tpyes"]
     assert codes(listen(last_event_id="x").problem()) == ["invalid_format"]
-    document = listen(last_event_id="999999999").problem()
-    assert (places(document), codes(document)) == (["Last-Event-ID"], ["beyond_log"])
     assert places(listen(seconds=0, wait=3).problem()) == ["wait", "seconds"]
     assert listen(key="").status == 401
     refused = problem(api.get("/v1/events/stream", headers={"Accept": "application/json"}), 406)
@@ -299,10 +319,8 @@ def test_a_server_that_ends_sends_its_clients_on(start_server):
     server = start_server()
     with Listener(server.url, server.key) as stream:
         place = stream.until_type("ready").id
-        began = time.monotonic()
         assert server.stop() == 0
         stream.until_end()
-        assert time.monotonic() - began < 15
         assert any(line.startswith(": this server ends") for line in stream.lines)
         assert [message.type for message in stream.messages] == ["ready"]
     server.start()

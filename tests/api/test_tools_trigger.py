@@ -80,7 +80,7 @@ def test_what_is_deleted_already_is_not_deleted_again(run, expect_events, a_proj
         (["task.created", "--data", "priority"], "NAME=VALUE"),
         (["task.created", "--data", "a=1", "--data", "a.b=1"], "two values"),
         (["task.created", "--data", "priority=hihg"], 'Did you mean "high"?'),
-        (["task.created", "--project", "proj_0"], "project_id: "),
+        (["task.created", "--project", "proj_0"], "project_id takes an id"),
         ([], "--list"),
     ],
     ids=str,
@@ -96,7 +96,7 @@ def test_what_it_cannot_do(run, expect_events, arguments, words):
 def test_servers_and_keys_that_do_not_work(run, api):
     reader = create(api, "api-keys", name="reader", scopes=["tasks:read"])["secret"]
     for options, words in (
-        ({"url": f"http://127.0.0.1:{free_port()}"}, "nobody listens there"),
+        ({"url": f"http://127.0.0.1:{free_port()}"}, "nothing listens there"),
         ({"url": "ftp://127.0.0.1"}, "an address such as"),
         ({"url": "http://127.0.0.1:99999"}, "is not an address"),
         ({"key": ""}, "TASKADE_API_KEY"),

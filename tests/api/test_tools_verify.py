@@ -166,7 +166,7 @@ def test_it_sends_nowhere_else():
         ("http://example.com/hooks", "--yes"),
         ("http://localhost.example.com/hooks", "--yes"),
         ("http://127.0.0.1.example.com/hooks", "--yes"),
-        (f"http://127.0.0.1:{free_port()}", "nobody listens there"),
+        (f"http://127.0.0.1:{free_port()}", "nothing listens there"),
         ("ftp://127.0.0.1", "an address such as"),
     ):
         done = verify(url)

@@ -9,7 +9,9 @@ import jsonschema_rs
 import pytest
 from taskade_server.consumers import presence
 from taskade_server.engine import events
-from taskade_server.http import asyncapi, openapi, realtime, socket_schema
+from taskade_server.http.documents import asyncapi, openapi
+from taskade_server.http.live import websocket as realtime
+from taskade_server.http.live import websocket_schema as socket_schema
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT: dict[str, Any] = json.loads(asyncapi.render())
@@ -28,11 +30,11 @@ def walk(node: Any) -> Any:
 
 def test_the_committed_document_is_current():
     committed = (ROOT / "asyncapi.json").read_text(encoding="utf-8")
-    assert committed == asyncapi.render(), "the document has changed: run `make openapi`"
+    assert committed == asyncapi.render(pretty=True), "the document has changed: run `make openapi`"
 
 
 def test_the_document_is_valid_asyncapi():
-    path = ROOT / "tests/story/node/node_modules/@asyncapi/specs/schemas/3.0.0-without-$id.json"
+    path = ROOT / "tests/story/node/node_modules/@asyncapi/specs/schemas/3.1.0-without-$id.json"
     if not path.exists():
         pytest.fail("@asyncapi/specs is not installed: run the tests with `make test`")
     validator = jsonschema_rs.Draft7Validator(json.loads(path.read_text(encoding="utf-8")))
@@ -41,15 +43,39 @@ def test_the_document_is_valid_asyncapi():
 
 
 def test_every_reference_leads_somewhere():
-    """Within the document, or into the one beside it."""
-    documents = {"": DOCUMENT, "./openapi.json": openapi.document()}
+    """Within the document: tools read it alone."""
     found = [node["$ref"] for node in walk(DOCUMENT) if isinstance(node.get("$ref"), str)]
     assert len(found) > len(MESSAGES)
     for reference in found:
-        name, _, pointer = reference.partition("#/")
-        place: Any = documents[name]
-        for step in pointer.split("/"):
+        place: Any = DOCUMENT
+        for step in reference.removeprefix("#/").split("/"):
             place = place[step]
+
+
+def test_schemas_are_those_of_the_openapi_document_as_far_as_events_have_their_members():
+    """Copies without what only `include` adds, so that none refers to itself by way of another."""
+    known = openapi.document()["components"]["schemas"]
+    copies = DOCUMENT["components"]["schemas"]
+    assert {"Event", "TaskEvent", "Task", "Problem"} <= set(copies) < set(known)
+    assert list(copies["Task"]["properties"]) == known["Task"]["required"]
+    assert copies["Task"]["properties"]["priority"] == known["Task"]["properties"]["priority"]
+    assert [node for node in walk(DOCUMENT) if "discriminator" in node] == []
+    for name in copies:
+        assert name not in reached(copies, name), name
+
+
+def reached(schemas: dict[str, Any], name: str) -> set[str]:
+    """The schemas that one refers to, in any number of steps. A batch tells of problems within a problem."""
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        place = waiting.pop()
+        for node in walk(schemas[place]):
+            other = str(node.get("$ref", "")).rpartition("/")[2]
+            if other and other not in found and (place, other) != ("BatchFailure", "Problem"):
+                found.add(other)
+                waiting.append(other)
+    return found
 
 
 def test_every_type_of_event_is_a_message():
@@ -62,9 +88,8 @@ def test_every_type_of_event_is_a_message():
 def test_examples_satisfy_their_schemas(name):
     message = MESSAGES[name]
     payload = message["payload"]
-    schema = payload.get("schema", payload)
-    registry = jsonschema_rs.Registry([("urn:beside", openapi.document())])
-    text = json.dumps(schema).replace('"./openapi.json#/', '"urn:beside#/')
+    registry = jsonschema_rs.Registry([("urn:document", DOCUMENT)])
+    text = json.dumps(payload).replace('"#/', '"urn:document#/')
     validator = jsonschema_rs.Draft202012Validator(json.loads(text), registry=registry, validate_formats=True)
     for example in message.get("examples", []):
         assert [error.message for error in validator.iter_errors(example["payload"])] == []

@@ -22,7 +22,7 @@ from taskade_server.engine import events, filters
 from taskade_server.engine.model import REGISTRY, Field, Resource
 from taskade_server.http.routes import all_routes
 from taskade_server.kit.errors import problem_classes
-from taskade_server.store import deliveries
+from taskade_server.store.tables import deliveries
 
 from tests.support import toolchains
 from tests.support.server import Server
@@ -37,10 +37,11 @@ ADDRESS = "http://127.0.0.1:8000"
 # curl as the pages have it, but silent about its progress, and failing unless the status is the expected one.
 SHELL = """
 set -eo pipefail
+shopt -s inherit_errexit
 curl() {
     local body status
     body=$(mktemp)
-    status=$(command curl -sS -o "$body" -w '%{http_code}' "$@")
+    status=$(command curl "$@" -sS -o "$body" -w '%{http_code}')
     cat "$body"
     rm "$body"
     [[ $status == $EXPECTED* ]] || { echo "answered $status instead of $EXPECTED: curl $*" >&2; return 22; }
@@ -198,47 +199,63 @@ def test_decisions_are_numbered():
 
 # ---- what it shows can be run ----------------------------------------------------------------------------------------
 
-
-@pytest.fixture(scope="module")
-def docs_server(make_server: Callable[..., Server]) -> Server:
-    """A newcomer's server, and the two people of the examples."""
-    server = make_server().start()
-    with server.client() as client:
-        for name, handle in (("Ana Lima", "ana"), ("Tom Berg", "tom")):
-            body = {"name": name, "handle": handle, "email": f"{handle}@example.com"}
-            assert client.post("/v1/users", json=body).status_code == 201
-    return server
+SET_UP = DOCS / "README.md"
+INDEX = [
+    ROOT / "README.md", SET_UP, DOCS / "tutorial.md",
+    *(DOCS / link for link in re.findall(r"^\| \[[^]]*\]\((guides/[^)]*)\)", read(SET_UP), re.M)),
+]  # fmt: skip
+RUNNABLE = [page for page in INDEX if BLOCK.search(read(page))]
 
 
-def script(page: Path, address: str) -> str:
-    """One shell script of all blocks of a page that are to be run, with the function of the guides."""
-    texts = [SHELL]
-    found = [*BLOCK.finditer(read(DOCS / "README.md")), *BLOCK.finditer(read(page))]
-    for number, block in enumerate(found):
-        texts += [f"EXPECTED={block['status'] or 2}", f"echo '--- {page.name}, block {number}' >&2"]
+def test_every_page_with_examples_is_in_the_index():
+    assert [page for page in PAGES if BLOCK.search(read(page)) and page not in INDEX] == []
+    assert set((DOCS / "guides").glob("*.md")) <= set(INDEX)
+
+
+@pytest.mark.parametrize("page", RUNNABLE[3:], ids=lambda page: page.stem)
+def test_a_guide_with_examples_leads_to_the_set_up(page: Path):
+    assert "](../README.md#set-up-for-the-examples)" in read(page).partition("```")[0]
+
+
+def test_no_example_names_a_server_of_its_own():
+    """So that one line is to be changed by whoever has another address."""
+    found = {page.name: re.findall(ADDRESS, "".join(m["text"] for m in BLOCK.finditer(read(page)))) for page in PAGES}
+    assert not any(found.values()), found
+
+
+def script(page: Path) -> Iterator[str]:
+    """The lines that run all blocks of a page, each block in the same shell."""
+    for number, block in enumerate(BLOCK.finditer(read(page))):
+        yield f"EXPECTED={block['status'] or 2}; echo '--- {page.name}, block {number}' >&2"
         if block["language"] == "sh":
-            texts.append(block["text"])
+            yield block["text"]
             continue
         name = block["text"].split("\n", 1)[0].lstrip("#/ ")
-        program = {"js": "node", "python": "python"}[block["language"]]
-        texts.append(f"cat > {name} <<'END-OF-FILE'\n{block['text']}END-OF-FILE\n{program} {name}")
-    return "\n".join(texts).replace(ADDRESS, address)
+        program = {"js": "node --experimental-eventsource", "python": "python"}[block["language"]]
+        yield f"cat > {name} <<'END-OF-FILE'\n{block['text']}END-OF-FILE\n{program} {name}"
 
 
-RUNNABLE = [page for page in PAGES if BLOCK.search(read(page))]
-
-
-@pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_examples(page: Path, docs_server: Server, tmp_path: Path):
+def run_pages(pages: Iterable[Path], server: Server, folder: Path) -> None:
+    """Paste all blocks of some pages into one shell, as somebody does who has just started the server."""
     if shutil.which("curl") is None or shutil.which("bash") is None:
         pytest.skip("curl or bash is not installed on this machine")
-    with docs_server.client() as client:
-        project = client.post("/v1/projects", json={"name": f"Examples of {page.stem}"}).json()["id"]
-        task = client.post("/v1/tasks", json={"name": "An example", "project_id": project}).json()["id"]
     programs = [str(Path(sys.executable).parent), str(toolchains.node().parent), os.environ["PATH"]]
-    environment = {"PATH": os.pathsep.join(programs), "KEY": docs_server.key, "PROJECT": project, "TASK": task}
+    environment = {"PATH": os.pathsep.join(programs), "KEY": server.key, "BASE": server.url}
+    environment |= {name: os.environ[name] for name in ("PYTHONPYCACHEPREFIX",) if name in os.environ}
     done = subprocess.run(
-        ["bash", "-c", script(page, docs_server.url)], cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=120, check=False,
+        ["bash", "-c", "\n".join([SHELL, *(line for page in pages for line in script(page))])], cwd=folder,
+        env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+
+
+def test_all_pages_can_be_pasted_one_after_the_other(start_server: Callable[..., Server], tmp_path: Path):
+    """So no page takes away what the next one needs."""
+    run_pages(RUNNABLE, start_server(), tmp_path)
+
+
+# On one database: above, all pages run on both, and what a page needs of those before it does not depend on that.
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True, scope="session")
+@pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_each_page_can_be_pasted_by_itself(page: Path, start_server: Callable[..., Server], tmp_path: Path):
+    run_pages([page] if page == SET_UP else [SET_UP, page], start_server(), tmp_path)

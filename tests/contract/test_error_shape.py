@@ -10,9 +10,12 @@ from typing import Any
 
 import httpx2
 import pytest
-from taskade_server.http import once, wire
-from taskade_server.http.pipeline import as_problem, problem_reply
+from taskade_server.http.pipeline import idempotency
+from taskade_server.http.pipeline.problems import as_problem, problem_reply
+from taskade_server.http.wire.request import Request
+from taskade_server.http.wire.send import send as send_reply
 from taskade_server.kit import errors, ids
+from taskade_server.kit.budget import BudgetSpent
 from taskade_server.store import database as store
 
 from tests.support import conformity
@@ -93,8 +96,9 @@ INSIDE: dict[str, Exception] = {
     "token-expired": errors.TokenExpired(),
     "unavailable": store.Unavailable("connection to 10.0.0.1 refused"),
     "outcome-unknown": store.OutcomeUnknown("fsync failed"),
+    "too-much-work": BudgetSpent(),
     "query-too-expensive": store.QueryTooExpensive("interrupted"),
-    "idempotency-key-in-use": once.in_use(),
+    "idempotency-key-in-use": idempotency.in_use(),
     "position-not-reached": errors.Behind(headers={"retry-after": "1"}),
     "too-many-streams": errors.TooManyStreams(headers={"retry-after": "5"}),
 }
@@ -150,13 +154,13 @@ def test_failures_inside(code, caplog):
 def send(failure: Exception) -> conformity.Exchange:
     """The answer to a request whose handling failed."""
     scope = {"type": "http", "method": "POST", "path": "/anywhere", "query_string": b"", "headers": []}
-    request = wire.Request(scope)
+    request = Request(scope)
     sent: list[Any] = []
 
     async def respond(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(wire.send(request, problem_reply(request, as_problem(failure, request)), respond))
+    asyncio.run(send_reply(request, problem_reply(request, as_problem(failure, request)), respond))
     headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
     return conformity.Exchange("POST", "/anywhere", b"", sent[0]["status"], headers, sent[1]["body"])
 

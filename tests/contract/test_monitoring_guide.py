@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from taskade_server.http.metrics import BY_NAME, METRICS
+from taskade_server.http.observe.metrics import BY_NAME, METRICS
 
 GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "guides" / "monitoring.md").read_text(encoding="utf-8")
 

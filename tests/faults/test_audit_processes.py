@@ -32,7 +32,9 @@ class Work:
     def _ask(self, server: Server, key: str, body: dict[str, str], agent: str, status: int) -> None:
         headers = {"Authorization": f"Bearer {key}", "User-Agent": agent}
         try:
-            answer = httpx2.post(f"{server.url}/v1/tasks", json=body, headers=headers, timeout=30, trust_env=False)
+            answer = httpx2.post(
+                f"{server.url}/v1/tasks", json=body, headers=headers, timeout=30, trust_env=False, verify=False
+            )
         except httpx2.TransportError:
             return  # that server is not there any more
         assert answer.status_code == status, answer.text
@@ -76,7 +78,8 @@ def test_several_processes_write_one_log_that_verifies(postgres, tmp_path):
         assert told.endswith("nothing was changed, removed, put in or moved.")
         assert "nothing was changed" in servers[0].command("audit", "verify")
     made = Counter(entry["request_id"] for entry in found if entry["action"] == "task.created")
-    assert len(work.changed) > THREADS * CHANGES // 3 and not set(work.changed) - made.keys()
+    # A third of them talk to the server that goes on to the end.
+    assert len(work.changed) >= THREADS * CHANGES // 3 and not set(work.changed) - made.keys()
     assert set(made.values()) == {1}
     denied = [entry for entry in found if entry["action"] == "access.denied"]
     assert sum(entry["times"] for entry in denied) == work.denied == THREADS * DENIALS

@@ -7,9 +7,14 @@ on purpose, and see that it is noticed.
 
 import asyncio
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
+from contextlib import suppress
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -20,10 +25,10 @@ from taskade_server.selftest.checker import Checker
 from taskade_server.selftest.disk import LOSSES, VolatileDisk, _Kept
 from taskade_server.selftest.host import FILE, Host
 from taskade_server.selftest.ledger import Ledger, Operation, judge, recall
-from taskade_server.selftest.parts import Orders, Report
+from taskade_server.selftest.parts import Options, Report
 from taskade_server.selftest.power import PowerTest
 from taskade_server.selftest.workload import Writer
-from taskade_server.store.sqlite import _Writer
+from taskade_server.store.sqlite.writer import Writer as _Writer
 
 
 def quiet(line: str) -> None:
@@ -31,8 +36,8 @@ def quiet(line: str) -> None:
 
 
 @pytest.fixture
-def orders():
-    return Orders(seed=11, say=quiet)
+def options():
+    return Options(seed=11, say=quiet)
 
 
 def assert_held(report: Report) -> None:
@@ -41,21 +46,45 @@ def assert_held(report: Report) -> None:
     assert report.figures["writes acknowledged"]
 
 
+def running_in(folder: Path) -> list[int]:
+    """The processes whose command names something in a folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if os.fsencode(f"{folder}/") in entry.read_bytes():
+                found.append(int(entry.parent.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="processes are looked up in /proc")
+def test_a_selftest_that_is_ended_leaves_nothing_behind(tmp_path):
+    """Neither its servers nor its folders."""
+    command = [sys.executable, "-m", "taskade_server", "selftest", "kill"]
+    process = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(tmp_path)}, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while not running_in(tmp_path):
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.02)
+    process.terminate()
+    assert process.wait(120) == 128 + signal.SIGTERM
+    assert running_in(tmp_path) == [] and [*tmp_path.iterdir()] == []
+
+
 # ---- the parts -------------------------------------------------------------------------------------------------------
 
 
-def test_kills_lose_nothing(orders, database, fresh_database):
-    orders.rounds = 4
-    orders.database_url = fresh_database if database == "postgresql" else ""
-    assert_held(kill.run(orders))
+def test_kills_lose_nothing(options, database, fresh_database):
+    options.rounds = 4
+    options.database_url = fresh_database if database == "postgresql" else ""
+    assert_held(kill.run(options))
 
 
-def test_kills_at_named_places_lose_nothing(orders):
-    assert_held(points.run(orders))
+def test_kills_at_named_places_lose_nothing(options):
+    assert_held(points.run(options))
 
 
-def test_a_power_loss_takes_only_what_was_not_promised_to_stay(orders):
-    report = power.run(orders)
+def test_a_power_loss_takes_only_what_was_not_promised_to_stay(options):
+    report = power.run(options)
     assert report.faults == []
     assert int(report.figures["power losses"]) >= 100
     assert int(report.figures["of them with writes on their way"]) >= 50
@@ -64,8 +93,8 @@ def test_a_power_loss_takes_only_what_was_not_promised_to_stay(orders):
     assert report.figures["with NORMAL: acknowledged writes lost"]
 
 
-def test_a_server_outlives_a_failing_disk(orders):
-    report = faults.run(orders)
+def test_a_server_outlives_a_failing_disk(options):
+    report = faults.run(options)
     assert_held(report)
     assert report.figures["servers stopped and opened anew"]
     # Those whose commit failed were not cut off: they were answered 503 outcome-unknown.
@@ -73,9 +102,9 @@ def test_a_server_outlives_a_failing_disk(orders):
 
 
 @pytest.mark.parametrize("trial", exhaustion.TRIALS, ids=lambda trial: trial.__name__.strip("_"))
-def test_a_server_outlives_a_shortage(trial, orders):
+def test_a_server_outlives_a_shortage(trial, options):
     report = Report("exhaustion")
-    trial(orders, report)
+    trial(options, report)
     if report.notes:
         pytest.skip(report.notes[0])
     assert report.faults == []
@@ -100,10 +129,10 @@ def test_the_command_needs_nothing_but_the_server_and_reports_for_programs(tmp_p
 
 
 def test_the_command_fails_when_something_was_found(monkeypatch):
-    def broken(orders: Orders) -> Report:
-        return Report("kill", figures={"kills": orders.count(1, 2)}, faults=["acknowledged but lost: w0-1 (1)"])
+    def broken(options: Options) -> Report:
+        return Report("kill", figures={"kills": options.count(1, 2)}, faults=["acknowledged but lost: w0-1 (1)"])
 
-    def raising(orders: Orders) -> Report:
+    def raising(options: Options) -> Report:
         raise LookupError("the part is broken")
 
     monkeypatch.setattr(suite, "PARTS", {"kill": ("kills", broken), "power": ("power losses", raising)})

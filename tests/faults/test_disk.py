@@ -10,15 +10,16 @@ from types import SimpleNamespace
 
 import apsw
 import pytest
-from taskade_server import app, config
+from taskade_server import config, installation
 from taskade_server.config import Config, ConfigError
-from taskade_server.engine import check, log
-from taskade_server.http import connections
+from taskade_server.engine import check
+from taskade_server.http.admission import connections
 from taskade_server.selftest.faults import FailingDisk, Fault
 from taskade_server.selftest.host import FILE, Host
 from taskade_server.selftest.installation import prepare
-from taskade_server.store import sqlite
-from taskade_server.store.database import StorageFull, Unavailable
+from taskade_server.store.database import OutcomeUnknown, StorageFull, Unavailable
+from taskade_server.store.sqlite import writer
+from taskade_server.store.tables import last_used
 
 # Who asks the system for SQLite's lock on a database gets it only if nobody has it.
 TAKE_LOCK = """
@@ -39,7 +40,7 @@ def full(monkeypatch):
     """A disk that is full whenever one says so."""
     disk = SimpleNamespace(free=1 << 40)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: disk)
-    monkeypatch.setattr(sqlite, "SPACE_CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(writer, "SPACE_CHECK_SECONDS", 0.0)
     return disk
 
 
@@ -47,14 +48,14 @@ def test_a_server_comes_up_on_a_full_disk(tmp_path, full):
     """It has nothing to write then, so it must not try to: reading goes on."""
     prepare(tmp_path, say=lambda line: None)
     full.free = 0
-    db, secret = app.open_database(Config(data=tmp_path / "data"))
+    db, secret = installation.open_database(Config(data=tmp_path / "data"))
     with db:
-        assert app.first_key(db, secret) is None
+        assert installation.first_key(db, secret) is None
         assert db.read_sync(lambda tx: tx.one("SELECT count(*) FROM users")) == (1,)
         with pytest.raises(StorageFull):
-            db.write_sync(lambda tx: log.touch(tx, "key_1", 1))
+            db.write_sync(lambda tx: last_used.note(tx, "key_1", 1))
         full.free = 1 << 40
-        db.write_sync(lambda tx: log.touch(tx, "key_1", 1))
+        db.write_sync(lambda tx: last_used.note(tx, "key_1", 1))
 
 
 def test_a_full_disk_gets_back_what_the_log_holds(tmp_path, full):
@@ -64,17 +65,17 @@ def test_a_full_disk_gets_back_what_the_log_holds(tmp_path, full):
 
         def many(tx):
             for n in range(2000):
-                log.touch(tx, f"key_{n}" + "x" * 1000, n)
+                last_used.note(tx, f"key_{n}" + "x" * 1000, n)
 
         db.write_sync(many)
         wal = tmp_path / f"{FILE}-wal"
-        assert wal.stat().st_size > sqlite.RECLAIM_BYTES
+        assert wal.stat().st_size > writer.RECLAIM_BYTES
         full.free = 0
         with pytest.raises(StorageFull):
-            db.write_sync(lambda tx: log.touch(tx, "key_1", 1))
+            db.write_sync(lambda tx: last_used.note(tx, "key_1", 1))
         assert wal.stat().st_size == 0
         full.free = 1 << 40
-        db.write_sync(lambda tx: log.touch(tx, "key_1", 1))
+        db.write_sync(lambda tx: last_used.note(tx, "key_1", 1))
         assert db.read_sync(lambda tx: tx.one("SELECT count(*) FROM last_used")) == (2001,)
 
 
@@ -106,14 +107,28 @@ def test_work_that_was_done_in_vain_is_not_reported_as_done(tmp_path):
     db = Host(tmp_path).open().db
 
     def unit(tx):
-        log.touch(tx, "key_1", 1)
-        assert db._writer is not None
-        db._stop(db._writer, [], apsw.IOError("the disk does not answer"))
+        last_used.note(tx, "key_1", 1)
+        assert db._writes is not None
+        db._writes._stop([], apsw.IOError("the disk does not answer"))
 
     with db, pytest.raises(Unavailable):
         db.write_sync(unit)
     with Host(tmp_path).open().db as again:
         assert again.read_sync(lambda tx: tx.all("SELECT * FROM last_used")) == []
+
+
+def test_a_commit_that_failed_is_not_counted(tmp_path):
+    disk = FailingDisk(Fault("sync", "wal", "EIO", apsw.SQLITE_IOERR_FSYNC, True), 1)
+    host = Host(tmp_path, vfs=disk.name).open()
+    before = host.db.stats()
+    disk.armed = True
+    with pytest.raises(OutcomeUnknown):
+        host.db.write_sync(lambda tx: last_used.note(tx, "key_1", 1))
+    assert disk.fired
+    after = host.db.stats()
+    for name in ("sqlite_commits_total", "sqlite_units_total", "sqlite_commit_seconds_total"):
+        assert after[name] == before[name]
+    host.close()
 
 
 def test_a_document_that_cannot_be_read_is_reported(tmp_path):

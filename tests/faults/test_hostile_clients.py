@@ -16,14 +16,14 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from taskade_server.selftest.crowds import Crowd, ask, habits, head
-from taskade_server.selftest.hostile import CLIENTS, GREEDY, LARGE, Siege, besiege, bombard
 from taskade_server.selftest.parts import Report
-from taskade_server.selftest.shots import shots
 
+from tests.faults.hostile_clients import CLIENTS, GREEDY, LARGE, Target, attack_with_clients, attack_with_requests
+from tests.faults.hostile_requests import attacks
+from tests.faults.load_clients import LoadClients, ask, behaviours, head
 from tests.support.server import Server
 
-KINDS = habits("", LARGE)
+KINDS = behaviours("", LARGE)
 SECONDS = 1.5
 
 
@@ -37,7 +37,7 @@ def furnished(server: Server) -> Server:
 
 
 @pytest.fixture(scope="module")
-def besieged(make_server) -> Server:
+def attacked(make_server) -> Server:
     """A server on each database."""
     return furnished(make_server())
 
@@ -64,9 +64,9 @@ def start(tmp_path) -> Iterator[Callable[..., Server]]:
         server.stop()
 
 
-def lay_siege(server: Server) -> Siege:
+def target_of(server: Server) -> Target:
     # The other tests run at the same time, on the same processors.
-    return Siege(server.port, server.pid, server.key, SECONDS, patience=4)
+    return Target(server.port, server.pid, server.key, SECONDS, patience=4)
 
 
 @pytest.fixture
@@ -78,42 +78,46 @@ def report(capsys):
     assert made.faults == []
 
 
-def test_a_healthy_client_among_hundreds_of_slow_ones(besieged, report):
-    siege = lay_siege(besieged)
-    report.figures["in peace: healthy p99 (ms)"] = round(siege.calm, 1)
-    besiege(siege, "slow", [kind for kind in habits(siege.key, LARGE).values() if not kind.greedy], CLIENTS, report)
+def test_a_healthy_client_among_hundreds_of_slow_ones(attacked, report):
+    target = target_of(attacked)
+    report.figures["in peace: healthy p99 (ms)"] = round(target.calm, 1)
+    attack_with_clients(
+        target, "slow", [kind for kind in behaviours(target.key, LARGE).values() if not kind.greedy], CLIENTS, report
+    )
 
 
 def test_a_healthy_client_among_greedy_ones(embedded, report):
-    siege = lay_siege(embedded)
-    besiege(siege, "greedy", [kind for kind in habits(siege.key, LARGE).values() if kind.greedy], GREEDY, report)
+    target = target_of(embedded)
+    attack_with_clients(
+        target, "greedy", [kind for kind in behaviours(target.key, LARGE).values() if kind.greedy], GREEDY, report
+    )
 
 
 def test_a_healthy_client_beside_single_hostile_requests(embedded, report):
-    bombard(lay_siege(embedded), report)
+    attack_with_requests(target_of(embedded), report)
 
 
 def test_each_hostile_request_is_answered_as_documented(embedded):
     wrong = {}
-    for shot in shots(embedded.key):
-        status, answer = ask(embedded.port, *shot.parts())
+    for request in attacks(embedded.key):
+        status, answer = ask(embedded.port, *request.parts())
         body = answer.partition(b"\r\n\r\n")[2]
         # What is no HTTP is refused below us, without a document.
         told = not body or status < 400 or json.loads(body)["status"] == status
-        if status not in shot.statuses or not told or (status >= 400 and len(body) > 100_000):
-            wrong[shot.name] = (status, answer[:300], len(body))
+        if status not in request.statuses or not told or (status >= 400 and len(body) > 100_000):
+            wrong[request.name] = (status, answer[:300], len(body))
     assert wrong == {}
     assert ask(embedded.port, head("GET", "/v1/users/me", embedded.key))[0] == 200
 
 
 @pytest.mark.parametrize("kind", ["silence", "idle after an answer"])
-def test_a_crowd_takes_all_connections_and_a_newcomer_gets_in(kind, start):
+def test_idle_clients_take_all_connections_and_a_newcomer_gets_in(kind, start):
     """What is idle is closed to make room, long before its time is over."""
     server = start("--max-connections", "40")
-    with Crowd(server.port, KINDS[kind], 60) as crowd:
+    with LoadClients(server.port, KINDS[kind], 60) as group:
         time.sleep(0.5)
         assert ask(server.port, head("GET", "/v1/users/me", server.key), timeout=12)[0] == 200
-        assert crowd.ended > 0
+        assert group.ended > 0
     assert ask(server.port, head("GET", "/v1/users/me", server.key))[0] == 200
 
 
@@ -125,7 +129,7 @@ def test_as_many_connections_as_allowed_work_and_the_next_one_waits(start):
         for client in clients:
             client.sendall(request)
         answered, _, _ = select.select(clients, [], [], 20)
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while len(answered) < 20 and time.monotonic() < until:
             answered, _, _ = select.select(clients, [], [], 0.1)
         assert len(answered) == 20
@@ -142,39 +146,39 @@ def test_who_reads_nothing_gets_no_further_large_answers(start):
             tasks = [{"name": "x", "description": "ab" * 40_000}] * 90
             assert client.post("/v1/tasks/bulk", json={"tasks": tasks}).status_code == 201
     large = head("GET", "/v1/tasks?limit=1000", server.key)
-    with Crowd(server.port, KINDS["silence"], 1), ExitStack() as stack:
+    with LoadClients(server.port, KINDS["silence"], 1), ExitStack() as stack:
         for _ in range(12):  # of 8 MiB each; there is room for less than four
             client = stack.enter_context(socket.socket())
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             client.settimeout(20)
             client.connect(("127.0.0.1", server.port))
             client.sendall(large)
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while (found := ask(server.port, large))[0] == 200 and time.monotonic() < until:
             time.sleep(0.05)
         assert found[0] == 503 and b"\r\nretry-after: 1\r\n" in found[1].lower()
         assert ask(server.port, head("GET", "/v1/users/me", server.key))[0] == 200, "small ones are given"
         status, answer = ask(server.port, head("GET", "/v1/tasks?limit=1000", other))
         assert status == 200 and len(answer) > 8 << 20
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while ask(server.port, large)[0] == 503 and time.monotonic() < until:
         time.sleep(0.05)
     assert ask(server.port, large)[0] == 200, "as soon as those have gone"
 
 
-def test_one_caller_with_long_queries_does_not_keep_others_waiting(besieged):
+def test_one_caller_with_long_queries_does_not_keep_others_waiting(attacked):
     """Whoever asks next is answered while the first one's queries still wait for their turn."""
-    other = besieged.create_key("other")
+    other = attacked.create_key("other")
     words = [{"name": {"$contains": f"no such word {number}"}} for number in range(199)]
     body: dict[str, Any] = {"filter": {"$and": [{"$not": {"$or": words[:100]}}, {"$or": words[100:]}]}, "sort": "-name"}
     text = json.dumps(body | {"limit": 1000, "count": True}).encode()
 
     def long_query(key: str) -> tuple[int, bytes]:
         lines = ("Content-Type: application/json", f"Content-Length: {len(text)}")
-        return ask(besieged.port, head("POST", "/v1/tasks/query", key, *lines) + text, timeout=60)
+        return ask(attacked.port, head("POST", "/v1/tasks/query", key, *lines) + text, timeout=60)
 
     with ThreadPoolExecutor(40) as threads:
-        greedy = [threads.submit(long_query, besieged.key) for _ in range(30)]
+        greedy = [threads.submit(long_query, attacked.key) for _ in range(30)]
         while not any(task.done() for task in greedy):
             time.sleep(0.001)
         mine = threads.submit(long_query, other)

@@ -1,12 +1,14 @@
 """The guarantees that hold between requests: one effect, all or nothing, and an order that explains what everybody saw.
 
-The parts of `taskade selftest` in their short form; `taskade selftest --long` runs them for as long as it takes.
+In short; `make faults ARGS=--long` and, for `once`, `taskade selftest once --long` run them for as long as it takes.
 """
 
 import pytest
-from taskade_server.selftest import batches, consistency, once
-from taskade_server.selftest.consistency import Transaction, judge
-from taskade_server.selftest.parts import Orders
+from taskade_server.selftest import once
+from taskade_server.selftest.parts import Options
+
+from tests.faults import batches, consistency
+from tests.faults.consistency import Transaction, judge
 
 
 def quiet(line: str) -> None:
@@ -14,30 +16,30 @@ def quiet(line: str) -> None:
 
 
 @pytest.fixture
-def orders(fresh_database, database):
+def options(fresh_database, database):
     url = fresh_database if database == "postgresql" else ""
-    return Orders(seed=7, database_url=url, say=quiet)
+    return Options(seed=7, database_url=url, say=quiet)
 
 
-def test_many_identical_requests_with_one_key_have_one_effect(orders):
-    orders.rounds = 8
-    report = once.run(orders)
+def test_many_identical_requests_with_one_key_have_one_effect(options):
+    options.rounds = 8
+    report = once.run(options)
     assert report.faults == []
     assert report.figures["answers of first attempts"] == 8
     assert int(report.figures["answers given again"]) >= 8
 
 
-def test_a_batch_is_seen_whole_or_not_at_all(orders):
-    orders.rounds = 30
-    report = batches.run(orders)
+def test_a_batch_is_seen_whole_or_not_at_all(options):
+    options.rounds = 30
+    report = batches.run(options)
     assert report.faults == []
     assert int(report.figures["failed on purpose"]) > 10
     assert int(report.figures["looks meanwhile"]) > 30
 
 
-def test_there_is_an_order_that_explains_what_all_clients_saw(orders):
-    orders.rounds = 40
-    report = consistency.run(orders)
+def test_there_is_an_order_that_explains_what_all_clients_saw(options):
+    options.rounds = 40
+    report = consistency.run(options)
     assert report.faults == []
     assert int(report.figures["appends"]) > 40
 

@@ -112,7 +112,7 @@ def receiver():
 @pytest.fixture
 def killable(tmp_path):
     key = prepare(tmp_path, say=lambda line: None)
-    server = Killable(tmp_path, key, sabotaged=True, environment=INSIDE)
+    server = Killable(tmp_path, key, with_faults=True, environment=INSIDE)
     server.start()
     yield server
     server.kill()

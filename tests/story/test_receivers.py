@@ -2,8 +2,12 @@
 
 import json
 import os
+import re
+import socket
 import subprocess
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -12,6 +16,7 @@ from taskade_server.kit import webhook_signatures
 
 from tests.story.conftest import HERE
 from tests.support import toolchains
+from tests.support.processes import free_port
 
 SECRET = "your_webhook_secret"
 
@@ -31,6 +36,43 @@ def receivers() -> Iterator[str]:
     process.kill()
     process.wait()
     process.stdout.close()
+
+
+GUIDES = HERE.parents[1] / "docs" / "guides"
+
+
+def printed(page: str, name: str) -> str:
+    """A program as a guide prints it."""
+    found = re.search(rf"^```js[a-z ]*\n(// {re.escape(name)}\n.*?)^```$", (GUIDES / page).read_text(), re.M | re.S)
+    assert found is not None, f"{page} no longer prints {name}"
+    return found[1]
+
+
+@pytest.fixture
+def receiver_of_the_guide(tmp_path: Path) -> Iterator[str]:
+    """Where the receiver listens that the guide prints, run as it is."""
+    (tmp_path / "receiver.mjs").write_text(printed("webhooks.md", "receiver.mjs"))
+    (tmp_path / "node_modules").symlink_to(HERE / "node" / "node_modules")
+    port = free_port()
+    environment = {**os.environ, "PORT": str(port), "STANDARD_SECRET": webhook_signatures.standard_form(SECRET)}
+    process = subprocess.Popen([toolchains.node(), "receiver.mjs"], cwd=tmp_path, env=environment,
+                               stdout=subprocess.DEVNULL)  # fmt: skip
+    until = time.monotonic() + 60
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            break
+        except OSError:
+            assert process.poll() is None and time.monotonic() < until, "it does not listen"
+            time.sleep(0.05)
+    yield f"http://127.0.0.1:{port}/hooks/taskade"
+    process.kill()
+    process.wait()
+
+
+def test_the_receiver_that_the_guide_prints_passes(receiver_of_the_guide):
+    status, said = taskade("webhooks", "verify", "--url", receiver_of_the_guide, "--secret", SECRET)
+    assert (status, said.splitlines()[-1]) == (0, "17 deliveries, none answered wrongly."), said
 
 
 def taskade(*arguments):

@@ -148,11 +148,12 @@ def test_tasks(node, server, api, people):
 
 
 def test_what_was_read_can_be_changed_and_sent_back(api, people):
-    """Also what a client may not set: it is ignored, and neither refused nor stored."""
+    """Also what a client may not set, if it says what is so; `version` and `updated_at` are never looked at."""
     task = create(api, "tasks", name="Read me", assignee="user_456", labels=["a"], due_date="2024-05-01")
-    not_ours_to_set = {"updated_at": "2001-01-01T00:00:00.000Z", "created_by": people["user_789"]}
-    sent = task | not_ours_to_set | {"name": "Sent back"}
+    sent = task | {"updated_at": "2001-01-01T00:00:00.000Z", "version": 99, "name": "Sent back"}
     response = api.put(f"/v1/tasks/{task['id']}", json=sent)
     assert response.status_code == 200, response.text
     assert changed(task, response.json()) == {"name", "updated_at", "version"}
     assert response.json()["updated_at"] >= task["updated_at"]
+    refused = api.put(f"/v1/tasks/{task['id']}", json=sent | {"created_by": people["user_789"]})
+    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (422, "read_only")

@@ -6,12 +6,12 @@ import time
 from pathlib import Path
 
 import pytest
-from taskade_server.kit import json, webhook_signatures
+from taskade_server.kit import portable_json, webhook_signatures
 
 from tests.support import toolchains
 
 HERE = Path(__file__).parent / "node"
-BODY = json.portable(
+BODY = portable_json.portable(
     {"type": "task.created", "data": {"2024": 1.0, "a": 1e21, "name": "Übung \u2028 😀", "e": "\x7f\b/"}}
 )
 

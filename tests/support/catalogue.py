@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from taskade_server.domain import hooks
+from taskade_server.domain import webhooks
 from taskade_server.engine import edit, events, log
 from taskade_server.engine.log import Actor
 from taskade_server.engine.model import REGISTRY
@@ -79,7 +79,7 @@ def _purge(db: Database, api: Api, kind: str) -> None:
 def _disable(db: Database, api: Api) -> None:
     """What the server does about an endpoint that is gone."""
     webhook = api.ask("POST", "/webhooks", {"url": "https://example.com/hooks/taskade", "events": ["task.purged"]})
-    db.write_sync(partial(hooks.disable, webhook_id=webhook["id"], reason="gone"))
+    db.write_sync(partial(webhooks.disable, webhook_id=webhook["id"], reason="gone"))
 
 
 # ---- the same at every recording -------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ def settled(event: Any) -> Any:
         known.setdefault(found[0], f"{found[1]}_01j9zq3v5kfg8wt2m4n6p{len(known):05d}")
     text = _ID.sub(lambda found: known[found[0]], text)
     text = re.sub(r"trigger[-_][0-9a-z]{12}", "ana", text)
-    text = re.sub(r"whpk_[A-Za-z0-9+/=]+", str(hooks.WEBHOOK.fields["public_key"].example), text)
+    text = re.sub(r"whpk_[A-Za-z0-9+/=]+", str(webhooks.WEBHOOK.fields["public_key"].example), text)
     return _timed(json.loads(text), event["data"]["version"])
 
 

@@ -14,15 +14,24 @@ from urllib.parse import parse_qsl, urlsplit
 
 import httpx2
 import jsonschema_rs
-from taskade_server.http import openapi
+from taskade_server.domain.identity import MEMBER
+from taskade_server.domain.resources import RESOURCES
+from taskade_server.engine import schema as schemas
+from taskade_server.engine.model import CUSTOM_KEY
+from taskade_server.http.documents import headers as documents_headers
+from taskade_server.http.documents import openapi
+
+from tests.support import described
 
 Schema = dict[str, Any]
 BASE = "urn:taskade"
-JSON_PATCH = "application/json-patch+json"
+CREATIONS = {"member": ("WorkspaceMemberCreate", "ProjectMemberCreate")}
 URI_TOO_LONG = 414  # answered by the connection's parser, without a document
 TRANSPORT = frozenset(
     ["connection", "content-encoding", "content-length", "content-type", "date", "server", "transfer-encoding", "vary"]
 )
+NEEDED = {401: "www-authenticate", 405: "allow", 429: "retry-after", 503: "retry-after"}
+"""The header that an error has to have: the document has one response for all errors that any request can meet."""
 
 
 class NonconformingError(AssertionError):
@@ -83,16 +92,35 @@ def _faults(exchange: Exchange) -> Iterator[str]:
     if operation is None:
         yield from _undocumented_method(exchange, operations)
         return
-    response = operation["responses"].get(str(exchange.status))
+    if exchange.status == URI_TOO_LONG:
+        yield from (["a body"] if exchange.body else [])
+        return
+    response = _response(operation, exchange.status)
     if response is None:
         yield f"the statuses are {', '.join(operation['responses'])}"
         return
-    response = resolve(response)
+    if NEEDED.get(exchange.status, "date") not in exchange.headers:
+        yield f"the header {NEEDED[exchange.status]} is missing"
     yield from _header_faults(exchange, response)
     if exchange.method != "HEAD":
         yield from _body_faults(exchange, operation, response)
     if exchange.status < 300:
         yield from _request_faults(exchange, operation)
+
+
+def _response(operation: Schema, status: int) -> Schema | None:
+    """What the document has for a status; the default stands for the statuses that it has examples of, no others."""
+    if str(status) in operation["responses"]:
+        return resolve(operation["responses"][str(status)])
+    if (
+        status == 204
+        and "200" in operation["responses"]
+        and any("Prefer" in str(one) for one in operation["parameters"])
+    ):
+        return {name: part for name, part in resolve(operation["responses"]["200"]).items() if name != "content"}
+    default = resolve(operation["responses"]["default"])
+    examples = default["content"][documents_headers.PROBLEM]["examples"].values()
+    return default if any(example["value"]["status"] == status for example in examples) else None
 
 
 def _undocumented_method(exchange: Exchange, operations: Schema) -> Iterator[str]:
@@ -105,8 +133,8 @@ def _undocumented_method(exchange: Exchange, operations: Schema) -> Iterator[str
 
 
 def _problem_faults(exchange: Exchange) -> Iterator[str]:
-    if exchange.headers.get("content-type") != openapi.PROBLEM:
-        yield f"an error has the type {openapi.PROBLEM}, not {exchange.headers.get('content-type')}"
+    if exchange.headers.get("content-type") != documents_headers.PROBLEM:
+        yield f"an error has the type {documents_headers.PROBLEM}, not {exchange.headers.get('content-type')}"
         return
     if exchange.method == "HEAD":
         return
@@ -139,7 +167,9 @@ def _batch_faults(exchange: Exchange, problem: Schema) -> Iterator[str]:
 
 
 def _header_faults(exchange: Exchange, response: Schema) -> Iterator[str]:
-    documented = {name.lower(): resolve(header) for name, header in response.get("headers", {}).items()}
+    everywhere = documents_headers.header_refs(*documents_headers.EVERYWHERE)
+    named = {**response.get("headers", {}), **everywhere}
+    documented = {name.lower(): resolve(header) for name, header in named.items()}
     for name, header in documented.items():
         value = exchange.headers.get(name)
         if value is None:
@@ -170,7 +200,7 @@ def _body_faults(exchange: Exchange, operation: Schema, response: Schema) -> Ite
         schema = content[kind]["schema"]
         named = {name.partition("[")[0] for name in exchange.parameters}
         cut = "fields" in named or _asks_for_fields(exchange, operation)
-        yield from _schema_faults(schema if cut else _whole(schema), json.loads(exchange.body))
+        yield from _schema_faults(_cut(schema) if cut else schema, json.loads(exchange.body))
 
 
 def _asks_for_fields(exchange: Exchange, operation: Schema) -> bool:
@@ -180,12 +210,9 @@ def _asks_for_fields(exchange: Exchange, operation: Schema) -> bool:
     return isinstance(sent, dict) and "fields" in sent
 
 
-def _whole(schema: Schema) -> Schema:
-    """The schema of an answer that `fields` does not cut."""
-    if schema.get("type") == "array":
-        return {**schema, "items": _whole(schema["items"])}
-    choices = schema.get("anyOf", [])
-    return choices[0] if any(choice.get("$ref", "").endswith("Selection") for choice in choices) else schema
+def _cut(schema: Schema) -> Schema:
+    """The schema of an answer that `fields` cuts."""
+    return {**schema, "items": _cut(schema["items"])} if "items" in schema else described.cut(resolve(schema))
 
 
 def _request_faults(exchange: Exchange, operation: Schema) -> Iterator[str]:
@@ -197,10 +224,22 @@ def _request_faults(exchange: Exchange, operation: Schema) -> Iterator[str]:
     if exchange.sent and "requestBody" in operation:
         sent = json.loads(exchange.sent)
         content = operation["requestBody"]["content"]
-        schema = content[JSON_PATCH if isinstance(sent, list) and JSON_PATCH in content else openapi.JSON]["schema"]
+        media = (
+            described.JSON_PATCH
+            if isinstance(sent, list) and described.JSON_PATCH in content
+            else documents_headers.JSON
+        )
+        schema = content[media]["schema"]
         if isinstance(sent, dict) and exchange.method in ("PATCH", "PUT"):
-            sent = {name: _unexpanded(value) for name, value in sent.items()}
+            sent = {name: _changes(value) if name == "tasks" else _unexpanded(value) for name, value in sent.items()}
         yield from (f"request body: {fault}" for fault in _schema_faults(schema, sent))
+
+
+def _changes(value: Any) -> Any:
+    """The changes of a bulk request, each of which may be what was read."""
+    if not isinstance(value, list) or not all(isinstance(change, dict) for change in value):
+        return value
+    return [{name: _unexpanded(member) for name, member in change.items()} for change in value]
 
 
 def _unexpanded(value: Any) -> Any:
@@ -215,9 +254,28 @@ def _unexpanded(value: Any) -> Any:
 
 @cache
 def document() -> Schema:
-    """The document with every answer closed against members it does not declare."""
-    found: Schema = _closed(json.loads(openapi.render()))
-    return found
+    """The document with every answer closed against members it does not declare.
+
+    Some of what the server takes the document says in words, since generated clients are better off without it: bodies
+    that create something may hold read-only members, as null or as what they will be; filters may hold
+    `custom_fields.key`, and batches methods in lower case.
+    """
+    found = described.with_patches(described.with_queries(json.loads(openapi.render())))
+    known = found["components"]["schemas"]
+    for name in known:
+        known[name] = described.merged(found, known[name])
+    methods = known["BatchOperation"]["properties"]["method"]["enum"]
+    methods += [method.lower() for method in methods]
+    for name in [name for name in known if "custom_fields" in known[name].get("properties", {})]:
+        if name.endswith("Filter"):
+            dotted = {rf"^custom_fields\.{CUSTOM_KEY}$": {"$ref": "#/components/schemas/CustomCondition"}}
+            known[name]["patternProperties"] = dotted
+    for resource in (*RESOURCES, MEMBER):
+        fixed = {member.name: schemas.fixed(member) for member in schemas.public(resource) if not member.writable}
+        for name in CREATIONS.get(resource.name, (f"{schemas.title(resource)}Create",)):
+            known[name]["properties"] = {**fixed, **known[name]["properties"]}
+    closed: Schema = _closed(found)
+    return closed
 
 
 def _closed(node: Any) -> Any:
@@ -261,7 +319,7 @@ def _codes() -> dict[int, set[str]]:
     found: dict[int, set[str]] = {}
     for response in document()["components"]["responses"].values():
         for content in response.get("content", {}).values():
-            for code, sample in content["examples"].items():
+            for code, sample in content.get("examples", {}).items():
                 found.setdefault(sample["value"]["status"], set()).add(code)
     return found
 

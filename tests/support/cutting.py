@@ -37,8 +37,7 @@ class Cutter:
             client.shutdown(socket.SHUT_RDWR)
             server.shutdown(socket.SHUT_RDWR)
 
-    @staticmethod
-    def _upward(client: socket.socket, server: socket.socket) -> None:
+    def _upward(self, client: socket.socket, server: socket.socket) -> None:
         with suppress(OSError):
             while piece := client.recv(65536):
                 server.sendall(piece)

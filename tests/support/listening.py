@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlencode, urlsplit
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 class Message(NamedTuple):
@@ -104,7 +104,7 @@ class Listener:
                     elif not line:
                         self.last_id = place or self.last_id
                         if data:
-                            self.messages.append(Message(name, place, json.loads("\n".join(data))))
+                            self.messages.append(Message(name or "message", place, json.loads("\n".join(data))))
                         name, place, data = "", "", []
                     self._changed.notify_all()
         with self._changed:

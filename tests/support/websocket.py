@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
 
@@ -38,8 +38,11 @@ class WebSocket:
             lines.append(f"Authorization: Bearer {key}")
         self._socket.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
         self._rest = b""
-        head = self._head()
-        self.status = int(head.split(" ")[1])
+        try:
+            self.status = int(self._head().split(" ")[1])
+        except (OSError, ValueError):
+            self._socket.close()
+            raise
         self.messages: list[Any] = []
         self.code: int | None = None
         self.ended = False

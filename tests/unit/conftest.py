@@ -6,9 +6,12 @@ one test holds both answers.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from time import time_ns
 
 import pytest
+from taskade_server.kit import time
 from taskade_server.store.database import Database, connect
 from taskade_server.store.schema import migrate
 
@@ -60,3 +63,19 @@ def db(request: pytest.FixtureRequest) -> Iterator[Database]:
     """
     with migrated(request.param, request) as db:
         yield db
+
+
+@dataclass
+class Clock:
+    """The system's clock, which stands still but for what a test sets it forward or back."""
+
+    offset_ms: int = 0
+
+
+@pytest.fixture
+def a_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A clock that a test sets; what the process remembers of the real one is forgotten, before and afterwards."""
+    clock, base = Clock(), time_ns()
+    monkeypatch.setattr("time.time_ns", lambda: base + clock.offset_ms * 1_000_000)
+    monkeypatch.setattr(time, "_last", 0)
+    return clock

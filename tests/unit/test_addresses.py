@@ -6,7 +6,7 @@ Why tables: each row is a header that somebody sends.
 import ipaddress
 
 import pytest
-from taskade_server.http.addresses import Proxies, client_address, subscriber
+from taskade_server.http.wire.addresses import Proxies, client_address, subscriber
 
 TRUSTED = [ipaddress.ip_network(text) for text in ("10.0.0.0/8", "127.0.0.1", "2001:db8:ffff::/48")]
 

@@ -11,16 +11,17 @@ import random
 from functools import partial
 
 import pytest
-from taskade_server.consumers import notary
+from taskade_server.consumers import audit_trees
 from taskade_server.domain.projects import PROJECT
 from taskade_server.domain.tasks import TASK
 from taskade_server.engine import audit_check, log, proofs
 from taskade_server.engine.log import Actor, Change
-from taskade_server.http import audit_proofs
+from taskade_server.http.api import audit_proofs
 from taskade_server.kit import ids, merkle
 from taskade_server.kit.notes import Verifier
-from taskade_server.store import accesses, trees
-from taskade_server.store.accesses import Access
+from taskade_server.store.tables import access_log as accesses
+from taskade_server.store.tables import trees
+from taskade_server.store.tables.access_log import Access
 
 from tests.unit.world import HOME, PROJECTS, SECRET, USERS, WORKSPACES, created, found_world, whole
 
@@ -64,7 +65,7 @@ def logged(db):
 
 
 async def _cover(db):
-    await notary.cover(db, SIGNER)
+    await audit_trees.cover(db, SIGNER)
 
 
 def kept_notes(tx):
@@ -297,7 +298,7 @@ def test_a_tree_that_somebody_else_has_grown_is_left_alone(logged):
     logged.write_sync(add)
 
     async def both():
-        return await asyncio.gather(notary.cover(logged, SIGNER), notary.cover(logged, SIGNER))
+        return await asyncio.gather(audit_trees.cover(logged, SIGNER), audit_trees.cover(logged, SIGNER))
 
     assert sum(asyncio.run(both())) == 1
     assert logged.read_sync(partial(audit_check.of_database, verifiers=VERIFIERS)).faults == []

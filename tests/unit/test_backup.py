@@ -12,22 +12,23 @@ from typing import Any
 
 import apsw
 import pytest
-from taskade_server import app
+from taskade_server import installation
 from taskade_server.config import Config
+from taskade_server.domain import ordering, resources
 from taskade_server.domain.tasks import TASK
 from taskade_server.engine import check as checks
 from taskade_server.engine import log
 from taskade_server.engine.log import Change
-from taskade_server.http import routes
 from taskade_server.kit import ids
 from taskade_server.kit import json as documents
 from taskade_server.store import backup, transfer
 from taskade_server.store.database import Tx
+from taskade_server.store.tables import last_used
 
 from tests.support.installation import Installation, everything, shared_tables
 from tests.unit import world
 
-assert routes.RESOURCES, "all resources are declared by now"
+assert resources.RESOURCES, "all resources are declared by now"
 KINDS = ["sqlite", "postgresql"]
 NewPlace = Callable[[str], Installation]
 
@@ -47,8 +48,9 @@ def a_task(tx: Tx, name: str, **members: Any) -> Change:
     """A new task in the newest project."""
     row = tx.one("SELECT id, workspace_id FROM projects ORDER BY n DESC LIMIT 1")
     assert row is not None
-    place = {"project_id": row[0], "workspace_id": row[1], "position": "b"}
-    return world.created(TASK, id=ids.new("task"), name=name, status="pending", **place, **members)
+    task_id = ids.new("task")
+    place = {"project_id": row[0], "workspace_id": row[1], "position": ordering.initial(task_id)}
+    return world.created(TASK, id=task_id, name=name, status="pending", **place, **members)
 
 
 def fill(place: Installation) -> None:
@@ -63,7 +65,7 @@ def fill(place: Installation) -> None:
             Change(TASK, "updated", {**renamed, "name": "After", "labels": ["new"]}, renamed, made[4].n),
         ]
         db.write_sync(lambda tx: log.apply(tx, world.ACTOR, changes))
-        db.write_sync(lambda tx: log.touch(tx, docs[0]["id"], 1_700_000_000_000))
+        db.write_sync(lambda tx: last_used.note(tx, docs[0]["id"], 1_700_000_000_000))
 
 
 def some_tasks(tx: Tx) -> list[Change]:
@@ -108,7 +110,7 @@ def file(tmp_path) -> Path:
 
 def secret_of(place: Installation) -> bytes:
     """The secret, as a server would find it."""
-    db, secret = app.open_database(Config(data=place.data, database_url=place.url or None))
+    db, secret = installation.open_database(Config(data=place.data, database_url=place.url or None))
     db.close_sync()
     return secret
 
@@ -124,7 +126,7 @@ def test_a_backup_brings_everything_back(source, target, full, new_place, tables
     said = there.does("backup", file)
     assert re.search(r"workspaces 2, projects 6, tasks 204, events \d+\n  log position ws_\w+:\d+, ", said), said
     assert file.stat().st_mode & 0o077 == 0, "it holds the secret"
-    assert "tasks 204" in here.does("restore", file)
+    assert "tasks 204" in here.does("restore", "--move", file)
     after = everything(here, tables)
     for name in before:
         assert after[name] == before[name], name
@@ -157,7 +159,7 @@ def test_a_backup_is_one_moment_however_often_somebody_writes(new_place, file, m
             nonlocal writes
             writes += 1
             assert writes < 1000, "it never ends"
-            db.write_sync(lambda tx: log.touch(tx, f"key_{writes}", writes))
+            db.write_sync(lambda tx: last_used.note(tx, f"key_{writes}", writes))
 
         contents = backup.save(place.target, file, secret_file=place.secret_file, given=None, with_secret=True,
                                damage=checks.damage, force=False, progress=write)  # fmt: skip
@@ -169,10 +171,10 @@ def test_a_backup_is_one_moment_however_often_somebody_writes(new_place, file, m
 def test_a_restored_backup_can_be_backed_up_again(kind, full, new_place, tables, tmp_path):
     here = new_place(kind)
     full(kind).does("backup", tmp_path / "first")
-    here.does("restore", tmp_path / "first")
+    here.does("restore", "--move", tmp_path / "first")
     here.does("backup", tmp_path / "second")
     again = new_place("sqlite")
-    again.does("restore", tmp_path / "second")
+    again.does("restore", "--move", tmp_path / "second")
     assert everything(again, tables) == everything(full(kind), tables)
 
 
@@ -206,10 +208,11 @@ def test_the_secret_is_left_out_when_asked(kind, full, new_place, file):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_secret_of_the_environment_stays_there(kind, full, new_place, file):
-    there, here = full(kind), new_place(kind)
+    there, here = new_place(kind), new_place(kind)
     given = {"TASKADE_SECRET": "kept somewhere else, in safety, by those who run it"}
+    there.does("demo", environment=given)
     assert "not in it (TASKADE_SECRET)" in there.does("backup", file, environment=given)
-    assert secret_of(there).hex().encode() not in file.read_bytes(), "it keys nothing"
+    assert given["TASKADE_SECRET"].encode() not in file.read_bytes()
     said = here.does("restore", file, environment={"TASKADE_SECRET": "another one that is long enough as well"})
     assert "TASKADE_SECRET is not the secret of this backup" in said
     assert "secret" not in new_place(kind).does("restore", file, environment=given)
@@ -389,7 +392,7 @@ def test_what_was_there_is_kept_aside(full, new_place, tables, file):
     full("sqlite").does("backup", file)
     here = a_full(new_place("sqlite"))
     before, secret = everything(here, tables), secret_of(here)
-    here.does("restore", "--force", file)
+    here.does("restore", "--move", "--force", file)
     assert everything(here, tables) == everything(full("sqlite"), tables)
     [aside] = here.data.glob("before-restore-*")
     old = Installation(aside)
@@ -429,7 +432,7 @@ def test_a_log_left_behind_does_not_spoil_what_is_restored(full, new_place, tabl
     here = new_place("sqlite")
     here.data.mkdir()
     Path(f"{here.target}-wal").write_bytes(rest)
-    here.does("restore", file)
+    here.does("restore", "--move", file)
     assert everything(here, tables) == everything(full("sqlite"), tables)
 
 
@@ -566,9 +569,9 @@ def test_a_killed_restore_leaves_an_empty_folder_empty(point, full, new_place, t
     """A server that is started there would make a new installation, or find all of the old one."""
     here = new_place("sqlite")
     full("sqlite").does("backup", file)
-    here.killed(point, "restore", file)
+    here.killed(point, "restore", "--move", file)
     assert not Path(here.target).exists()
-    here.does("restore", file)
+    here.does("restore", "--move", file)
     assert everything(here, tables) == everything(full("sqlite"), tables)
     assert sorted(path.name for path in here.data.iterdir()) == ["secret.key", "taskade.db"]
 
@@ -578,20 +581,26 @@ def test_a_killed_restore_leaves_the_old_database(point, full, new_place, tables
     here = a_full(new_place("sqlite"))
     full("postgresql").does("backup", file)
     before = everything(here, tables)
-    here.killed(point, "restore", "--force", file)
+    here.killed(point, "restore", "--move", "--force", file)
     assert everything(here, tables) == before
+    if point == "os:replace:2":
+        # The secret is in its place, and the database is not yet: no server starts so, and the same command ends it.
+        assert here.check().keys() == {"secret"}
+        here.does("restore", "--move", "--force", file)
+        assert here.check() == {}
+        return
     assert here.check() == {}
     # Another second, another name for what is kept aside.
     for aside in here.data.glob("before-restore-*"):
         aside.rename(aside.with_name("killed"))
-    here.does("restore", "--force", file)
+    here.does("restore", "--move", "--force", file)
     assert everything(here, tables) == everything(full("postgresql"), tables)
 
 
 def test_a_killed_restore_leaves_postgresql_empty(full, new_place, tables, file):
     here = new_place("postgresql")
     full("sqlite").does("backup", file)
-    here.killed("taskade_server.engine.check:damage:2", "restore", file)
+    here.killed("taskade_server.engine.check:damage:2", "restore", "--move", file)
     assert nothing_in(here)
-    here.does("restore", file)
+    here.does("restore", "--move", file)
     assert everything(here, tables) == everything(full("sqlite"), tables)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
-from taskade_server.http.connections import Trimmer, fair_share, harden
+from taskade_server.http.admission.connections import Trimmer, fair_share, harden
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is but one address to come from")
 
@@ -162,7 +162,7 @@ def test_how_many_connections_there_may_be(soft, hard, wanted, room):
     program = f"""
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
-from taskade_server.http.connections import capacity
+from taskade_server.http.admission.connections import capacity
 print(capacity({wanted}), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from taskade_server.consumers.outbound import Outbound
 from taskade_server.kit.destinations import Refused, Rules, header_refusal
+from taskade_server.outbound.client import Outbound
 
 from tests.unit.examples import examples
 
@@ -349,3 +349,11 @@ def test_headers_that_are_not_sent(name, value, traps):
 @pytest.mark.parametrize(("name", "value"), [("X-A", ""), ("Authorization", "Bearer a b=="), ("x", "a" * 4096)])
 def test_headers_that_are(name, value):
     assert header_refusal(name, value) is None
+
+
+@pytest.mark.parametrize("url", ["http://localhost:3000/hooks", "http://127.0.0.1:3000/hooks", "http://[::1]:3000/"])
+def test_a_receiver_on_this_machine_is_told_of_the_ways_that_are_meant_for_it(url):
+    refused = Rules().refusal(url)
+    assert refused is not None and "--dev" in refused and "taskade listen" in refused
+    elsewhere = Rules().refusal("http://10.0.0.1/hooks")
+    assert elsewhere is not None and "--dev" not in elsewhere

@@ -1,10 +1,10 @@
 """What events are called, who may see one, and how it reads."""
 
 import pytest
+from taskade_server.domain.resources import RESOURCES
 from taskade_server.engine import events
 from taskade_server.engine.access import Grant, Principal
-from taskade_server.engine.log import Event
-from taskade_server.http.routes import RESOURCES
+from taskade_server.engine.log import Event, Sight
 from taskade_server.kit import json
 
 from tests.unit.world import PROJECTS, USERS, WORKSPACES
@@ -19,7 +19,7 @@ def event(resource: str = "task", kind: str = "task.updated", **more) -> Event:
         "workspace_id": HOME, "seq": 7, "id": "evt_1", "type": kind, "resource": resource, "object_id": "task_1",
         "project_id": PROJECTS[0], "actor_id": USERS[0], "key_id": "key_1", "request_id": "req_1", "at": AT,
         "data": '{"id":"task_1","name":"x"}', "previous": '{"name":"y"}', "address": "192.0.2.1", "user_agent": "curl",
-        "origin": None,
+        "origin": None, "sight": Sight(open=frozenset({(HOME, PROJECTS[0])})),
     }  # fmt: skip
     return Event(**{**known, **more})
 
@@ -75,10 +75,15 @@ def test_who_sees_a_task_change(who, seen):
 
 
 def test_what_belongs_to_one_user_is_seen_by_that_user_alone():
-    key = event("api_key", "api_key.created", project_id=None, data=json.encode({"user_id": USERS[0]}))
-    other = key._replace(data=json.encode({"user_id": USERS[1]}))
-    assert events.sees(principal(Grant(HOME, "member")), key)
-    assert not events.sees(principal(Grant(HOME, "owner")), other)
+    def key_of(user_id, created_by):
+        data = json.encode({"user_id": user_id, "created_by": created_by})
+        return event("api_key", "api_key.created", project_id=None, data=data)
+
+    assert events.sees(principal(Grant(HOME, "member")), key_of(USERS[0], USERS[0]))
+    assert not events.sees(principal(Grant(HOME, "owner")), key_of(USERS[1], USERS[1]))
+    # Made by somebody else: the key of a service user, which those who administer the workspace look after.
+    assert events.sees(principal(Grant(HOME, "admin")), key_of(USERS[1], USERS[2]))
+    assert not events.sees(principal(Grant(HOME, "member")), key_of(USERS[1], USERS[0]))
 
 
 def test_members_of_a_project_hide_with_it():

@@ -159,7 +159,7 @@ def test_many_events_and_many_waiters_and_none_is_missed(db, place):
             await asyncio.to_thread(partial(add, db, mine, 3))
             change = [created(WORKSPACE, id=ids.new("ws"), workspace_id=mine, name=f"Team {number}")]
             await own.write(partial(log.apply, actor=ACTOR, changes=change))
-            feed.poke()
+            feed.notify()
         assert all(seen == list(range(1, total + 1)) for seen in await asyncio.gather(*readers))
 
     play(place, scene)

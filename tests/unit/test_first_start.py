@@ -2,7 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from taskade_server import app
+from taskade_server import installation
 from taskade_server.config import Config
 
 SERVERS = 4
@@ -12,9 +12,9 @@ def test_servers_may_start_together(postgres, tmp_path):
     config = Config(data=tmp_path, database_url=postgres.create_database())
 
     def start(_: int) -> tuple[bytes, str | None]:
-        db, secret = app.open_database(config)
+        db, secret = installation.open_database(config)
         with db:
-            return secret, db.write_sync(lambda tx: app.first_start(tx, secret))
+            return secret, db.write_sync(lambda tx: installation.first_start(tx, secret))
 
     with ThreadPoolExecutor(SERVERS) as pool:
         started = list(pool.map(start, range(SERVERS)))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from taskade_server.consumers.feed import Feed
-from taskade_server.consumers.follower import Follower, Shown, Wanted, taken
+from taskade_server.consumers.follower import Follower, RenderedEvents, Wanted, taken
 from taskade_server.consumers.live_query import steps
 from taskade_server.domain.projects import DEFAULT_STATUSES, PROJECT
 from taskade_server.domain.tasks import TASK
@@ -92,7 +92,7 @@ def follow(place, wanted, callers, rounds=1):
             async def caller(_):
                 return next(waiting)
 
-            follower = Follower(feed, Shown(), wanted, caller, 0)
+            follower = Follower(feed, RenderedEvents(), wanted, caller, 0)
             for _ in range(rounds):
                 frames = await follower.next(0.05)
                 told.append([(frame.type, frame.seq) for frame in frames])
@@ -117,7 +117,8 @@ def test_a_right_that_ends_is_told_once_whatever_tells_it(db, place):
     write(db, Change(PROJECT, "updated", {**before, "visibility": "private"}, before, made.n))
     less = principal(hidden=frozenset({SEEN}))
     assert follow(place, Wanted(HERE), [less]) == [[("access.revoked", 2)]], "from the log"
-    told = follow(place, Wanted(HERE), [principal(), less, principal(), less], rounds=4)
+    member = principal(project_roles={SEEN: "editor"})
+    told = follow(place, Wanted(HERE), [member, less, member, less], rounds=4)
     assert told[1:] == [[("access.revoked", None)], [], [("access.revoked", None)]], "from the rights"
 
 
@@ -126,8 +127,11 @@ def test_what_an_event_took():
                      f'{{"project_id":"{SEEN}"}}', None, None, None)  # fmt: skip
     guest = principal(only=frozenset({SEEN}))
     assert taken(guest, base) == ("task", "task_1", SEEN)
-    assert taken(principal(), base) is None, "he sees where it went"
-    assert taken(principal(only=frozenset()), base) is None, "he saw it never"
+    assert taken(principal(project_roles={HIDDEN: "viewer"}), base) is None, "the reader sees where it went"
+    assert taken(principal(only=frozenset()), base) is None, "the reader never saw it"
+    assert taken(principal(), base) is None, "nothing is known of the place that it was in"
+    known = replace_event(base, sight=log.Sight(open=frozenset({(HERE, SEEN)})))
+    assert taken(principal(), known) == ("task", "task_1", SEEN)
     member = replace_event(base, type="member.removed", resource="member", data=f'{{"user":"{USERS[0]}"}}')
     assert taken(guest, member) == ("project", HIDDEN, HIDDEN)
     assert taken(guest, replace_event(member, data=f'{{"user":"{USERS[1]}"}}')) is None

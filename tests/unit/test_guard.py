@@ -7,12 +7,18 @@ from typing import Any
 
 import pytest
 from taskade_server.engine.access import Principal
-from taskade_server.http import guard as module
-from taskade_server.http.guard import Guard
-from taskade_server.http.limits import Limits
-from taskade_server.http.observe import Observer
-from taskade_server.http.pipeline import Pipeline
-from taskade_server.http.wire import LENGTH, WHOLE_BYTES, Call, Reply, Request, check_headers
+from taskade_server.http.admission import guard as module
+from taskade_server.http.admission.credentials import Credentials
+from taskade_server.http.admission.guard import Guard
+from taskade_server.http.admission.limits import Limits
+from taskade_server.http.observe.requests import Observer
+from taskade_server.http.pages.mounts import Mount, Mounts
+from taskade_server.http.pipeline.pipeline import Pipeline
+from taskade_server.http.pipeline.services import Services
+from taskade_server.http.wire.call import Call
+from taskade_server.http.wire.reply import Reply
+from taskade_server.http.wire.request import Request, check_headers
+from taskade_server.http.wire.send import LENGTH, WHOLE_BYTES
 from taskade_server.kit.errors import Malformed, Unavailable
 from taskade_server.store.turns import CALLER
 
@@ -313,14 +319,9 @@ def test_what_is_refused_stands_in_the_log_once(sqlite_db, more, status, says):
         log, late = Log(), Client("ana", "GET", "/large")
         late.scope["headers"] += more
         observer = Observer(sink=log)
-        application = Pipeline(
-            sqlite_db,
-            b"x" * 32,
-            limits=Limits(),
-            pages={"/large": large},
-            page_prefixes={},
-            observer=observer,
-        )
+        secret, limits = b"x" * 32, Limits()
+        services = Services(sqlite_db, secret, limits, Credentials(sqlite_db, secret, limits), observer)
+        application = Pipeline(services, Mounts([Mount("/large", large)]))
         guard = Guard(application, held_bytes=2 * len(LARGE))
 
         async def refused() -> None:

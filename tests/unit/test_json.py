@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from taskade_server.kit import json
+from taskade_server.kit import json, portable_json, strict_json
 
 from tests.support import toolchains
 from tests.unit.examples import examples
@@ -29,7 +29,7 @@ def nested(depth, opening="[", closing="]"):
 @given(VALUES, st.booleans(), st.sampled_from([None, 1]))
 def test_every_document_is_read_as_it_was_written(value, ascii_only, indent):
     text = plain.dumps(value, ensure_ascii=ascii_only, indent=indent)
-    assert json.decode_strict(text.encode()) == value
+    assert strict_json.decode_strict(text.encode()) == value
     assert json.decode(json.encode(value)) == value
 
 
@@ -46,8 +46,8 @@ def test_what_is_written_is_compact(value):
 @given(st.binary(max_size=12))
 def test_any_bytes_are_read_or_refused(body):
     try:
-        json.decode_strict(body)
-    except json.Faulty as error:
+        strict_json.decode_strict(body)
+    except strict_json.Faulty as error:
         assert str(error).endswith(".")
 
 
@@ -93,8 +93,8 @@ def test_any_bytes_are_read_or_refused(body):
     ],
 )
 def test_what_is_refused(body, reason):
-    with pytest.raises(json.Faulty, match=reason):
-        json.decode_strict(body)
+    with pytest.raises(strict_json.Faulty, match=reason):
+        strict_json.decode_strict(body)
 
 
 PIECES = st.sampled_from(
@@ -119,10 +119,10 @@ DOUBTFUL = st.recursive(
 @given(DOUBTFUL)
 def test_the_quick_parser_takes_nothing_that_the_slow_one_refuses(body):
     outcomes = []
-    for read in (json.decode_strict, json._decode_doubtful):
+    for read in (strict_json.decode_strict, strict_json._decode_doubtful):
         try:
             outcomes.append(repr(read(body)))
-        except json.Faulty as error:
+        except strict_json.Faulty as error:
             outcomes.append(str(error))
     assert outcomes[0] == outcomes[1]
 
@@ -141,7 +141,15 @@ def test_the_quick_parser_takes_nothing_that_the_slow_one_refuses(body):
     ],
 )
 def test_what_is_accepted(body, value):
-    assert json.decode_strict(body) == value
+    assert strict_json.decode_strict(body) == value
+
+
+@pytest.mark.parametrize("number", ["9" * 19, "1e999", "-9e+300000"])
+@pytest.mark.parametrize("before", range(24))
+def test_a_large_number_is_found_wherever_a_long_text_is_cut(number, before):
+    spaces = " " * (strict_json.PIECE - before)
+    with pytest.raises(strict_json.Faulty, match=r"range|digits"):
+        strict_json.decode_strict(f'{spaces}{{"a" :{number}}}{spaces}'.encode())
 
 
 @pytest.mark.parametrize(
@@ -153,8 +161,8 @@ def test_what_is_accepted(body, value):
     ],
 )
 def test_the_place_is_named(body, pointer):
-    with pytest.raises(json.Faulty) as refusal:
-        json.decode_strict(body)
+    with pytest.raises(strict_json.Faulty) as refusal:
+        strict_json.decode_strict(body)
     assert refusal.value.pointer == pointer
 
 
@@ -225,15 +233,15 @@ DOCUMENTS = st.recursive(
 @examples(1500)
 @given(DOCUMENTS)
 def test_a_portable_text_is_what_javascript_would_write(through_javascript, text):
-    found = json.portable(text)
+    found = portable_json.portable(text)
     assert found == through_javascript(text)
-    assert json.portable(found) == found == through_javascript(found)
+    assert portable_json.portable(found) == found == through_javascript(found)
 
 
 @examples(300)
 @given(st.lists(st.tuples(st.text("ab2'\"\n/", max_size=4), st.sampled_from([0, 1.5, 12.0, True, "x"])), max_size=6))
 def test_a_portable_value_is_the_same_to_javascript_too(through_javascript, members):
-    found = json.portable(dict(members))
+    found = portable_json.portable(dict(members))
     assert found == through_javascript(json.encode(dict(members)))
 
 
@@ -256,10 +264,10 @@ def test_a_portable_value_is_the_same_to_javascript_too(through_javascript, memb
     ],
 )
 def test_what_is_portable_already_is_seen_at_once(text, quick):
-    assert bool(json._PORTABLE.fullmatch(text)) is quick
+    assert bool(portable_json._PORTABLE.fullmatch(text)) is quick
 
 
 def test_a_long_text_is_looked_through_in_linear_time(through_javascript):
     text = json.encode({"a": ["x" * 50_000 + '"\\' * 20_000, "12" * 50_000, [1.5, 2] * 20_000], "b": 0.5})
-    assert json.portable(text) is text
+    assert portable_json.portable(text) is text
     assert through_javascript(text) == text

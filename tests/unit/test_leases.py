@@ -4,9 +4,9 @@ import threading
 import uuid
 
 import pytest
-from taskade_server.store import leases
 from taskade_server.store.database import Database
-from taskade_server.store.leases import LeaseLost
+from taskade_server.store.tables import leases
+from taskade_server.store.tables.leases import LeaseLost
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import http_sf
@@ -18,17 +19,17 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from taskade_server.__main__ import serve
+from taskade_server.commands.serve import serve
 from taskade_server.config import Config, ConfigError, parse_networks, parse_rate, rates
-from taskade_server.http import buckets as memory
-from taskade_server.http.buckets import Buckets, MemoryBuckets
-from taskade_server.http.limits import FREE, Limiter, Limits, Policy
-from taskade_server.http.shared_buckets import SharedBuckets, Valkey
+from taskade_server.http.admission import buckets as memory
+from taskade_server.http.admission.buckets import Buckets, MemoryBuckets
+from taskade_server.http.admission.limits import FREE, USER_SHARE, Limiter, Limits, Policy, of_user
+from taskade_server.http.admission.valkey_buckets import SharedBuckets, Valkey
 from taskade_server.kit.errors import RateLimited
-from taskade_server.selftest import limits as schedules
-from taskade_server.selftest.limits import Schedule, Step, play, together
-from taskade_server.selftest.parts import Orders
+from taskade_server.selftest.parts import Options
 
+from tests.faults import rate_limits as schedules
+from tests.faults.rate_limits import Schedule, Step, play, together
 from tests.unit.examples import THOROUGHNESS, examples
 
 SECOND = 1_000_000_000
@@ -84,9 +85,9 @@ def test_no_window_of_any_schedule_gets_more_and_waiting_as_told_always_helps(ma
     assert play(schedule, make_buckets()) == []
 
 
-def test_many_schedules_a_crowd_and_threads():
-    """What `taskade selftest` tries, too."""
-    report = schedules.run(Orders(seed=1, rounds=1000 * THOROUGHNESS))
+def test_many_schedules_many_callers_and_threads():
+    """What `make faults` tries, too."""
+    report = schedules.run(Options(seed=1, rounds=1000 * THOROUGHNESS))
     assert report.faults == []
 
 
@@ -145,9 +146,9 @@ def test_threads_together_get_no_more(make_buckets):
         assert together(Limiter(Policy("default", burst), make_buckets()), 8, attempts) == burst
 
 
-def test_a_crowd_does_not_make_the_limiter_forget_and_is_forgotten_itself(monkeypatch):
+def test_many_callers_do_not_make_the_limiter_forget_and_are_forgotten_themselves(monkeypatch):
     monkeypatch.setattr(memory, "_SWEEP_FROM", 100)
-    assert schedules.crowd(1000) == []
+    assert schedules.many_callers(1000) == []
     buckets = MemoryBuckets()
     limiter = Limiter(Policy("default", 2), buckets)
     for number in range(5000):
@@ -332,7 +333,72 @@ def test_by_address_a_network_of_ipv6_is_one_client():
     assert refusal.value.extra == {"violated-policies": ["anonymous"]}
     limits.anonymous("2001:db8:1:3::1")
     limits.anonymous("192.0.2.1")
-    assert limits.refused() == {"default": 0, "anonymous": 1, "login": 0}
+    assert limits.refused() == {"default": 0, "user": 0, "anonymous": 1, "login": 0}
+
+
+@pytest.fixture(params=["memory", "valkey"])
+def five_at_once(request, monkeypatch):
+    """All limits of an installation in which a key may make five requests at once; time stands still, or nearly so."""
+    url = request.getfixturevalue("valkey").patient_url if request.param == "valkey" else None
+    monkeypatch.setattr(memory, "time", SimpleNamespace(monotonic_ns=lambda: MINUTE))
+    limits = Limits.of(Policy("default", 1, burst=5), anonymous=None, login=None, valkey_url=url)
+    yield limits
+    limits.close()
+
+
+def admitted(limits, keys, user):
+    """How many requests of so many keys of a user are let in, if each key makes as many as it may."""
+    count = 0
+    for number in range(keys):
+        for _ in range(5):
+            try:
+                limits.charge(f"{user}'s key {number}", user=user)
+            except RateLimited as refusal:
+                assert refusal.extra == {"violated-policies": ["user"]}
+            else:
+                count += 1
+    return count
+
+
+def test_what_the_keys_of_one_user_do_together_is_bounded(five_at_once):
+    assert admitted(five_at_once, 10, "ana") == USER_SHARE * 5
+    assert admitted(five_at_once, 1, "bob") == 5, "another user has a budget of their own"
+    with pytest.raises(RateLimited, match="All keys of one user together may make 4 requests a minute"):
+        five_at_once.charge("ana's new key", user="ana")
+
+
+def test_what_is_given_back_is_given_back_to_the_user_too(five_at_once):
+    for number in range(2 * USER_SHARE):
+        for _ in range(5):
+            five_at_once.charge(f"key {number}", user="ana").give_back()
+    assert admitted(five_at_once, 10, "ana") == USER_SHARE * 5
+
+
+def test_a_charge_that_the_user_cannot_pay_is_not_charged_to_the_key(five_at_once):
+    assert admitted(five_at_once, USER_SHARE - 1, "ana") == (USER_SHARE - 1) * 5
+    for _ in range(3):
+        five_at_once.charge("one", user="ana")
+    raised = five_at_once.charge("another", user="ana")
+    with pytest.raises(RateLimited, match="All keys of one user"):
+        raised.raise_to(4)
+    for _ in range(2):
+        five_at_once.charge("another", user="ana")
+    with pytest.raises(RateLimited, match="All keys of one user"):
+        five_at_once.charge("another", user="ana")
+
+
+@pytest.mark.parametrize(
+    ("keys", "rate", "burst"),
+    [
+        (Policy("default", 10), 40, 40),
+        (Policy("default", 10, burst=2), 40, 40),
+        (Policy("default", 1, burst=3, most=1000), 4000, 12),
+        (Policy("default", None), None, None),
+    ],
+)
+def test_the_bound_of_a_user_leaves_room_for_what_one_key_may_do(keys, rate, burst):
+    bound = of_user(keys)
+    assert (bound.per_minute, bound.burst) == (rate, burst)
 
 
 def test_who_guesses_keys_is_not_listened_to_after_a_while():
@@ -404,8 +470,8 @@ def test_processes_that_count_alone():
 
 WORK = """
 import sys
-from taskade_server.http.limits import Limiter, Policy
-from taskade_server.http.shared_buckets import SharedBuckets, Valkey
+from taskade_server.http.admission.limits import Limiter, Policy
+from taskade_server.http.admission.valkey_buckets import SharedBuckets, Valkey
 from taskade_server.kit.errors import RateLimited
 
 client = Valkey(sys.argv[1])

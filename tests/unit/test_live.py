@@ -2,7 +2,7 @@
 
 import pytest
 from taskade_server.consumers.feed import Feed
-from taskade_server.http.live import Hub
+from taskade_server.http.live.sessions import Hub
 from taskade_server.kit.errors import TooManyStreams, Unavailable
 
 

@@ -13,7 +13,7 @@ from taskade_server.kit.logs import Sink
 
 KEY = "tsk_01j9zq3v5kfg8wt2m4n6p8r0s2_5oZ3mXk8Qp2Rt7Vw9Ya4Bc6De1Fg0Hj5Kl8Mn3Pq_2f6Xk1"
 PRELUDE = """
-import logging, sys, structlog
+import logging, sys
 from taskade_server.kit import logs
 log = logging.getLogger("taskade")
 logs.configure(FORM, "info")
@@ -35,7 +35,7 @@ def said(program: str, form: str = "json", status: int = 0) -> list[str]:
 RECORDS = f"""
 log.info("%d of %s", 3, "seven")
 log.warning("late", extra={{"request_id": "req_1", "tries": 2}})
-structlog.get_logger("taskade").error("both kinds", workspace="ws_1")
+log.error("with a member", extra={{"workspace": "ws_1"}})
 logging.getLogger("elsewhere").warning("from a library")
 log.debug("too much to know")
 log.info("a\\nb\\x1b[31m\\x00 \\ud800 \\u2028 %s", object)
@@ -53,7 +53,7 @@ raise RuntimeError("nobody\\ncatches it")
 def test_json_records():
     records = [json.loads(line) for line in said(RECORDS, "json", 1)]
     messages = [record["message"] for record in records]
-    assert messages[:4] == ["3 of seven", "late", "both kinds", "from a library"]
+    assert messages[:4] == ["3 of seven", "late", "with a member", "from a library"]
     assert [record["level"] for record in records[:4]] == ["info", "warning", "error", "warning"]
     assert (records[1]["request_id"], records[1]["tries"]) == ("req_1", 2)
     assert records[2]["workspace"] == "ws_1"
@@ -227,10 +227,10 @@ def test_what_waits_is_written_at_the_end_of_the_process():
 @pytest.mark.parametrize("ending", ["STOP", "RELOAD"])
 def test_the_last_lines_are_read_although_the_process_leaves_at_once(ending):
     script = (
-        "import os, socket; from taskade_server import serving; from taskade_server.kit import logs\n"
-        "if serving.INHERIT in os.environ: os.write(2, b'the next one\\n'); os._exit(0)\n"
+        "import os, socket; from taskade_server.serving import process, sockets; from taskade_server.kit import logs\n"
+        "if sockets.INHERIT in os.environ: os.write(2, b'the next one\\n'); os._exit(0)\n"
         "logs.SINK.start(); logs.SINK.put(b'last words');"
-        f" serving.leave(serving.Ending.{ending}, socket.socket())"
+        f" process.leave(process.Ending.{ending}, socket.socket())"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, timeout=60)
     assert done.stderr == b"last words\n" + (b"the next one\n" if ending == "RELOAD" else b"")

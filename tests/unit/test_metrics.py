@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from taskade_server.http import metrics
-from taskade_server.http.metrics import Folder
-from taskade_server.http.wire import Request
+from taskade_server.http.observe import metrics
+from taskade_server.http.observe.metrics import Folder
+from taskade_server.http.wire.request import Request
 from taskade_server.kit.errors import Forbidden, Problem, Unauthenticated
 
 REQUESTS = ("taskade_http_requests_total", "tasks.list", "GET", "200")

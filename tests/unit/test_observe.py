@@ -5,10 +5,10 @@ import os
 from typing import Any
 
 import pytest
-from taskade_server.http import metrics
-from taskade_server.http.observe import Observer
-from taskade_server.http.wire import Request
-from taskade_server.kit import logs
+from taskade_server.http.observe import metrics
+from taskade_server.http.observe.requests import Observer
+from taskade_server.http.wire.request import Request
+from taskade_server.kit import defaults
 from taskade_server.kit.logs import Later, Sink
 
 KEY = "tsk_01j9zq3v5kfg8wt2m4n6p8r0s2_5oZ3mXk8Qp2Rt7Vw9Ya4Bc6De1Fg0Hj5Kl8Mn3Pq_2f6Xk1"
@@ -34,17 +34,19 @@ def request(path: str = "/v1/tasks", query: bytes = b"", method: str = "GET", **
     return Request(scope)
 
 
-def noted(asked: Request, status: int = 200, operation: str = "tasks.list", **options: Any) -> list[str]:
+def noted(
+    asked: Request, status: int = 200, operation: str = "tasks.list", key_id: str | None = None, **options: Any
+) -> list[str]:
     """The lines of one exchange."""
     log = Log()
     observer = Observer(sink=log, **options)
     observer.started()
-    observer.finished(asked, operation, status, 0.0123456, 512)
+    observer.finished(asked, operation, status, 0.0123456, 512, key_id)
     return log.lines
 
 
-def line(asked: Request, status: int = 200) -> Any:
-    (text,) = noted(asked, status)
+def line(asked: Request, status: int = 200, key_id: str | None = None) -> Any:
+    (text,) = noted(asked, status, key_id=key_id)
     assert "\n" not in text
     return json.loads(text)
 
@@ -112,8 +114,7 @@ def test_numbers_of_other_parts():
 
 def test_a_line_says_what_happened():
     asked = request(query=b"limit=5&status=pending")
-    asked.key_id = "key_1"
-    found = line(asked)
+    found = line(asked, key_id="key_1")
     assert found.pop("time").endswith("Z")
     assert found == {
         "level": "info", "message": "request", "request_id": asked.request_id, "method": "GET",
@@ -160,7 +161,7 @@ def test_secrets_in_a_query_string_are_not_shown(query, shown):
 
 
 def test_no_header_is_shown_and_no_key_in_a_path():
-    for form in logs.FORMATS:
+    for form in defaults.LOG_FORMATS:
         asked = request(f"/v1/{KEY}/x", authorization=f"Bearer {KEY}", cookie="sid=1")
         (text,) = noted(asked, log_format=form)
         assert SECRET not in text

@@ -42,7 +42,7 @@ def test_the_standard_variables_name_a_collector_too(name):
     ],
 )
 def test_settings_that_make_no_sense(name, value, says):
-    done = CliRunner().invoke(main, ["openapi"], env={name: value})
+    done = CliRunner().invoke(main, ["keys", "list"], env={name: value})
     assert done.exit_code == 1
     (line,) = done.output.splitlines()
     assert line.startswith(f"Error: {name} ")

@@ -69,3 +69,33 @@ def test_new_tasks_come_behind_older_ones():
     assert keys == sorted(keys)
     assert len(set(keys)) == len(keys)
     assert all(map(is_key, keys))
+
+
+@examples(200)
+@given(st.none() | KEYS, st.none() | KEYS, st.integers(1, 300))
+def test_keys_are_spread_evenly_between_two_others(low, high, count):
+    assume(low is None or high is None or low != high)
+    if low is not None and high is not None and low > high:
+        low, high = high, low
+    keys = ordering.spread(low, high, count)
+    assert len(keys) == count
+    assert keys == sorted(set(keys))
+    assert all(map(is_key, keys))
+    assert not any(map(ordering.is_initial, keys))
+    assert low is None or low < keys[0]
+    assert high is None or keys[-1] < high
+    assert low is not None or high is not None or max(map(len, keys)) <= 3
+
+
+def test_the_key_of_a_new_task_is_never_given_to_another():
+    """Tasks are made without a look at the others, so what lies in between has to keep out of their way."""
+    low, high = "01j9zq3v5kfg8wt2h0123456" + "78g", "01j9zq3v5kfg8wt2h0123456" + "78j"
+    assert ordering.is_initial(low[:-1] + "h")
+    key = ordering.between(low, high)
+    assert low < key < high
+    assert not ordering.is_initial(key)
+
+
+def test_ids_that_clients_number_themselves_have_different_keys():
+    keys = [ordering.initial(f"task_{number:026}") for number in range(100)]
+    assert len(set(keys)) == 100

@@ -26,7 +26,8 @@ import uvloop
 from click.testing import CliRunner
 from taskade_server.__main__ import main
 from taskade_server.config import Config, ConfigError, check, parse_outbound
-from taskade_server.consumers.outbound import ERRORS, Exchange, Limits, Outbound
+from taskade_server.outbound.client import ERRORS, Outbound
+from taskade_server.outbound.connection import Exchange, Limits
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -12,6 +12,7 @@ from taskade_server.domain.projects import PROJECT
 from taskade_server.domain.tasks import COMMENT, TASK
 from taskade_server.engine import log, query
 from taskade_server.engine.model import Resource
+from taskade_server.engine.query import plan as planner
 
 from tests.unit import world
 from tests.unit.world import NOW, PROJECTS, SECRET, WORKSPACES
@@ -59,7 +60,7 @@ def plans(db: Any, pairs: Any, rows: str, teams: list[str] | None = None, resour
     def unit(tx: Any) -> list[str]:
         parsed = query.parse(tx, principal, resource, SECRET, pairs)
         recorder: Any = Recorder(tx)
-        with mock.patch.object(query, "RARE", {"few": 5000, "many": 0}[rows]):
+        with mock.patch.object(planner, "RARE", {"few": 5000, "many": 0}[rows]):
             query.run(recorder, principal, parsed, SECRET)
         return [
             " | ".join(step[3] for step in tx.all(f"EXPLAIN QUERY PLAN {sql}", params))
@@ -225,3 +226,19 @@ def test_a_later_page_is_found_without_reading_those_before_it(db):
             return " | ".join(step[3] for step in tx.all(f"EXPLAIN QUERY PLAN {sql}", params))
 
         assert bound in db.read_sync(unit)
+
+
+@pytest.mark.parametrize(("word", "charged"), [("a", True), ("t", True), ("ta", False), ("task", False)])
+def test_a_short_word_is_charged_by_the_size_of_the_table(db, word, charged):
+    """The index finds all words that begin with a letter in one step, which no other count sees."""
+    principal = world.a_member(WORKSPACES[0])
+
+    def unit(tx: Any) -> bool:
+        rows = int(tx.one("SELECT max(n) FROM tasks")[0])
+        parsed = query.parse(tx, principal, TASK, SECRET, [("q", word)])
+        before = tx.budget.used
+        query.run(tx, principal, parsed, SECRET)
+        return bool(tx.budget.used - before >= rows * 1_000_000)
+
+    with mock.patch.object(planner, "ROWS_A_STEP", (1 / 1_000_000, 1_000_000)):
+        assert db.read_sync(unit) is charged

@@ -6,8 +6,8 @@ Why with a clock of its own: "once a minute" is not tested by waiting for one.
 import asyncio
 
 import pytest
-from taskade_server.consumers import refusals
-from taskade_server.consumers.refusals import DENIED, MORE, Noted, Refusals
+from taskade_server.consumers import access_log as refusals
+from taskade_server.consumers.access_log import DENIED, MORE, AccessEntry, Refusals
 from taskade_server.engine import audit
 from taskade_server.engine.access import Grant, Principal
 from taskade_server.kit import ids
@@ -37,7 +37,7 @@ def noted(reason, place="", **more):
         "place": place,
         "actor_id": USERS[0],
     }
-    return Noted(**{**dict.fromkeys(Noted._fields), **values, **more})
+    return AccessEntry(**{**dict.fromkeys(AccessEntry._fields), **values, **more})
 
 
 def caller(workspace):
@@ -128,6 +128,34 @@ def test_an_end_writes_what_is_left(db, workspace, clock):
     log.note(noted("a"), "key", None, caller(workspace))
     asyncio.run(log.finish())
     assert [times for _, _, times, _, _ in written(db, workspace)] == [1, 1]
+
+
+def test_an_end_in_the_midst_of_a_write_does_not_make_it_twice(db, workspace, clock, monkeypatch):
+    """As when a server stops: the task that writes is cancelled, and what it began is done all the same."""
+    log, write = Refusals(db), db.write
+    log.note(noted("a"), "key", None, caller(workspace))
+
+    async def run():
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slow(unit):
+            await write(unit)
+            begun.set()
+            await go_on.wait()
+
+        monkeypatch.setattr(db, "write", slow)
+        writer = asyncio.create_task(log.flush())
+        await begun.wait()
+        writer.cancel()
+        await asyncio.wait([writer])
+        monkeypatch.setattr(db, "write", write)
+        end = asyncio.create_task(log.finish())
+        await asyncio.sleep(0)
+        go_on.set()
+        await end
+
+    asyncio.run(run())
+    assert [times for _, _, times, _, _ in written(db, workspace)] == [1]
 
 
 def test_several_processes_number_their_entries_without_gaps(db, workspace, clock):

@@ -11,8 +11,8 @@ from functools import partial
 import pytest
 from taskade_server.consumers import runner
 from taskade_server.consumers.runner import Job, Lease, Runner
-from taskade_server.store import leases
 from taskade_server.store.database import Database, Unavailable
+from taskade_server.store.tables import leases
 
 LEASE = 0.5  # seconds
 

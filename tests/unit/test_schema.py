@@ -4,11 +4,14 @@ Why: migrations are written by hand and never edited again; a member that is dec
 that nothing fills, must not wait for a customer to be noticed.
 """
 
-import pytest
-from taskade_server.engine.model import REGISTRY
-from taskade_server.http import routes
+from typing import Any
 
-assert routes.RESOURCES, "all resources are declared by now"
+import pytest
+from taskade_server.domain import resources
+from taskade_server.domain.tasks.siblings import Siblings
+from taskade_server.engine.model import REGISTRY
+
+assert resources.RESOURCES, "all resources are declared by now"
 TYPES = {
     "sqlite": {"text": "TEXT", "bigint": "INTEGER", "real": "REAL"},
     "postgresql": {"text": "text", "bigint": "bigint", "real": "double precision"},
@@ -46,7 +49,8 @@ def test_what_clients_must_give_cannot_be_null(db, name):
     found = columns(db, resource.table)
     for member in resource.stored:
         for column, _ in member.sql_columns():
-            if member.writable and not member.nullable:
+            derived = column == f"{member.name}_sort"  # null where it is the same as the folded text
+            if member.writable and not member.nullable and not derived:
                 assert found[column][1], f"{column} lacks NOT NULL"
             elif member.writable and member.name != "workspace_id":
                 assert not found[column][1], f"{column} may be null in a document"
@@ -87,3 +91,29 @@ def test_text_is_compared_by_bytes(db):
             " AND data_type = 'text' AND collation_name IS DISTINCT FROM 'C'"
         )
     assert db.read_sync(lambda tx: tx.all(sql)) == []
+
+
+@pytest.mark.parametrize("parent", [None, "task_parent"], ids=["top of a project", "subtasks"])
+def test_the_neighbours_of_a_position_are_found_without_reading_the_whole_project(db, parent):
+    """Otherwise one task that is moved in a project of 20,000 keeps the event loop for a fifth of a second."""
+    plans = []
+
+    class Explaining:
+        def __init__(self, tx):
+            self._tx = tx
+
+        def all(self, sql, params):
+            explain = "EXPLAIN QUERY PLAN" if db.dialect == "sqlite" else "EXPLAIN"
+            plans.append("\n".join(str(row[-1]) for row in self._tx.all(f"{explain} {sql}", params)))
+            return []
+
+    def unit(tx):
+        if db.dialect == "postgresql":  # which would rather read a table that is empty
+            for setting in ("enable_seqscan", "enable_sort", "enable_bitmapscan"):
+                tx.all(f"SELECT set_config('{setting}', 'off', true)")
+        explaining: Any = Explaining(tx)
+        Siblings(explaining, "proj_1", parent, (), whole=False)._read_near("h")
+
+    db.write_sync(unit)
+    assert [plan.count("_id_position") for plan in plans] == [2], plans
+    assert "Sort" not in plans[0] and "TEMP B-TREE" not in plans[0]

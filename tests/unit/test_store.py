@@ -8,7 +8,7 @@ from taskade_server.store.conformance import Factory, PostgresConformance, Sqlit
 from taskade_server.store.database import Unavailable, connect
 from taskade_server.store.postgresql import PostgresDatabase, numbered
 from taskade_server.store.schema import load, render, shipped
-from taskade_server.store.sqlite import SqliteDatabase
+from taskade_server.store.sqlite.database import SqliteDatabase
 
 
 class TestSqlite(SqliteConformance):

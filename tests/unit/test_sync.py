@@ -1,12 +1,14 @@
 """Sync where time or size decide: tokens that are too old, logs that begin late, and workspaces with many projects."""
 
+from contextlib import ExitStack
 from typing import Any
 from unittest import mock
 
 import pytest
-from taskade_server.consumers import sync, worlds
-from taskade_server.consumers.sync import Token, Wanted
+from taskade_server.domain import sync, visibility_history
 from taskade_server.domain.projects import DEFAULT_STATUSES, PROJECT
+from taskade_server.domain.sync import Token, Wanted, following, walking
+from taskade_server.domain.sync import answer as sync_answer
 from taskade_server.domain.tasks import TASK
 from taskade_server.engine import log
 from taskade_server.engine.access import Grant, Principal
@@ -84,7 +86,7 @@ def test_a_token_of_before_the_log_begins_cannot_be_served(founded):
 def test_too_many_changes_of_rights_to_go_through_are_an_expired_token_too(founded):
     token = accepted(answer(founded, None)["next"])
     token.rights = 0
-    with mock.patch.object(worlds, "MAX_CHANGES", 1), pytest.raises(TokenExpired):
+    with mock.patch.object(visibility_history, "MAX_CHANGES", 1), pytest.raises(TokenExpired):
         answer(founded, token)
 
 
@@ -100,7 +102,7 @@ def test_many_projects_are_walked_through_as_a_whole_with_the_same_outcome(found
     for limit in (3, 1000):
         has: dict[str, Any] = {}
         token, more, steps = None, True, 0
-        with mock.patch.object(sync, "NARROW", narrow):
+        with mock.patch.object(walking, "NARROW", narrow):
             while more:
                 found_now = answer(founded, token, limit)
                 change = found_now["changes"]["tasks"]
@@ -113,7 +115,10 @@ def test_many_projects_are_walked_through_as_a_whole_with_the_same_outcome(found
 def test_one_answer_looks_at_so_much_and_says_that_there_is_more(founded):
     has: dict[str, Any] = {}
     token, more, steps = None, True, 0
-    with mock.patch.object(sync, "LEGS", 2), mock.patch.object(sync, "PAGE_TEXT", 2000):
+    with ExitStack() as small:
+        small.enter_context(mock.patch.object(walking, "LEGS", 2))
+        for module in (sync_answer, following, walking):
+            small.enter_context(mock.patch.object(module, "PAGE_TEXT", 2000))
         while more:
             found = answer(founded, token)
             for change in found["changes"].values():

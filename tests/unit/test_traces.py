@@ -1,9 +1,13 @@
 """W3C Trace Context: what a traceparent has to look like, and which trace a request belongs to."""
 
+import threading
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
 import pytest
-from taskade_server.http import traces
-from taskade_server.http.traces import Parent
-from taskade_server.http.wire import Request
+from taskade_server.http.observe import traces
+from taskade_server.http.observe.traces import Parent
+from taskade_server.http.wire.request import Request
 from taskade_server.kit import ids
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -72,3 +76,33 @@ def test_a_trace_that_begins_here_has_the_number_of_its_request():
     assert len(trace_id) == 32
     assert ids.encode(int(trace_id, 16)) == asked.request_id.removeprefix("req_")
     assert trace_id[12] == "7"  # a UUID of version 7
+
+
+def test_a_collector_that_answers_without_end_costs_nothing():
+    """Its head says that the batch was taken; what comes behind it is not read."""
+    sent: list[int] = []
+
+    class Endless(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):
+                while len(sent) < 10_000:
+                    self.wfile.write(b"x" * 65_536)
+                    sent.append(1)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endless)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        session = traces._session()
+        answer = session.post(f"http://127.0.0.1:{server.server_port}/v1/traces", data=b"x", timeout=10)
+        assert (answer.status_code, answer.content) == (200, b"")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert len(sent) < 1_000, "the connection was closed"

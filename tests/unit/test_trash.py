@@ -8,17 +8,18 @@ from functools import partial
 from typing import Any
 
 import pytest
-from taskade_server import app
-from taskade_server.consumers import webhooks
+from taskade_server.config import TRASH_DAYS
+from taskade_server.consumers import housekeeping, webhooks
 from taskade_server.consumers.runner import Lease
-from taskade_server.domain import hooks, identity, projects, tasks
+from taskade_server.domain import identity, projects, tasks
+from taskade_server.domain import webhooks as domain_webhooks
 from taskade_server.engine import check, edit, log
 from taskade_server.engine.edit import Context
 from taskade_server.engine.log import Actor, Change
 from taskade_server.kit import json, time
 from taskade_server.kit.errors import Invalid
-from taskade_server.store import deliveries
 from taskade_server.store.database import Database, Tx
+from taskade_server.store.tables import deliveries
 
 from tests.unit import world
 
@@ -61,7 +62,7 @@ def made_and_deleted(db: Database, days_ago: int, *members: str) -> str:
 def empty_trash(db: Database) -> None:
     async def scene() -> None:
         async with asyncio.timeout(60):
-            [job] = [job for job in app.housekeeping(db) if job.name == "trash"]
+            [job] = [job for job in housekeeping.jobs(db, TRASH_DAYS) if job.name == "trash"]
             lease = Lease("trash", "test", 60.0)
             assert await lease.take(db) == 0
             await job.run(lease)
@@ -90,11 +91,30 @@ def test_memberships_go_with_their_project(db):
     assert db.read_sync(check.replay) == []
 
 
+def test_only_a_project_that_was_open_is_remembered_as_open(db):
+    def unit(tx: Tx, visibility: str) -> str:
+        made = json.decode(projects.create(tx, context(), {"name": "Over", "visibility": visibility}))
+        projects.delete(tx, context(), made["id"])
+        return str(made["id"])
+
+    with world.frozen_clock(lambda: NOW - 31 * time.DAY_MS):
+        was_open, was_private = (db.write_sync(partial(unit, visibility=name)) for name in ("workspace", "private"))
+    empty_trash(db)
+    rows = [(HOME, was_open), (HOME, was_private)]
+    assert db.read_sync(lambda tx: log.open_projects(tx, rows)) == {(HOME, was_open)}
+    assert db.read_sync(lambda tx: log.open_projects(tx, [("ws_elsewhere", was_open)])) == frozenset()
+    forged = "INSERT INTO purged_projects (id, workspace_id) VALUES (?, ?)"
+    db.write_sync(lambda tx: tx.run(forged, (was_private, HOME)))
+    found = [fault for finding in db.read_sync(lambda tx: list(check.run(tx))) for fault in finding.faults]
+    assert f"the purged project {was_private} counts as open, which the log does not say" in found
+    db.write_sync(lambda tx: tx.run("DELETE FROM purged_projects WHERE id = ?", (was_private,)))
+
+
 def test_a_webhook_goes_after_it_has_told_that_its_project_is_gone(db):
     def unit(tx: Tx) -> str:
         project = json.decode(projects.create(tx, context(), {"name": "Over"}))["id"]
         body = {"url": "https://example.com/", "project_id": project, "events": ["project.purged"]}
-        made = json.decode(hooks.create(tx, context(), body)[0])
+        made = json.decode(domain_webhooks.create(tx, context(), body)[0])
         projects.delete(tx, context(), project)
         return str(made["id"])
 
@@ -107,9 +127,8 @@ def test_a_webhook_goes_after_it_has_told_that_its_project_is_gone(db):
     assert is_there()
     empty_trash(db)
     assert is_there(), "nobody was told yet"
-    while db.write_sync(webhooks.fan_out):
-        pass
-    (waiting,) = db.read_sync(lambda tx: deliveries.newest(tx, webhook, deliveries.Filter(), None, 10))
+    world.fan_out(db)
+    (waiting,) = db.read_sync(lambda tx: deliveries.newest(tx, webhook, HOME, deliveries.Filter(), None, 10))
     assert (waiting.type, waiting.state) == ("project.purged", deliveries.PENDING)
     assert is_there(), "it is still to be sent"
     done = (waiting.id, webhook, waiting.object_id)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from taskade_server.store.interface import Overloaded
-from taskade_server.store.turns import CALLER, Turns
+from taskade_server.store.turns import CALLER, FairQueue, Turns
 
 from tests.unit.examples import examples
 
@@ -184,3 +184,52 @@ def test_whatever_happens_no_place_is_lost(visits, places):
         assert (stage.turns.running, stage.turns.waiting, stage.turns._free) == (0, 0, places)
 
     on_stage(scene, places=places, waiting=100)
+
+
+# ---- queues ----------------------------------------------------------------------------------------------------------
+
+
+def test_callers_are_served_in_turn_each_in_the_order_of_its_own():
+    queue: FairQueue[str] = FairQueue(20)
+    for name in ("a1", "a2", "a3", "b1", "c1", "b2"):
+        queue.append(name[0], name)
+    taken = [queue.pop(), queue.pop()]
+    queue.put_back("b", taken[1])
+    assert [*taken[:1], *(queue.pop() for _ in range(len(queue)))] == ["a1", "b1", "c1", "a2", "b2", "a3"]
+    assert len(queue) == 0 and list(queue) == []
+    with pytest.raises(IndexError):
+        queue.pop()
+
+
+def test_one_caller_leaves_room_in_the_queue_for_the_others():
+    queue: FairQueue[int] = FairQueue(4)
+    queue.append("a", 1)
+    assert not queue.full("a")
+    queue.append("a", 2)
+    assert queue.full("a") and not queue.full("b") and not queue.full(None)
+    queue.append(None, 3)
+    queue.append(None, 4)
+    assert queue.full("b") and queue.full(None)
+
+
+@examples(100)
+@given(st.lists(st.one_of(st.sampled_from("abc"), st.none()), max_size=40))
+def test_nothing_is_lost_in_a_queue_and_nobody_is_passed_over_twice(asked):
+    """A letter joins, None takes one out."""
+    queue: FairQueue[tuple[str, int]] = FairQueue(1000)
+    waiting: dict[str, list[int]] = {}
+    passed: dict[str, set[str]] = {}
+    for number, caller in enumerate(asked):
+        if caller is not None:
+            queue.append(caller, (caller, number))
+            waiting.setdefault(caller, []).append(number)
+        elif waiting:
+            served, first = queue.pop()
+            assert waiting[served].pop(0) == first
+            for other in waiting.keys() - {served}:
+                assert served not in passed.setdefault(other, set()), "twice before somebody who waits"
+                passed[other].add(served)
+            passed.pop(served, None)
+            if not waiting[served]:
+                del waiting[served]
+        assert len(queue) == sum(map(len, waiting.values())) == len(list(queue))

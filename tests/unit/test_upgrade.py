@@ -7,17 +7,24 @@ forgets to bring old rows up to date would never be noticed.
 import json
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from taskade_server.http import routes
+from taskade_server import installation
+from taskade_server.config import Config
+from taskade_server.domain import resources
+from taskade_server.domain.tasks import COMMENT, TASK
+from taskade_server.engine import log, query, renewal
+from taskade_server.engine.model import Resource
 from taskade_server.store import schema
 from taskade_server.store.database import Tx
 
 from tests.support.installation import Installation, everything, shared_tables
+from tests.unit import world
 
-assert routes.RESOURCES, "all resources are declared by now"
+assert resources.RESOURCES, "all resources are declared by now"
 FOLDER = Path(__file__).parent / "databases"
 VERSIONS = [path.stem for path in sorted(FOLDER.glob("*.jsonl"))]
 WANTED = [str(migration) for migration in schema.shipped()]
@@ -78,7 +85,7 @@ def test_an_older_database_is_upgraded_in_the_folder(old, empty):
     assert place.check() == {}
     [file] = place.data.glob(f"before-{WANTED[-1]}-*.backup")
     assert f"{file}: " in said
-    empty.does("restore", file)
+    empty.does("restore", "--move", file)
     tables = shared_tables(place.data)
     assert everything(empty, tables) == everything(place, tables)
 
@@ -91,6 +98,18 @@ def test_an_older_database_is_upgraded(kind, version, old, tmp_path):
     assert version_of(place) == WANTED[-1]
     assert place.check() == {}
     assert place.does("upgrade") == f"The schema is up to date ({WANTED[-1]}).\n"
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_what_an_older_log_holds_is_judged_by_the_rules_of_today(kind, old, tmp_path):
+    """One private and one open project were purged in it, and somebody left, was renamed, and came back."""
+    place = old(kind, "0003_readers")
+    place.does("upgrade", "--backup", tmp_path / "first.backup")
+    named = "SELECT e.data FROM events e JOIN purged_projects p ON p.id = e.object_id WHERE e.type = 'project.purged'"
+    absent = "SELECT e.data FROM events e JOIN absent_users a ON a.event_id = e.id"
+    with place.open() as db:
+        for sql, name in ((named, "Purged, open"), (absent, "Mia, gone")):
+            assert [json.loads(text)["name"] for (text,) in db.read_sync(lambda tx, sql=sql: tx.all(sql))] == [name]
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
@@ -149,6 +168,124 @@ def test_a_damaged_old_database_is_noticed_after_the_upgrade(old):
         db.write_sync(lambda tx: tx.run("UPDATE tasks SET doc = replace(doc, 'Renamed', 'Forged')"))
     result = place.run("upgrade")
     assert result.exit_code == 1 and "damaged" in result.stderr and "taskade check" in result.stderr
+
+
+# ---- the words and sort keys of older rows ---------------------------------------------------------------------------
+
+FOUND = {
+    "準備": ["会議の準備をする"],
+    "印刷": ["会議の準備をする"],
+    "자료": ["회의자료"],
+    "lodz": ["Łódź trip"],
+    "softhyphen": ["soft\u00adhyphen"],
+    "task": ["A task", "Task 2", "Task 10"],
+}
+
+
+def asked(place: Installation, resource: Resource, q: str, field: str) -> list[str]:
+    """What a list with a search shows, in the order of names if there are any."""
+    caller = world.a_member("ws_01hm6aqh20e008000000000001")
+    question = [("q", q), *([("sort", "name")] if field == "name" else [])]
+
+    def unit(tx: Tx) -> list[str]:
+        parsed = query.parse(tx, caller, resource, world.SECRET, question)
+        return [json.loads(text)[field] for text in query.run(tx, caller, parsed, world.SECRET).documents]
+
+    with place.open() as db:
+        return db.read_sync(unit)
+
+
+def rights(place: Installation) -> int:
+    with place.open() as db:
+        return db.read_sync(log.rights_version)
+
+
+def is_found(place: Installation) -> None:
+    assert {q: asked(place, TASK, q, "name") for q in FOUND} == FOUND
+    assert asked(place, COMMENT, "ทีม", "body") == ["ประชุมทีม"]
+    assert place.check() == {}
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_what_an_older_version_wrote_is_found_and_sorted_by_the_rules_of_today(kind, old):
+    place = old(kind, "0005_positions")
+    before = rights(place)
+    place.does("upgrade", "--no-backup")
+    is_found(place)
+    # The validators of lists are made of this number and of positions of the log, which have not moved.
+    assert rights(place) > before
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_server_brings_words_up_to_date_by_itself(kind, old, monkeypatch):
+    place = old(kind, "0005_positions")
+    monkeypatch.setenv("TASKADE_SECRET", "s" * 32)
+    db, _ = installation.open_database(Config(data=place.data, database_url=place.url or None))
+    db.close_sync()
+    is_found(place)
+
+
+@pytest.mark.parametrize("call", [1, 4, 7])
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_an_upgrade_killed_among_the_words_goes_on_where_it_was(kind, call, old, monkeypatch):
+    """Whatever page it was at; until it is through, a check says so and calls nothing else damaged."""
+    place = old(kind, "0005_positions")
+    place.killed(f"taskade_server.engine.log:renew_texts:{call}", "upgrade", "--no-backup")
+    assert version_of(place) == WANTED[-1]
+    faults = place.check()
+    assert list(faults) == ["schema"] and "taskade upgrade" in faults["schema"][0]
+    monkeypatch.setattr(renewal, "PAGE_ROWS", 2)
+    assert "up to date" in place.does("upgrade")
+    is_found(place)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_backup_from_among_the_words_is_restored_whole(kind, old, empty, tmp_path, request):
+    place = old(kind, "0005_positions")
+    with place.open() as db:
+        schema.migrate(db)
+    place.does("backup", tmp_path / "half.backup")
+    url = request.getfixturevalue("postgres").create_database() if kind == "postgresql" else ""
+    here = Installation(empty.data, url)
+    here.does("restore", tmp_path / "half.backup")
+    is_found(here)
+
+
+def as_older_servers_do(tx: Tx) -> None:
+    """They know nothing of the sort key, and of words only what they used to be."""
+    for n, name, words in tx.all("SELECT n, name, '' FROM tasks WHERE name LIKE 'Task 1%' OR name LIKE '%準備%'"):
+        words = name.lower()
+        if tx.dialect == "sqlite":
+            tx.run("INSERT OR REPLACE INTO tasks_fts (rowid, words) VALUES (?, ?)", (n, words))
+            tx.run("UPDATE tasks SET name_sort = NULL WHERE n = ?", (n,))
+        else:
+            tx.run("UPDATE tasks SET name_sort = NULL, search = array_to_tsvector(?::text[]) WHERE n = ?",
+                   (words.split(), n))  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_what_older_servers_wrote_after_the_upgrade_is_brought_up_to_date_when_asked(kind, old):
+    place = old(kind, "0005_positions")
+    place.does("upgrade", "--no-backup")
+    with place.open() as db:
+        db.write_sync(as_older_servers_do)
+    assert asked(place, TASK, "準備", "name") == []
+    faults = place.check()
+    assert "tables" in faults and (kind == "sqlite" or "search" in faults)
+    assert "up to date" in place.does("upgrade", "--texts")
+    is_found(place)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_several_processes_take_turns_with_the_words(kind, old, monkeypatch):
+    place = old(kind, "0005_positions")
+    monkeypatch.setattr(renewal, "PAGE_ROWS", 1)
+    with place.open() as db:
+        schema.migrate(db)
+    with ThreadPoolExecutor(3) as pool:
+        for one in [pool.submit(place.does, "upgrade") for _ in range(3)]:
+            one.result()
+    is_found(place)
 
 
 # The tables of the copy that a backup of PostgreSQL goes to are made by the same function.

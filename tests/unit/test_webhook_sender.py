@@ -15,14 +15,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from taskade_server.consumers import sender, webhooks
-from taskade_server.consumers.outbound import Exchange
-from taskade_server.consumers.sender import Line, Sender, next_wait, outcome_of
-from taskade_server.domain import hooks
-from taskade_server.domain.hooks import Endpoint
+from taskade_server.consumers.pace import Pace
+from taskade_server.consumers.sender import EndpointQueue, Sender, next_wait, outcome_of
+from taskade_server.domain import webhooks as domain_webhooks
+from taskade_server.domain.webhooks import Endpoint
 from taskade_server.engine.log import Event
 from taskade_server.kit import ids, time, webhook_signatures
-from taskade_server.store import deliveries
-from taskade_server.store.deliveries import FAILED, PENDING, SUCCEEDED, Delivery
+from taskade_server.kit.budget import Budget
+from taskade_server.outbound.connection import Exchange
+from taskade_server.store.tables import deliveries
+from taskade_server.store.tables.deliveries import FAILED, PENDING, SUCCEEDED, Delivery
 
 OK = Exchange(status=200)
 HOOKS = ["wh_a", "wh_b"]
@@ -102,79 +104,81 @@ def test_what_is_sent_again_on_request_has_the_whole_schedule_before_it():
 # ---- an endpoint -----------------------------------------------------------------------------------------------------
 
 
-def begin(line, count):
+def begin(queue, count):
     for seq in range(count):
-        line.waiting.append(delivery(seq))
-        line.begin()
+        queue.waiting.append(delivery(seq))
+        queue.begin()
 
 
 def test_never_more_at_a_time_than_allowed():
-    line = Line(endpoint(max_concurrency=3))
-    begin(line, 2)
-    assert line.room(0) == 1
-    begin(line, 1)
-    assert line.room(0) == 0
-    line.end(OK, 0)
-    assert line.room(0) == 1
+    queue = EndpointQueue(endpoint(max_concurrency=3))
+    begin(queue, 2)
+    assert queue.room(0) == 1
+    begin(queue, 1)
+    assert queue.room(0) == 0
+    queue.end(OK, 0)
+    assert queue.room(0) == 1
 
 
 def test_never_faster_than_allowed():
-    line = Line(endpoint(rate_limit=60))
+    queue = EndpointQueue(endpoint(rate_limit=60))
     sent = 0
     for tick in range(1001):
         now = tick / 10
-        for _ in range(line.room(now)):
-            line.waiting.append(delivery(sent))
-            line.begin()
-            line.end(OK, now)
+        for _ in range(queue.room(now)):
+            queue.waiting.append(delivery(sent))
+            queue.begin()
+            queue.end(OK, now)
             sent += 1
     assert 100 <= sent <= 101
-    assert line.opens_at(100.0) > 100.0
+    assert queue.opens_at(100.0) > 100.0
 
 
 def test_what_fails_is_left_alone_until_one_attempt_tells_that_it_is_back():
-    line = Line(endpoint())
+    queue = EndpointQueue(endpoint())
     now = 0.0
     for _ in range(sender.OPEN_AFTER):
-        assert line.room(now) > 0
-        begin(line, 1)
-        line.end(failed(), now)
+        assert queue.room(now) > 0
+        begin(queue, 1)
+        queue.end(failed(), now)
     pauses = []
     for _ in range(10):
-        assert line.room(now) == 0
-        pauses.append(line.opens_at(now) - now)
-        now = line.opens_at(now)
-        assert line.room(now) == 1, "one attempt, not ten"
-        begin(line, 1)
-        assert line.room(now) == 0
-        line.end(failed(), now)
+        assert queue.room(now) == 0
+        pauses.append(queue.opens_at(now) - now)
+        now = queue.opens_at(now)
+        assert queue.room(now) == 1, "one attempt, not ten"
+        begin(queue, 1)
+        assert queue.room(now) == 0
+        queue.end(failed(), now)
     assert pauses[0] < 13 and 240 <= pauses[-1] <= 360
-    now = line.opens_at(now)
-    begin(line, 1)
-    line.end(OK, now)
-    assert line.room(now) == 10
+    now = queue.opens_at(now)
+    begin(queue, 1)
+    queue.end(OK, now)
+    assert queue.room(now) == 10
 
 
 def test_who_asks_for_time_gets_it():
-    line = Line(endpoint())
-    begin(line, 1)
-    line.end(failed(429, retry_after=90), 10.0)
-    assert line.room(99) == 0 and line.room(100) == 10
-    begin(line, 1)
-    line.end(failed(503), 100.0)
-    assert line.room(100.5) == 0 and line.room(103) == 10
-    begin(line, 1)
-    line.end(Exchange(error=sender.INTERNAL), 103.0)
-    assert line.room(103) == 10, "a fault of this server tells nothing about the endpoint"
+    queue = EndpointQueue(endpoint())
+    begin(queue, 1)
+    queue.end(failed(429, retry_after=90), 10.0)
+    assert queue.room(99) == 0 and queue.room(100) == 10
+    begin(queue, 1)
+    queue.end(failed(503), 100.0)
+    assert queue.room(100.5) == 0 and queue.room(103) == 10
+    begin(queue, 1)
+    queue.end(Exchange(error=sender.INTERNAL), 103.0)
+    assert queue.room(103) == 10, "a fault of this server tells nothing about the endpoint"
 
 
 def test_a_change_of_the_webhook_gives_it_another_chance():
-    line = Line(endpoint())
+    queue = EndpointQueue(endpoint())
     for _ in range(sender.OPEN_AFTER):
-        begin(line, 1)
-        line.end(failed(), 0)
-    line.change(endpoint(version=2))
-    assert line.room(0) == 10
+        begin(queue, 1)
+        queue.end(failed(), 0)
+    queue.change(endpoint(version=2, max_concurrency=100))
+    assert queue.room(0) == 0, "what cannot have mended it is no chance"
+    queue.change(endpoint(version=3, url="http://example.com/mended"))
+    assert queue.room(0) == 10
 
 
 # ---- order, whatever fails -------------------------------------------------------------------------------------------
@@ -204,7 +208,7 @@ class World:
 
     def resend(self, number):
         def unit(tx):
-            found = deliveries.newest(tx, HOOKS[0], deliveries.Filter(), None, 100)
+            found = deliveries.newest(tx, HOOKS[0], "ws_1", deliveries.Filter(), None, 100)
             if found:
                 deliveries.queue_again(tx, [found[number % len(found)]], self.now)
 
@@ -214,7 +218,7 @@ class World:
         """An attempt of something that is due; or the clock goes on to when something is."""
 
         def unit(tx):
-            due = [one for hook in HOOKS for one in deliveries.due(tx, hook, self.now, 100)]
+            due = [one for hook in HOOKS for one in deliveries.due(tx, hook, "ws_1", self.now, 100)]
             free = [one for one in due if one.id not in self.under_way]
             if free:
                 chosen = free[number % len(free)]
@@ -305,7 +309,7 @@ def test_units_about_the_same_webhook_take_turns(postgresql_db):
         await asyncio.gather(adding, recording)
 
     asyncio.run(scene())
-    assert db.read_sync(lambda tx: deliveries.due(tx, "wh_a", 10, 10))[0].seq == 2
+    assert db.read_sync(lambda tx: deliveries.due(tx, "wh_a", "ws_1", 10, 10))[0].seq == 2
 
 
 # ---- what no attempt may stop ----------------------------------------------------------------------------------------
@@ -319,16 +323,16 @@ def test_an_attempt_that_the_database_refuses_holds_up_no_other(db):
     nobody: Any = None
     nothing: Any = None  # which the column does not take
     lease: Any = SimpleNamespace(hold=lambda tx: None)
-    line = Line(endpoint())
+    queue = EndpointQueue(endpoint())
 
     async def scene():
-        carrier = Sender(db, nobody, b"", lease, asyncio.Event(), (0, 1), Counter())
+        carrier = Sender(db, nobody, b"", lease, asyncio.Event(), (0, 1), Counter(), Pace())
         good, bad = (outcome_of(one, 5, Exchange(status=200, body=b"fine")) for one in both)
-        carrier._outcomes = [(line, good), (line, bad._replace(attempt=bad.attempt._replace(response_body=nothing)))]
+        carrier._outcomes = [(queue, good), (queue, bad._replace(attempt=bad.attempt._replace(response_body=nothing)))]
         await carrier._record()
 
     asyncio.run(scene())
-    found = db.read_sync(lambda tx: deliveries.newest(tx, "wh_a", deliveries.Filter(), None, 10))
+    found = db.read_sync(lambda tx: deliveries.newest(tx, "wh_a", "ws_1", deliveries.Filter(), None, 10))
     assert [one.state for one in found] == [SUCCEEDED, SUCCEEDED]
     kept = [db.read_sync(lambda tx, one=one: deliveries.attempts_of(tx, one.id))[0].response_body for one in both]
     assert kept == ["fine", ""]
@@ -344,19 +348,22 @@ def test_the_body_of_a_thin_webhook_is_short():
 def test_an_event_that_no_filter_can_judge_is_on_record_and_holds_up_no_other(db):
     db.write_sync(forget)
     events = [
-        Event("ws_1", seq, f"evt_{seq}", "task.updated", "task", f"task_{seq}", None, None, None, None, 1, "{}", None,
+        Event("ws_1", seq, f"evt_{seq}", "task.updated", "task", f"task_{seq}", None, None, None, None, 1, data, None,
               None, None, None)
-        for seq in (1, 2, 3)
+        for seq, data in ((1, "{}"), (2, "no JSON"), (3, "{}"))
     ]  # fmt: skip
 
-    def fits(event):
-        if event.seq == 2:
-            raise ZeroDivisionError
-        return True
+    def fits(event, facts, budget):
+        return bool(facts())
 
-    subscription: Any = SimpleNamespace(id="wh_a", workspace_id="ws_1", concerns=lambda event: True, fits=fits)
-    db.write_sync(lambda tx: webhooks._deliver(tx, subscription, events))
-    found = db.read_sync(lambda tx: deliveries.newest(tx, "wh_a", deliveries.Filter(), None, 10))
+    subscription: Any = SimpleNamespace(
+        id="wh_a", workspace_id="ws_1", concerns=lambda event: True, fits=fits, fault=None, enabled=True,
+        was_enabled=lambda seq: True,
+    )  # fmt: skip
+    page = webhooks.EventPage("ws_1", 0, events, [subscription])
+    assert all(webhooks.match_events(page, Budget(webhooks.TURN_STEPS)))
+    db.write_sync(lambda tx: webhooks._deliver(tx, "wh_a", page.matches["wh_a"]))
+    found = db.read_sync(lambda tx: deliveries.newest(tx, "wh_a", "ws_1", deliveries.Filter(), None, 10))
     assert [(one.seq, one.state, one.previous_seq) for one in found] == [
         (3, PENDING, 2), (2, FAILED, 1), (1, PENDING, None),
     ]  # fmt: skip
@@ -382,7 +389,7 @@ def test_an_attempt_lasts_no_longer_than_the_lease(db):
         )  # fmt: skip
         for left in (25.0, 7.0, -1.0):
             lease: Any = SimpleNamespace(left=left)
-            carrier = Sender(db, out, b"", lease, asyncio.Event(), (0, 1), Counter())
+            carrier = Sender(db, out, b"", lease, asyncio.Event(), (0, 1), Counter(), Pace())
             await carrier._send(told, delivery(1, type=deliveries.TEST), None, 1)
 
     with pytest.raises(asyncio.CancelledError):
@@ -394,10 +401,10 @@ def test_an_attempt_lasts_no_longer_than_the_lease(db):
 
 
 def test_what_takes_nothing_for_five_days_is_disabled(db, monkeypatch):
-    """A success begins the count anew, and a fault of this server does not count."""
+    """A success begins the count anew, and so does a pause of days; a fault of this server does not count."""
     db.write_sync(forget)
     disabled: list[str] = []
-    monkeypatch.setattr(hooks, "disable", lambda tx, webhook_id, reason: disabled.append(reason))
+    monkeypatch.setattr(domain_webhooks, "disable", lambda tx, webhook_id, reason: disabled.append(reason))
     day = time.DAY_MS
 
     def happens(at, exchange):
@@ -410,6 +417,11 @@ def test_what_takes_nothing_for_five_days_is_disabled(db, monkeypatch):
     happens(11 * day, Exchange(error=sender.INTERNAL, detail="Ours."))
     assert disabled == []
     happens(11 * day, failed())
+    assert disabled == [], "nobody tried for six days"
+    for number in range(12, 17):
+        happens(number * day, failed())
+    assert disabled == []
+    happens(17 * day, failed())
     assert disabled == ["failing"]
     happens(11 * day, failed(410))
     assert "gone" in disabled
@@ -422,7 +434,7 @@ def test_what_is_over_is_forgotten_in_time_and_what_nobody_is_there_for_ends(db)
     db.write_sync(lambda tx: deliveries.add(tx, [old, young, orphan]))
     db.write_sync(lambda tx: deliveries.record(tx, [outcome_of(old, 1_000, OK), outcome_of(young, 5_000, OK)]))
     db.write_sync(lambda tx: webhooks.clean(tx, 2_000))
-    found = db.read_sync(lambda tx: deliveries.newest(tx, "wh_a", deliveries.Filter(), None, 10))
+    found = db.read_sync(lambda tx: deliveries.newest(tx, "wh_a", "ws_1", deliveries.Filter(), None, 10))
     assert [(one.seq, one.state) for one in found] == [(3, deliveries.CANCELLED), (2, SUCCEEDED)]
     assert db.read_sync(lambda tx: deliveries.attempts_of(tx, old.id)) == []
     assert len(db.read_sync(lambda tx: deliveries.attempts_of(tx, young.id))) == 1

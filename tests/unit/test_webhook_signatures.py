@@ -246,3 +246,21 @@ def test_a_signature_is_checked_by_cryptography_itself():
     raw = base64.b64decode(PAIR.private.removeprefix("whsk_"))
     public = Ed25519PrivateKey.from_private_bytes(raw[:32]).public_key()
     public.verify(base64.b64decode(signed.removeprefix("v1a,")), f"evt_1.{NOW}.".encode() + BODY)
+
+
+def test_each_key_signs_once_however_many_signatures_a_request_has(monkeypatch):
+    """A request bin verifies what anybody sends, with the keys of all webhooks that point to it."""
+    signed = []
+    sign = signatures._sign
+
+    def noted(content, key):
+        signed.append(key)
+        return sign(content, key)
+
+    monkeypatch.setattr(signatures, "_sign", noted)
+    keys = [signatures.new_secret(), signatures.new_key_pair().private]
+    wrong = " ".join([f"v1a,{'A' * 86}=="] * 9 + [f"v1,{'A' * 43}="] * 9)
+    headers = {"webhook-id": "evt_1", "webhook-timestamp": "1000", "webhook-signature": wrong}
+    with pytest.raises(signatures.Unverified):
+        signatures.verify(headers, b"{}", keys, now=1000)
+    assert signed == keys

@@ -14,14 +14,16 @@ from contextvars import Context
 from functools import partial
 from typing import Final
 
+from taskade_server.consumers.pace import Pace
 from taskade_server.engine import log
 from taskade_server.engine.log import Event
+from taskade_server.kit.background import keep_on
 from taskade_server.store.database import Database, StoreError, Tx
 
 logger: Final = logging.getLogger("taskade")
 
 PAGE: Final = 200
-"""So many events are read at once."""
+"""How many events are read at once."""
 KEPT_PAGES: Final = 32
 MAX_REACHED: Final = 10_000
 # How long somebody else's commit may go unnoticed: SQLite tells it from a page in shared memory, PostgreSQL is asked.
@@ -35,31 +37,33 @@ class Feed:
 
     def __init__(self, db: Database) -> None:
         self._db = db
+        self.pace = Pace()
+        """The pace that all readers of these logs share."""
         self._look_seconds = LOOK_SECONDS[db.dialect]
         # PostgreSQL does not tell that there was a commit: whoever wants to know has to look.
         self._unseen_seconds = self._look_seconds if db.dialect == "postgresql" else float("inf")
         self._waiters: dict[str, dict[_Waiter, int]] = {}
-        self._curious: set[_Waiter] = set()
+        self._waiting_for_any: set[_Waiter] = set()
         self.version = 0
         """Rises whenever something may have been committed, as far as that was noticed."""
         self._look = asyncio.Event()
-        self._poked = False
+        self._notified = False
         self._reached: dict[str, int] = {}
-        self.rights = -1
-        """The state of rights, no older than anything that `reached` tells."""
-        self._pages: OrderedDict[tuple[str, int, int], asyncio.Task[list[Event]]] = OrderedDict()
+        self.rights_version = -1
+        """The version of rights, no older than anything that `reached` tells."""
+        self._pages: OrderedDict[tuple[str, int, int, int], asyncio.Task[list[Event]]] = OrderedDict()
         self._watching: asyncio.Task[None] | None = None
         self._ended = asyncio.Event()
 
     def start(self) -> None:
         """Begin to watch, in a task of the running event loop."""
         self._ended.clear()
-        self._watching = asyncio.create_task(self._watch())
+        self._watching = asyncio.create_task(keep_on("Watching the log", self._watch))
 
     async def stop(self) -> None:
         """End; whoever waits is woken and told that nothing has come."""
         self._ended.set()
-        self.stir()
+        self.wake_all()
         if self._watching is not None:
             self._watching.cancel()
             with suppress(asyncio.CancelledError):
@@ -74,28 +78,28 @@ class Feed:
         """Whether it was stopped: streams end, so that their clients go on with another process."""
         return self._ended.is_set()
 
-    def poke(self) -> None:
-        """Something was committed by this process: look at once."""
-        self._notice()
+    def notify(self) -> None:
+        """Tell that this process has committed something, so that it is looked for at once."""
+        self._note_change()
         if self._waiters:
-            self._poked = True
+            self._notified = True
             self._look.set()
 
-    def _notice(self) -> None:
+    def _note_change(self) -> None:
         self.version += 1
-        for waiter in self._curious:
+        for waiter in self._waiting_for_any:
             if not waiter.done():
                 waiter.set_result(None)
 
     async def changed(self, seen: int, seconds: float) -> None:
-        """Until anything may have been committed anywhere since `version` was `seen`, at most so long."""
+        """Wait until anything may have been committed anywhere since `version` was `seen`, at most `seconds`."""
         if self.ended:
             await asyncio.sleep(self._look_seconds)
             return
         if self.version != seen:
             return
         waiter: _Waiter = asyncio.get_running_loop().create_future()
-        self._curious.add(waiter)
+        self._waiting_for_any.add(waiter)
         self._look.set()
         try:
             async with asyncio.timeout(min(seconds, self._unseen_seconds)):
@@ -103,16 +107,16 @@ class Feed:
         except TimeoutError:
             pass
         finally:
-            self._curious.discard(waiter)
+            self._waiting_for_any.discard(waiter)
 
     async def wait(self, positions: Mapping[str, int], seconds: float) -> bool:
-        """Until the log of some workspace goes beyond its position here (True), the time is over or the feed ends."""
+        """Wait until a workspace's log goes beyond its position; False if the time is over or the feed ends first."""
         if self.ended:
             return False
         waiter: _Waiter = asyncio.get_running_loop().create_future()
         for name, seq in positions.items():
             self._waiters.setdefault(name, {})[waiter] = seq
-        self._poked = True
+        self._notified = True
         self._look.set()
         try:
             async with asyncio.timeout(seconds):
@@ -131,9 +135,9 @@ class Feed:
         """How far a log was when it was last looked at; 0 if nobody has waited for it."""
         return self._reached.get(workspace_id, 0)
 
-    def stir(self) -> None:
+    def wake_all(self) -> None:
         """Wake everybody who waits: something other than the log is to be looked at. They are told that it grew."""
-        for waiters in (*self._waiters.values(), self._curious):
+        for waiters in (*self._waiters.values(), self._waiting_for_any):
             for waiter in waiters:
                 if not waiter.done():
                     waiter.set_result(None)
@@ -144,11 +148,12 @@ class Feed:
         StoreError if the log cannot be read.
         """
         upto = min(head, after + PAGE)
-        key = (workspace_id, after, upto)
+        # An event comes with what everybody may see of its place, which is good for one version of rights.
+        key = (workspace_id, after, upto, self.rights_version)
         found = self._pages.get(key)
         if found is None or (found.done() and (found.cancelled() or found.exception() is not None)):
             # On behalf of nobody: what is kept for all must not keep the request of whoever came first.
-            found = self._pages[key] = asyncio.create_task(self._read(*key), context=Context())
+            found = self._pages[key] = asyncio.create_task(self._read(workspace_id, after, upto), context=Context())
             if len(self._pages) > KEPT_PAGES:
                 self._pages.popitem(last=False)
         self._pages.move_to_end(key)
@@ -168,21 +173,21 @@ class Feed:
         return {name: found.get(name, 0) for name in names}
 
     async def _watch(self) -> None:
-        stamp, away = -1, False
+        seen, away = -1, False
         while True:
-            if not self._waiters and not self._curious:
+            if not self._waiters and not self._waiting_for_any:
                 self._look.clear()
                 await self._look.wait()
             try:
-                present = self._db.changed()
-                if present and present != stamp:
-                    self._notice()
-                # Also when nobody is left who waits: a poke that nobody takes back would never let the loop rest.
-                poked, self._poked = self._poked, False
-                if self._waiters and (poked or not present or present != stamp):
-                    heads, self.rights = await self._db.read(partial(_looked, workspaces=sorted(self._waiters)))
+                present = self._db.data_version()
+                if present and present != seen:
+                    self._note_change()
+                # Also if nobody waits any more: a notification that stays would never let the loop rest.
+                notified, self._notified = self._notified, False
+                if self._waiters and (notified or not present or present != seen):
+                    heads, self.rights_version = await self._db.read(partial(_looked, workspaces=sorted(self._waiters)))
                     self._wake(heads)
-                stamp = present
+                seen = present
                 away = False
             except StoreError as error:
                 if not away:
@@ -200,10 +205,10 @@ class Feed:
                     waiter.set_result(None)
 
     async def _pause(self, seconds: float) -> None:
-        """Until somebody pokes, at most so long."""
+        """Wait until somebody notifies, at most `seconds`."""
         self._look.clear()
         until = time.monotonic() + seconds
-        while not self._poked and (left := until - time.monotonic()) > 0:
+        while not self._notified and (left := until - time.monotonic()) > 0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await self._look.wait()
@@ -211,6 +216,6 @@ class Feed:
 
 
 def _looked(tx: Tx, workspaces: list[str]) -> tuple[dict[str, int], int]:
-    """How far some logs are, and then the state of rights."""
+    """How far some logs are, and then the version of rights."""
     found = dict(log.heads(tx, workspaces))
-    return {name: found.get(name, 0) for name in workspaces}, log.rights(tx)
+    return {name: found.get(name, 0) for name in workspaces}, log.rights_version(tx)

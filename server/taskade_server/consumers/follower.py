@@ -5,18 +5,20 @@ and one that comes back, on whatever process, goes on where it was.
 """
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeVar
 
 from taskade_server.consumers.feed import Feed
+from taskade_server.consumers.pace import DECODED_A_STEP, MATCH_STEPS
 from taskade_server.engine import events, filters
 from taskade_server.engine.access import Grant, Principal
-from taskade_server.engine.filters import Node
+from taskade_server.engine.filters import Facts, Node
 from taskade_server.engine.log import Event
 from taskade_server.engine.model import REGISTRY, Resource
 from taskade_server.kit import json
-from taskade_server.kit.errors import NotFound
+from taskade_server.kit.budget import Budget, BudgetSpent
+from taskade_server.kit.errors import InvalidQuery, Issue, NotFound
 
 T = TypeVar("T")
 REVOKED: Final = "access.revoked"
@@ -26,7 +28,7 @@ _KEPT_TEXT: Final = 64 << 10
 
 
 Caller = Callable[[int | None], Awaitable[Principal]]
-"""Gives the principal of now, or of a state of rights that was seen; raises why there is none."""
+"""Gives the principal of now, or of a version of rights that was seen; raises why there is none."""
 
 
 class Frame(NamedTuple):
@@ -47,8 +49,11 @@ class Wanted:
     object_id: str | None = None
     condition: tuple[Resource, Node] | None = None
 
-    def fits(self, event: Event, document: Callable[[Event], Mapping[str, Any]]) -> bool:
-        """Whether an event is one of them; its document is asked for only if that matters."""
+    def fits(self, event: Event, facts: Callable[[Event], Facts], budget: Budget) -> bool:
+        """Whether an event is one of them; the facts of its document are asked for only if that matters.
+
+        BudgetSpent if that takes more than the budget has.
+        """
         if self.types is not None and event.type not in self.types:
             return False
         if self.project_id is not None and event.project_id != self.project_id:
@@ -58,7 +63,7 @@ class Wanted:
         if self.condition is None:
             return True
         resource, node = self.condition
-        return event.resource == resource.name and filters.matches(node, resource, document(event))
+        return event.resource == resource.name and filters.holds(node, facts(event), budget)
 
 
 def document_of(event: Event) -> dict[str, Any]:
@@ -67,24 +72,50 @@ def document_of(event: Event) -> dict[str, Any]:
     return {**members, **json.decode(event.data)}
 
 
-class Shown:
-    """Events as everybody is shown them, made once for all who follow the same log."""
+def facts_of(event: Event) -> Facts:
+    """The values of an event's document that filters compare."""
+    return Facts(REGISTRY[event.resource], document_of(event))
+
+
+class RenderedEvents:
+    """Events as their readers are shown them, made once for all who follow the same log and see the same of them.
+
+    `spent` counts the steps of decoding documents.
+    """
 
     def __init__(self) -> None:
-        self._texts: OrderedDict[tuple[str, int], str] = OrderedDict()
-        self._documents: OrderedDict[tuple[str, int], dict[str, Any]] = OrderedDict()
+        self.spent = 0
+        self._texts: OrderedDict[_Key, str] = OrderedDict()
+        self._facts: OrderedDict[_Key, Facts] = OrderedDict()
+        self._words: OrderedDict[_Key, list[str]] = OrderedDict()
 
     def text(self, event: Event) -> str:
         """Its JSON text."""
         return _remembered(self._texts, event, events.render)
 
-    def document(self, event: Event) -> dict[str, Any]:
-        """What it tells of. Not to be changed."""
-        return _remembered(self._documents, event, document_of)
+    def facts(self, event: Event) -> Facts:
+        """The values of the event's document that filters compare."""
+        return _remembered(self._facts, event, self._make_facts)
+
+    def words(self, event: Event) -> list[str]:
+        """The words of its document that a search looks at, sorted."""
+        return _remembered(self._words, event, self._make_words)
+
+    def _make_facts(self, event: Event) -> Facts:
+        self.spent += len(event.data) // DECODED_A_STEP
+        return facts_of(event)
+
+    def _make_words(self, event: Event) -> list[str]:
+        self.spent += len(event.data) // DECODED_A_STEP
+        return sorted(REGISTRY[event.resource].words(self.facts(event).document))
 
 
-def _remembered(known: "OrderedDict[tuple[str, int], T]", event: Event, make: Callable[[Event], T]) -> T:
-    key = (event.workspace_id, event.seq)
+_Key = tuple[str, int, bool]
+"""The workspace, the seq, and whether the event is shown without what its object held before it was moved."""
+
+
+def _remembered(known: "OrderedDict[_Key, T]", event: Event, make: Callable[[Event], T]) -> T:
+    key = (event.workspace_id, event.seq, event.previous == events.MOVED_IN)
     found = known.get(key)
     if found is None:
         found = make(event)
@@ -98,7 +129,7 @@ def _remembered(known: "OrderedDict[tuple[str, int], T]", event: Event, make: Ca
 class Follower:
     """One subscriber's way through a log."""
 
-    def __init__(self, feed: Feed, shown: Shown, wanted: Wanted, caller: Caller, after: int) -> None:
+    def __init__(self, feed: Feed, shown: RenderedEvents, wanted: Wanted, caller: Caller, after: int) -> None:
         self.wanted = wanted
         self.position = after
         self._feed = feed
@@ -121,11 +152,12 @@ class Follower:
             head = self._feed.reached(name)
         # Of a state behind the head: whatever rights a change up to there has ended are ended here, too.
         looked = self._principal is not None and head > self.position
-        principal = await self._caller(self._feed.rights if looked else None)
+        principal = await self._caller(self._feed.rights_version if looked else None)
         frames = self._losses(principal)
         if head > self.position:
             page = await self._feed.page(name, self.position, head)
             for event in page:
+                await self._feed.pace.turn(principal.user_id)
                 frame = self._frame(principal, event)
                 if frame is not None:
                     frames.append(frame)
@@ -133,9 +165,11 @@ class Follower:
         return frames
 
     def _frame(self, principal: Principal, event: Event) -> Frame | None:
-        if events.sees(principal, event):
-            if self.wanted.fits(event, self._shown.document):
-                return Frame(event.type, self._shown.text(event), event.seq)
+        shown = events.shown_to(principal, event)
+        if shown is not None:
+            self._revoked.discard(event.object_id)
+            if self._fits(shown):
+                return Frame(shown.type, self._shown.text(shown), shown.seq)
             return None
         found = taken(principal, event)
         if found is None or found[1] in self._revoked:
@@ -144,6 +178,15 @@ class Follower:
             return None
         self._revoked.add(found[1])
         return revocation(found[0], found[1], event.workspace_id, event.seq)
+
+    def _fits(self, event: Event) -> bool:
+        budget, before = Budget(MATCH_STEPS), self._shown.spent
+        try:
+            return self.wanted.fits(event, self._shown.facts, budget)
+        except BudgetSpent:
+            raise too_expensive(event) from None
+        finally:
+            self._feed.pace.add(1 + budget.used + self._shown.spent - before)
 
     def _losses(self, principal: Principal) -> list[Frame]:
         """What the caller could see before and cannot now, as far as that follows from the rights alone."""
@@ -155,7 +198,7 @@ class Follower:
         if before is None or before is principal:
             return []
         old = before.grant(name) or grant
-        self._revoked = {found for found in self._revoked if not grant.sees_project(found)}
+        self._revoked = {found for found in self._revoked if not grant.sees_project(name, found, is_open=True)}
         lost = [found for found in _lost_projects(old, grant) if found not in self._revoked]
         if self.wanted.project_id is not None:
             lost = [found for found in lost if found == self.wanted.project_id]
@@ -166,10 +209,19 @@ class Follower:
         return frames
 
 
+def too_expensive(event: Event) -> InvalidQuery:
+    """What a subscription ends with whose filter takes too much work at an event."""
+    detail = f"Comparing the filter with the event {event.seq} takes too much work; use fewer or simpler conditions."
+    return InvalidQuery(errors=[Issue("too_expensive", detail, parameter="filter")])
+
+
 def taken(principal: Principal, event: Event) -> tuple[str, str, str] | None:
     """What an event took out of a principal's sight: its kind, its id and the project that it was in."""
-    grant, project = principal.grant(event.workspace_id), event.project_id
-    if grant is None or project is None or grant.sees_project(project) or event.previous is None:
+    name, project = event.workspace_id, event.project_id
+    grant = principal.grant(name)
+    if grant is None or project is None or event.previous is None:
+        return None
+    if grant.sees_project(name, project, is_open=(name, project) in event.sight.open):
         return None
     if event.resource == "member":
         mine = json.decode(event.data).get("user") == principal.user_id
@@ -180,7 +232,9 @@ def taken(principal: Principal, event: Event) -> tuple[str, str, str] | None:
     if event.resource == "project":
         return ("project", project, project) if previous.get("visibility") == "workspace" else None
     old = previous.get("project_id")
-    return (event.resource, event.object_id, old) if old and grant.sees_project(old) else None
+    if old and grant.sees_project(name, old, is_open=(name, old) in event.sight.open):
+        return event.resource, event.object_id, old
+    return None
 
 
 def revocation(kind: str, object_id: str, workspace_id: str, seq: int | None = None) -> Frame:
@@ -190,7 +244,7 @@ def revocation(kind: str, object_id: str, workspace_id: str, seq: int | None = N
 
 
 def _lost_projects(old: Grant, new: Grant) -> list[str]:
-    hidden = {found for found in new.hidden - old.hidden if old.sees_project(found)}
+    hidden = {found for found in new.hidden - old.hidden if old.sees_project(old.workspace_id, found, is_open=True)}
     if old.only is not None and new.only is not None:
         hidden |= old.only - new.only
     return sorted(hidden)

@@ -9,24 +9,29 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from taskade_server.consumers.feed import Feed
-from taskade_server.consumers.follower import Caller, Shown
+from taskade_server.consumers.follower import Caller, RenderedEvents, too_expensive
+from taskade_server.consumers.pace import MATCH_STEPS
 from taskade_server.engine import events, filters
 from taskade_server.engine.access import Grant, Principal
 from taskade_server.engine.log import Event
 from taskade_server.engine.query import Query
 from taskade_server.kit import json
+from taskade_server.kit.budget import Budget, BudgetSpent
 from taskade_server.kit.errors import NotFound
 
 VISIBILITIES: Final = ("workspace", "project")
 """What is seen in one workspace by its own log; people and keys are seen across several."""
 REST_SECONDS: Final = 0.05
+MAX_WORDS: Final = 100
+"""How many words, or pieces of a run without spaces, a list that stays current may look for."""
 
 
 class Picture(NamedTuple):
-    """A list as it is at a position of the log: rendered documents in order."""
+    """A list as it is at a position of the log: rendered documents in order, and the request as it was understood."""
 
     seq: int
     documents: list[str]
+    query: Query
 
 
 class Step(NamedTuple):
@@ -72,12 +77,21 @@ def steps(before: Mapping[str, int], documents: list[str]) -> tuple[list[Step], 
 
 
 class LiveQuery:
-    """One subscriber's list. `read` gives it as the caller of now sees it, `caller` that caller, or raises."""
+    """One subscriber's list.
+
+    `read` gives the list of a request as the caller of now sees it, and means the days of their time zone of now;
+    `caller` gives that caller. Both raise if there is none any more.
+    """
 
     def __init__(
-        self, feed: Feed, shown: Shown, query: Query, workspace_id: str, read: Callable[[], Awaitable[Picture]],
+        self,
+        feed: Feed,
+        shown: RenderedEvents,
+        query: Query,
+        workspace_id: str,
+        read: Callable[[Query], Awaitable[Picture]],
         caller: Caller,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.workspace_id = workspace_id
         self.position = 0
         self._feed = feed
@@ -92,9 +106,13 @@ class LiveQuery:
     async def first(self) -> Picture:
         """The list as it is."""
         self._remember(await self._caller(None))
-        picture = await self._read()
-        self.position = picture.seq
+        picture = await self._look()
         _, self._known.prints = steps({}, picture.documents)
+        return picture
+
+    async def _look(self) -> Picture:
+        picture = await self._read(self._query)
+        self.position, self._query = picture.seq, picture.query
         return picture
 
     async def next(self, seconds: float) -> list[Step]:
@@ -105,29 +123,32 @@ class LiveQuery:
         if self._feed.reached(self.workspace_id) <= self.position:
             await self._feed.wait({self.workspace_id: self.position}, seconds)
         head = self._feed.reached(self.workspace_id)
-        principal = await self._caller(self._feed.rights if head > self.position else None)
+        principal = await self._caller(self._feed.rights_version if head > self.position else None)
         stale = self._remember(principal)
         position = self.position
         while position < head and not stale:
             page = await self._feed.page(self.workspace_id, position, head)
-            stale = any(self._matters(event, principal) for event in page)
+            for event in page:
+                await self._feed.pace.turn(principal.user_id)
+                stale = self._matters(event, principal)
+                if stale:
+                    break
             position = page[-1].seq if page else head
         if not stale:
             self.position = position
             return []
-        picture = await self._read()
+        picture = await self._look()
         found, self._known.prints = steps(self._known.prints, picture.documents)
-        self.position = picture.seq
         return found
 
     def _remember(self, principal: Principal) -> bool:
-        """Note what the caller may see; whether that has changed."""
+        """Note what the caller may see; whether that has changed, or which days they mean."""
         grant = principal.grant(self.workspace_id)
         if grant is None:
             raise NotFound(f"There is no workspace {self.workspace_id} that this key can see any more.")
         changed = grant != self._grant or principal.scopes != self._scopes
         self._grant, self._scopes = grant, principal.scopes
-        return changed
+        return changed or not self._query.keeps_zone(principal)
 
     def _matters(self, event: Event, principal: Principal) -> bool:
         """Whether an event may alter the list: it is about something in it, or something that belongs in it."""
@@ -138,13 +159,20 @@ class LiveQuery:
             return True
         if not events.sees(principal, event):
             return False
-        document = self._shown.document(event)
-        if document.get("deleted_at") is not None:
-            return False
-        words = self._query.words
-        return filters.matches(self._query.where, resource, document) and (
-            not words or filters.matches_words(words, resource, document)
-        )
+        budget, before = Budget(MATCH_STEPS), self._shown.spent
+        try:
+            facts, words = self._shown.facts(event), self._query.words
+            if facts.document.get("deleted_at") is not None or not filters.holds(self._query.where, facts, budget):
+                return False
+            if not words:
+                return True
+            present = self._shown.words(event)
+            budget.spend(len(words))
+            return filters.begin_words(words, present)
+        except BudgetSpent:
+            raise too_expensive(event) from None
+        finally:
+            self._feed.pace.add(1 + budget.used + self._shown.spent - before)
 
 
 def encoded(step: Step, subscription: str, seq: int) -> str:

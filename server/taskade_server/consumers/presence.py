@@ -9,28 +9,34 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from time import monotonic
 from typing import Final
 
 from taskade_server.kit import json, time
-from taskade_server.store import presence as store
+from taskade_server.kit.background import keep_on
 from taskade_server.store.database import Database, StoreError, Tx
-from taskade_server.store.presence import Present
+from taskade_server.store.tables import presence as store
+from taskade_server.store.tables.presence import Present
 
 logger: Final = logging.getLogger("taskade")
 
 LOOK_SECONDS: Final = 1.0
 RENEW_SECONDS: Final = 10.0
-LEASE_MS: Final = 30_000
+LEASE_MS: Final = store.LEASE_MS
 MAX_SHOWN: Final = 200
 
 
 class Viewer:
-    """One connection. `news` is set when there is something new about the projects in `changed`."""
+    """One connection. `news` is set when there is something new about the projects in `changed`.
+
+    `projects` has since when (epoch ms) each project is looked at, `homes` the workspace of each.
+    """
 
     def __init__(self, connection_id: str, user_id: str) -> None:
         self.connection_id = connection_id
         self.user_id = user_id
         self.projects: dict[str, int] = {}
+        self.homes: dict[str, str] = {}
         self.changed: set[str] = set()
         self.news = asyncio.Event()
 
@@ -47,7 +53,7 @@ class Presence:
 
     def start(self) -> None:
         """Begin to look after the leases."""
-        self._task = asyncio.create_task(self._run())
+        self._task = asyncio.create_task(keep_on("Renewing presence", self._run))
 
     async def stop(self) -> None:
         """End, and give up the leases that are left."""
@@ -64,7 +70,7 @@ class Presence:
         since = viewer.projects.get(project_id) or time.now_ms()
         who = Present(project_id, viewer.connection_id, viewer.user_id, state, since)
         await self._db.write(partial(store.enter, workspace_id=workspace_id, who=who, expires=since_now(LEASE_MS)))
-        viewer.projects[project_id] = since
+        viewer.projects[project_id], viewer.homes[project_id] = since, workspace_id
         self._viewers.setdefault(project_id, set()).add(viewer)
         if project_id in self._shown:
             self._tell(viewer, project_id)  # also if it is no news for the others
@@ -77,6 +83,8 @@ class Presence:
             return
         for name in gone:
             viewer.projects.pop(name, None)
+            viewer.homes.pop(name, None)
+            viewer.changed.discard(name)
             viewers = self._viewers.get(name, set())
             viewers.discard(viewer)
             if not viewers:
@@ -86,7 +94,7 @@ class Presence:
         self._look.set()
 
     def message(self, project_id: str) -> str:
-        """Who looks at a project, as it is told."""
+        """Return who looks at a project, as clients are told."""
         people = ",".join(
             f'{json.encode({"user_id": one.user_id, "connection_id": one.connection_id})[:-1]},"state":{one.state},'
             f'"since":"{time.format_ms(one.since)}"}}'
@@ -100,7 +108,7 @@ class Presence:
         viewer.news.set()
 
     async def _run(self) -> None:
-        renewed = time.now_ms()
+        renewed = monotonic()
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS if self._viewers else RENEW_SECONDS):
@@ -109,9 +117,9 @@ class Presence:
             try:
                 if self._viewers:
                     await self._see()
-                if self._viewers and time.now_ms() - renewed >= RENEW_SECONDS * 1000:
+                if self._viewers and monotonic() - renewed >= RENEW_SECONDS:
                     await self._db.write(self._renew)
-                    renewed = time.now_ms()
+                    renewed = monotonic()
             except StoreError as error:
                 logger.warning("Presence cannot be told: %s", error)
                 await asyncio.sleep(LOOK_SECONDS)
@@ -137,5 +145,5 @@ class Presence:
 
 
 def since_now(ms: int) -> int:
-    """A moment so many milliseconds ahead."""
+    """Return the moment (epoch ms) that lies some milliseconds ahead."""
     return time.now_ms() + ms

@@ -19,9 +19,11 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from taskade_server.store import leases
+from taskade_server.kit import time as moments
+from taskade_server.kit.background import keep_on
 from taskade_server.store.database import Database, StoreError, Tx, Unavailable
-from taskade_server.store.leases import LeaseLost
+from taskade_server.store.tables import leases
+from taskade_server.store.tables.leases import LeaseLost
 
 logger: Final = logging.getLogger("taskade")
 
@@ -32,16 +34,16 @@ FIRST_RETRY_SECONDS: Final = 1.0
 LAST_RETRY_SECONDS: Final = 300.0
 STOP_SECONDS: Final = 3.0
 LOOK_SECONDS: Final = 5.0
-"""So often it is looked whether somebody who has a lease has died."""
+"""How often it is checked whether the holder of a lease has died."""
 PLACE: Final = "sharing"
-"""Where those are who share jobs out among each other."""
+"""The lease under which the processes register that share jobs out among each other."""
 _OURS: Final[set[str]] = set()
-"""Who this process has been, in its holders' last part."""
+"""The last parts of the names under which this process holds leases."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A piece of work that is done again `every` so many seconds after it was done, by whoever holds its lease.
+    """A piece of work that is done again `every` seconds after it was done, by the holder of its lease.
 
     Each unit of work begins with `lease.hold(tx)`, so that none is committed by somebody who has lost the lease.
     Jobs that are `shared` are spread evenly over the processes that do them: their `run` looks at `lease.leaving`.
@@ -117,6 +119,24 @@ class Lease:
                 await db.write(partial(leases.give_back, name=self.name, holder=self.holder, ms=int(after * 1000)))
 
 
+async def now_for_removing(db: Database, lease: Lease, every: float) -> int | None:
+    """Return the time (epoch ms) by which a job that runs each `every` seconds may remove what is old.
+
+    None if the clock has jumped ahead since its last run, as far as anybody can tell: then nothing is removed before
+    the next run.
+    """
+    now = moments.now_ms()
+
+    def unit(tx: Tx) -> bool:
+        lease.hold(tx)
+        return leases.note_run(tx, lease.name, now, int(2 * every * 1000))
+
+    if await db.write(unit):
+        return now
+    logger.info("By the clock, %s last ran long ago; it removes nothing before its next run.", lease.name)
+    return None
+
+
 class Runner:
     """Does jobs, as far as nobody else is doing them, between `start` and `stop`."""
 
@@ -138,10 +158,10 @@ class Runner:
 
     def start(self) -> None:
         """Begin, in tasks of the running event loop."""
-        self._tasks = [asyncio.create_task(self._tend(job)) for job in self._jobs]
+        self._tasks = [asyncio.create_task(keep_on(job.name, partial(self._tend, job))) for job in self._jobs]
         # Only one process has an SQLite database.
         if self._shared and self._db.dialect != "sqlite":
-            self._sharing = asyncio.create_task(self._share_out())
+            self._sharing = asyncio.create_task(keep_on("Sharing jobs", self._share_out))
 
     async def stop(self) -> None:
         """Give the leases back: shared jobs come to their end, if that is soon, and others are broken off."""

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from taskade_server.engine.log import Event
+from taskade_server.engine.log import STORED, WRITTEN_A_STEP, Event
 from taskade_server.engine.model import REGISTRY
 from taskade_server.kit import json, time
-from taskade_server.store.accesses import Access
 from taskade_server.store.database import Tx
+from taskade_server.store.tables.access_log import Access
 
 CHANGES: Final = "changes"
 ACCESS: Final = "access"
@@ -22,14 +22,24 @@ SUCCESS: Final = "success"
 OUTCOMES: Final = (SUCCESS, "denied", "failed")
 SYSTEM: Final = "system"
 WINDOW: Final = 20_000
+MAX_PAGE_TEXT: Final = 8 << 20
+"""So many characters of documents are read for a page, and so many of entries shown; at least one entry is."""
 # Times are not quite in the order of the numbers: a long unit takes its time at the beginning, clocks differ.
 _SLACK_MS: Final = 3_600_000
 _TABLES: Final = {CHANGES: ("events", "log_heads"), ACCESS: ("accesses", "access_heads")}
-_COLUMNS: Final = {CHANGES: Event._fields, ACCESS: Access._fields}
+_COLUMNS: Final = {CHANGES: STORED, ACCESS: Access._fields}
+LARGEST: Final = {CHANGES: "data", ACCESS: "id"}
+"""The column of each log that has the most characters."""
 _FILTERS: Final = {
-    "actor": "actor_id", "key": "key_id", "resource": "resource", "object_id": "object_id", "project_id": "project_id",
-    "address": "address", "request_id": "request_id", "outcome": "outcome",
-}  # fmt: skip
+    "actor": "actor_id",
+    "key": "key_id",
+    "resource": "resource",
+    "object_id": "object_id",
+    "project_id": "project_id",
+    "address": "address",
+    "request_id": "request_id",
+    "outcome": "outcome",
+}
 _INDEXED: Final = ("object_id", "request_id")
 _DULL: Final = ("updated_at", "version")
 
@@ -110,6 +120,28 @@ def find(tx: Tx, wanted: Wanted, position: Position, limit: int, *, newest_first
     return Page(entries, Position(reached[CHANGES], reached[ACCESS]), more)
 
 
+def render(tx: Tx, page: Page, start: Position, *, whole: bool = False) -> tuple[list[str], Page]:
+    """The entries of a page that begins behind `start`, as JSON texts; fewer if those would be longer than a page.
+
+    Returned with the page that they are, whose position is then that of the last one. `whole` as in `shown`.
+    """
+    names = Names(tx, page.entries)
+    texts: list[str] = []
+    size = 0
+    for entry in page.entries:
+        text = json.encode(shown(entry, names, whole=whole))
+        tx.budget.spend(len(text) // WRITTEN_A_STEP)
+        size += len(text)
+        if texts and size > MAX_PAGE_TEXT:
+            break
+        texts.append(text)
+    if len(texts) == len(page.entries):
+        return texts, page
+    entries = page.entries[: len(texts)]
+    reached = {isinstance(entry, Event): entry.seq for entry in entries}
+    return texts, Page(entries, Position(reached.get(True, start.changes), reached.get(False, start.access)), more=True)
+
+
 def _part(tx: Tx, name: str, wanted: Wanted, start: int | None, limit: int, *, newest_first: bool) -> _Part:
     table, heads = _TABLES[name]
     row = tx.one(f"SELECT seq FROM {heads} WHERE workspace_id = ?", (wanted.workspace_id,))
@@ -125,15 +157,19 @@ def _part(tx: Tx, name: str, wanted: Wanted, start: int | None, limit: int, *, n
         first, last = (max(low, high - WINDOW + 1), high) if newest_first else (low, min(high, low + WINDOW - 1))
     conditions, params = _conditions(name, wanted)
     direction = "DESC" if newest_first else "ASC"
-    found = tx.all(
-        f"SELECT {', '.join(_COLUMNS[name])} FROM {table} WHERE {place} = ? AND seq BETWEEN ? AND ?"
+    # The size of a page is counted by its first column, `doc`.
+    columns = sorted(_COLUMNS[name], key=lambda column: column != LARGEST[name])
+    found, cut = tx.page(
+        f"SELECT {columns[0]} AS doc, {', '.join(columns[1:])} FROM {table} WHERE {place} = ? AND seq BETWEEN ? AND ?"
         f"{conditions} ORDER BY seq {direction} LIMIT ?",
         (wanted.workspace_id, first, last, *params, limit + 1),
+        MAX_PAGE_TEXT,
     )
     make: Callable[..., Any] = Event if name == CHANGES else Access
-    rows = [make(*values) for values in found]
-    if len(rows) > limit:
-        return _Part(rows[:limit], rows[limit - 1].seq, rows[limit - 1].at, more=True)
+    rows = [make(**dict(zip(columns, values, strict=True))) for values in found]
+    if cut or len(rows) > limit:
+        rows = rows[:limit]
+        return _Part(rows, rows[-1].seq, rows[-1].at, more=True)
     seen = first if newest_first else last
     more = (first, last) != (low, high)
     return _Part(rows, seen, _time_at(tx, table, wanted.workspace_id, seen) if more else None, more)
@@ -221,7 +257,7 @@ def _time_at(tx: Tx, table: str, workspace_id: str, seq: int) -> int | None:
 
 
 class Names:
-    """Who is meant by the ids in some entries, as far as anybody knows: also of keys that were revoked."""
+    """Return the names of the users and keys whose ids some entries hold, also of keys that were revoked."""
 
     def __init__(self, tx: Tx, entries: Iterable[Event | Access]) -> None:
         self.users: dict[str, tuple[str | None, str | None]] = {}

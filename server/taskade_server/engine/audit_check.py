@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from taskade_server.engine import proofs
-from taskade_server.kit import json, merkle, notes
+from taskade_server.kit import merkle, notes
 from taskade_server.kit.merkle import Frontier
 from taskade_server.kit.notes import BadNote, Checkpoint, Verifier
-from taskade_server.store import trees
+from taskade_server.kit.strict_json import decode_strict
 from taskade_server.store.database import Tx
+from taskade_server.store.tables import trees
 
 MAX_MISFITS: Final = 60
-"""So many entries that do not fit are compared with each other, to see which were moved."""
+"""How many entries that do not fit are compared with each other, to see which were moved."""
 
 Kept = Callable[[int], bytes | None]
 
@@ -306,7 +307,7 @@ class _Export:
     def line(self, number: int, text: bytes) -> None:
         """The next line."""
         try:
-            document = json.decode_strict(text)
+            document = decode_strict(text)
             if not isinstance(document, dict):
                 raise ValueError("it is no object")
             if set(document) == {"audit_export"}:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, Final
 
-from taskade_server.engine import audit_check
+from taskade_server.engine import audit_check, renewal
 from taskade_server.engine.model import REGISTRY, Field, Resource
 from taskade_server.kit import json
 from taskade_server.store import schema
@@ -33,25 +33,25 @@ class Finding:
 def run(tx: Tx) -> Iterator[Finding]:
     """All questions, in the order in which an operator wants to know; each is asked only when it is reached."""
     if tx.dialect == "sqlite":
-        yield _finding("integrity", "every page and index of the file", _integrity(tx))
+        yield finding("integrity", "every page and index of the file", _integrity(tx))
     version = _version(tx)
     yield version
     if version.faults:
         return  # the tables are not those that this program knows
     events, workspaces = _numbers(tx, "SELECT count(*) FROM events", "SELECT count(*) FROM log_heads")
-    yield _finding("log", f"the numbers of {events:,} events in {workspaces:,} workspaces", _gaps(tx))
-    yield _finding("audit", "entries against the hashes kept of them", audit_check.of_database(tx).faults)
+    yield finding("log", f"the numbers of {events:,} events in {workspaces:,} workspaces", _gaps(tx))
+    yield finding("audit", "entries against the hashes kept of them", audit_check.of_database(tx).faults)
     rows = sum(_numbers(tx, *(f"SELECT count(*) FROM {resource.table}" for resource in REGISTRY.values())))
-    yield _finding("tables", f"{rows:,} rows against a replay of the log", _replay(tx))
-    yield _finding("references", "that what live rows belong to exists", _orphans(tx))
-    yield _finding("search", "that searches know every row", _unindexed(tx))
+    yield finding("tables", f"{rows:,} rows against a replay of the log", _replay(tx))
+    yield finding("references", "that what live rows belong to exists", chain(_orphans(tx), _opened(tx)))
+    yield finding("search", "that searches know every row", chain(_unindexed(tx), _outdated(tx)))
     if tx.dialect == "postgresql":
-        yield _finding("sequences", "that the next rows get new numbers", _late_sequences(tx))
+        yield finding("sequences", "that the next rows get new numbers", _late_sequences(tx))
 
 
 def damage(tx: Tx) -> list[str]:
     """What is broken, in plain words. An older schema is not: then only the file is looked at."""
-    return [fault for finding in run(tx) if finding.name != "schema" for fault in finding.faults]
+    return [fault for found in run(tx) if found.name != "schema" for fault in found.faults]
 
 
 def replay(tx: Tx) -> list[str]:
@@ -59,7 +59,8 @@ def replay(tx: Tx) -> list[str]:
     return list(chain(_gaps(tx), _replay(tx)))
 
 
-def _finding(name: str, looked_at: str, faults: Iterable[str]) -> Finding:
+def finding(name: str, looked_at: str, faults: Iterable[str]) -> Finding:
+    """Ask a question: the first faults, or why it could not be asked."""
     try:
         return Finding(name, looked_at, list(islice(faults, MAX_FAULTS)))
     except StoreError as error:
@@ -68,6 +69,16 @@ def _finding(name: str, looked_at: str, faults: Iterable[str]) -> Finding:
 
 def _numbers(tx: Tx, *queries: str) -> list[int]:
     return [int(tx.all(sql)[0][0]) for sql in queries]
+
+
+def _opened(tx: Tx) -> Iterator[str]:
+    """Purged projects whose past every member may read although the log does not say that they were open."""
+    sql = (
+        "SELECT p.id FROM purged_projects p WHERE NOT EXISTS (SELECT 1 FROM events e WHERE e.object_id = p.id"
+        " AND e.workspace_id = p.workspace_id AND e.type = 'project.purged'"
+        ' AND e.data LIKE \'%"visibility":"workspace"%\') ORDER BY p.id'
+    )
+    yield from (f"the purged project {name} counts as open, which the log does not say" for (name,) in tx.all(sql))
 
 
 # ---- the file and the schema -----------------------------------------------------------------------------------------
@@ -90,6 +101,8 @@ def _version(tx: Tx) -> Finding:
         schema.check(past, known)
         if len(past) < len(known):
             faults.append(f"it is older than this program ({known[-1]}): run `taskade upgrade`")
+        elif renewal.is_pending(tx):
+            faults.append("searches and orders of some rows are those of an older program: run `taskade upgrade`")
     except (NewerDatabase, ChangedMigration) as error:
         faults.append(str(error))
     return Finding("schema", newest, faults)
@@ -123,7 +136,7 @@ def _replay(tx: Tx) -> Iterator[str]:
             if ends.get(kind) == name:
                 expected[name].pop(object_id, None)
             elif name in expected:
-                expected[name][object_id] = _digest(data)
+                expected[name][object_id] = _digest(REGISTRY[name].completed(data))
     for resource in REGISTRY.values():
         yield from _compare(tx, resource, expected[resource.name])
 
@@ -217,6 +230,21 @@ def _unindexed(tx: Tx) -> Iterator[str]:
         for sql in queries:
             for (n,) in tx.all(f"{sql} LIMIT {MAX_FAULTS}"):
                 yield f"row {n} of {resource.table} and the full-text index do not know each other"
+
+
+def _outdated(tx: Tx) -> Iterator[str]:
+    """Rows that are found by other words than those of this program. SQLite keeps no list of a row's words to ask."""
+    if tx.dialect != "postgresql":
+        return
+    for resource in REGISTRY.values():
+        if not resource.search:
+            continue
+        words = "array_to_string(tsvector_to_array(search), ' ')"
+        for page in pages(tx, resource.table, ("n", "doc"), ("n",), more=(words,)):
+            for n, doc, present in page:
+                document = {**dict.fromkeys(resource.fields), **json.decode(doc)}
+                if present is not None and set(present.split()) != set(resource.words(document)):
+                    yield f"row {n} of {resource.table} has words of an older program: run `taskade upgrade --texts`"
 
 
 def _late_sequences(tx: Tx) -> Iterator[str]:

@@ -10,8 +10,7 @@ from typing import Final
 from taskade_server.engine import events, schema
 from taskade_server.engine.events import EventType
 from taskade_server.engine.model import Resource
-from taskade_server.engine.schema import TIME, Schema, closed, id_schema, or_null, ref, sample_id, title
-from taskade_server.kit import ids
+from taskade_server.engine.schema import TIME, Schema, closed, extended, id_schema, or_null, ref, sample_id, title
 
 SAMPLE_TIME: Final = "2024-01-15T10:30:00.000Z"
 _LATER: Final = "2024-01-16T08:15:00.000Z"
@@ -51,11 +50,12 @@ def schemas() -> dict[str, Schema]:
     found = {name_of(group[0].resource): _of_resource(group) for group in kinds.values()}
     mapping = {kind.name: ref(name_of(kind.resource))["$ref"] for kind in events.catalogue().values()}
     whole: Schema = {
-        "description": "Something that happened. `type` says which of these it is.",
+        "description": "Something that happened. `type` says what, and which schema `data` has.",
         "oneOf": [ref(name) for name in found],
         "discriminator": {"propertyName": "type", "mapping": mapping},
     }
-    return {"Event": whole, "EventActor": _actor(), "EventType": _listed(), THIN: _thin(), **found}
+    common = {"EventBase": _base(), "EventActor": _actor(), "EventType": _listed(), **_type_names()}
+    return {"Event": whole, **common, THIN: _thin(), **found}
 
 
 def sample(kind: EventType, *, webhook: bool = False) -> Schema:
@@ -102,68 +102,80 @@ def test_sample(kind: str) -> Schema:
 
 def _of_resource(kinds: list[EventType]) -> Schema:
     resource = kinds[0].resource
-    noun = resource.name.replace("_", " ").replace("api", "API")
-    data = {**ref(title(resource)), "description": f"The whole {noun} after the change, as an answer has it."}
-    previous = {"type": ["object", "null"], "propertyNames": {"enum": schema.field_names(resource)},
-                "description": "The old values of the members that changed; null where there was nothing."}  # fmt: skip
+    text = f"The old values of what changed; null if {resource.one} was not changed but created or removed."
+    if resource.visibility == "project" and "project_id" in resource.fields:
+        text += f" It is `{events.MOVED_IN}` if the object came from a project that the reader cannot see."
+    previous = {"type": ["object", "null"], "additionalProperties": True, "description": text,
+                "propertyNames": ref(f"{title(resource)}FieldName")}  # fmt: skip
     names = {"type": "string", "enum": [kind.name for kind in kinds]}
-    return _event(f"Something that happened to a {noun}.", names, data, previous)
+    data = ref(title(resource), f"The whole {resource.noun} after the change.")
+    return _event(f"Something that happened to {resource.one}.", names, data, previous)
 
 
 def _thin() -> Schema:
     members = {
-        "id": {"type": "string", "description": "Which object."},
-        "message": {"type": "string", "description": "Only in a test."},
+        "id": {"type": "string", "description": "The id of the object."},
+        "message": {"type": "string", "description": "What this is; only in a test of a webhook."},
     }
-    data = closed(members, required=["id"], description="Only which object it is about.")
-    text = 'An event for webhooks with `"payload": "thin"`, and what a test of a webhook sends.'
+    data = closed(members, required=["id"], description="The object that the event is about.")
+    text = 'An event for a webhook with `"payload": "thin"`, or a test of a webhook.'
     names = {"type": "string", "pattern": r"^[a-z_]+\.[a-z]+$"}
-    return _event(text, names, data, {"type": "null", "description": "Nothing."})
+    return _event(text, names, data, {"type": "null", "description": "Always null: a thin event has no values."})
 
 
 def _event(text: str, names: Schema, data: Schema, previous: Schema) -> Schema:
+    properties = {"type": {**names, "description": "What happened."}, "data": data, "previous": previous}
+    return extended("EventBase", properties, list(properties), description=text)
+
+
+def _base() -> Schema:
+    request_id = or_null(ref("RequestId"))
     properties: Schema = {
-        "id": {"type": "string", "pattern": ids.pattern("evt"), "examples": [sample_id("evt")],
-               "description": "Unique id; the `webhook-id` of its deliveries, and the same in each attempt."},
-        "type": {**names, "description": "What happened."},
-        "timestamp": {**TIME, "description": "When, to the millisecond.", "examples": [SAMPLE_TIME]},
-        "workspace_id": {**id_schema("workspace"), "description": "The workspace whose log it is in."},
+        "id": ref("EventId", "The id of the event. Webhooks send it as `webhook-id`, the same in every attempt."),
+        "timestamp": {**TIME, "description": "When it happened, to the millisecond."},
+        "workspace_id": {**id_schema("workspace"), "description": "The workspace whose log the event is in."},
         "seq": {"type": "integer", "minimum": 1, "examples": [SAMPLE_SEQ],
-                "description": "Its number in the workspace: without gaps, in the order of the commits."},
-        "actor": {**ref("EventActor"), "description": "Who made the change."},
-        "request_id": {"type": ["string", "null"], "examples": [sample_id("req")],
-                       "description": "The request that made the change; null for what the server does by itself."},
-        "origin": {"type": ["object", "null"],
+                "description": "The number of the event in its workspace. Numbers rise by one with each event."},
+        "actor": ref("EventActor", "Who made the change."),
+        "request_id": {**request_id, "description": "The request that made the change; null for the server itself."},
+        "origin": {"type": ["object", "null"], "additionalProperties": True,
                    "description": "What led to a change that nobody asked for directly; otherwise null."},
-        "data": data,
-        "previous": previous,
         "previous_seq": {"type": ["integer", "null"],
-                         "description": "In webhooks only: the `seq` of the event before it that this webhook was"
-                         " given; null for its first."},
+                         "description": "Only in webhooks: the `seq` of the last event that this webhook was sent, or"
+                         " null if this is the first. A gap shows that something was missed."},
     }  # fmt: skip
     required = [name for name in properties if name != "previous_seq"]
-    return {"type": "object", "description": text, "properties": properties, "required": required}
+    return {"type": "object", "description": "What all events have in common.", "properties": properties,
+            "required": required}  # fmt: skip
 
 
 def _actor() -> Schema:
     properties = {
         "type": {"type": "string", "enum": ["user", "system"],
                  "description": "`system` for what the server does by itself, such as emptying the trash."},
-        "id": {**or_null(id_schema("user")), "description": "The user."},
-        "api_key_id": {**or_null(id_schema("api_key")), "description": "The key that the request was made with."},
+        "id": {**or_null(id_schema("user")), "description": "The user; null for the server itself."},
+        "api_key_id": {**or_null(id_schema("api_key")), "description": "The API key of the request."},
     }  # fmt: skip
     return {"type": "object", "description": "Who made a change.", "properties": properties,
             "required": list(properties)}  # fmt: skip
 
 
-def _listed() -> Schema:
+def _type_names() -> dict[str, Schema]:
     names = list(events.catalogue())
-    resources = list(dict.fromkeys(kind.resource.name for kind in events.catalogue().values()))
+    groups = sorted({f"{name.partition('.')[0]}.*" for name in names})
+    text = "A type of event, all types of one kind of object, or all."
+    return {
+        "EventTypeName": {"type": "string", "enum": names, "description": "A type of event."},
+        "EventTypePattern": {"type": "string", "enum": ["*", *groups, *names], "description": text},
+    }
+
+
+def _listed() -> Schema:
     properties: Schema = {
-        "name": {"type": "string", "enum": names, "description": "The type, as `events` of a webhook names it."},
-        "resource": {"type": "string", "enum": resources, "description": "What `data` of such an event is."},
-        "summary": {"type": "string", "description": "What has happened, in words."},
-        "sample": {**ref("Event"), "description": "An event as it would be, with values that are made up."},
+        "name": ref("EventTypeName", "The type, as the `events` of a webhook name it."),
+        "resource": ref("ResourceName", "The kind of object in `data`."),
+        "summary": {"type": "string", "description": "What happened, in words."},
+        "sample": ref("Event", "An event of this type with made-up values."),
     }
     return {"type": "object", "description": "A type of event.", "properties": properties,
             "required": list(properties)}  # fmt: skip

@@ -8,22 +8,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
-from taskade_server.engine.audit import ACCESS, CHANGES
-from taskade_server.engine.log import Event
+from taskade_server.engine.audit import ACCESS, CHANGES, LARGEST
+from taskade_server.engine.log import STORED, Event
 from taskade_server.kit import merkle, time
 from taskade_server.kit.merkle import Tiles
 from taskade_server.kit.notes import Checkpoint, Signer
-from taskade_server.store import trees
-from taskade_server.store.accesses import Access
 from taskade_server.store.database import Tx
+from taskade_server.store.tables import trees
+from taskade_server.store.tables.access_log import Access
 
 NAME: Final = "taskade.audit"
 """The name of the key, and the beginning of every log's name."""
 INSTALLATION: Final = "installation"
 MOST_NEWER: Final = 5000
-"""So many entries that are not in the tree yet are put into a proof on demand."""
-COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {CHANGES: Event._fields, ACCESS: Access._fields}
+"""How many entries that are not in the tree yet are put into a proof on demand."""
+COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {CHANGES: STORED, ACCESS: Access._fields}
 PAGE: Final = 500
+MAX_READ_TEXT: Final = 1 << 20
+"""When the documents of some entries have so many characters, no more are read at once."""
 _TABLES: Final = {CHANGES: "events", ACCESS: "accesses"}
 _MAKE: Final[Mapping[str, Callable[..., Any]]] = {CHANGES: Event, ACCESS: Access}
 _FORM: Final = {log: f"{NAME}/{log}/v1\n" for log in COLUMNS}
@@ -32,7 +34,8 @@ _INTEGERS: Final = frozenset({"seq", "at", "last_at", "times", "status"})
 
 def columns_of(entry: Event | Access) -> dict[str, Any]:
     """An entry's columns by name, without those that are null."""
-    return {name: value for name, value in entry._asdict().items() if value is not None}
+    names = COLUMNS[CHANGES if isinstance(entry, Event) else ACCESS]
+    return {name: value for name, value in zip(names, entry, strict=False) if value is not None}
 
 
 def leaf(log: str, columns: Mapping[str, Any]) -> bytes:
@@ -58,7 +61,8 @@ def _bytes(log: str, values: Iterable[Any]) -> bytes:
 
 def hashed(entry: Event | Access) -> bytes:
     """The hash of an entry in the tree."""
-    return merkle.leaf_hash(_bytes(CHANGES if isinstance(entry, Event) else ACCESS, entry))
+    log = CHANGES if isinstance(entry, Event) else ACCESS
+    return merkle.leaf_hash(_bytes(log, entry[: len(COLUMNS[log])]))
 
 
 def origin(workspace_id: str, log: str) -> str:
@@ -73,13 +77,16 @@ def signer(secret: bytes) -> Signer:
 
 
 def read(tx: Tx, workspace_id: str, log: str, after: int, last: int, limit: int = PAGE) -> list[Event | Access]:
-    """The entries behind a number, up to another, oldest first."""
-    rows = tx.all(
-        f"SELECT {', '.join(COLUMNS[log])} FROM {_TABLES[log]} WHERE workspace_id = ? AND seq > ? AND seq <= ?"
-        " ORDER BY seq LIMIT ?",
+    """The entries behind a number, up to another, oldest first; fewer than `limit` if their documents are long."""
+    # The size of a page is counted by its first column, `doc`.
+    columns = sorted(COLUMNS[log], key=lambda column: column != LARGEST[log])
+    selected = ", ".join([f"{columns[0]} AS doc", *columns[1:]])
+    rows, _ = tx.page(
+        f"SELECT {selected} FROM {_TABLES[log]} WHERE workspace_id = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
         (workspace_id, after, last, limit),
+        MAX_READ_TEXT,
     )
-    return [_MAKE[log](*row) for row in rows]
+    return [_MAKE[log](**dict(zip(columns, row, strict=True))) for row in rows]
 
 
 def stored(tx: Tx, workspace_id: str, log: str) -> Iterator[Event | Access]:

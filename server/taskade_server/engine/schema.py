@@ -1,13 +1,16 @@
-"""JSON Schema of resources: what a client receives, what it may send, and how it may filter.
+"""JSON Schema of resources: what a client receives and what it may send.
 
-Why derived from the declarations that validate: a schema written beside them would promise what the server refuses, or
-hide what it accepts, as soon as one of the two changes. Names of other schemas are references into the components of
-the document that holds them.
+Derived from the declarations that validate, so that a schema cannot promise what the server refuses or hide what it
+accepts. Values with a meaning of their own (ids, enumerations, records within a resource) are components with a name,
+since generated clients name their types after them. Names of other schemas are references into the components of the
+document that holds them. Schemas of filters are in `filter_schema`.
 """
 
+import json
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from typing import Any, Final, NamedTuple
 
 from taskade_server.engine import filters, query
 from taskade_server.engine.model import (
@@ -30,8 +33,9 @@ SPACE: Final = r"\s\x1c-\x1f\x85"
 """White space as Python strips it: the regular expressions of JSON Schema know fewer characters under \\s."""
 DATE: Final[Schema] = {"type": "string", "format": "date"}
 TIME: Final[Schema] = {"type": "string", "format": "date-time"}
+ZONE: Final[Schema] = {"type": "string", "pattern": r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}$"}
+"""The name of a time zone: the list of them is longer than a schema should be."""
 RELATIVE: Final[Schema] = {"type": "string", "pattern": r"^(now|today|yesterday|tomorrow|[+-]\d{1,5}[hdwmy])$"}
-NUMERIC: Final[Schema] = {"type": "string", "pattern": f"^{filters.NUMBER}$"}
 NULL: Final[Schema] = {"type": "null"}
 SAMPLE_ID: Final = "01j9zq3v5kfg8wt2m4n6p8r0s2"
 _SAMPLE_TIME: Final = "2024-01-15T10:30:00.000Z"
@@ -43,9 +47,10 @@ def title(resource: Resource | str) -> str:
     return "".join(word.capitalize() for word in re.split(r"[_-]", name))
 
 
-def ref(name: str) -> Schema:
-    """A reference to a schema of the document's components."""
-    return {"$ref": f"#/components/schemas/{name}"}
+def ref(name: str, description: str = "") -> Schema:
+    """A reference to a schema of the document's components, described for the place that it is used in."""
+    reference = {"$ref": f"#/components/schemas/{name}"}
+    return {**reference, "description": description} if description else reference
 
 
 def sample_id(prefix: str) -> str:
@@ -54,19 +59,18 @@ def sample_id(prefix: str) -> str:
 
 
 def id_schema(target: str) -> Schema:
-    """The id of a resource."""
-    prefix = REGISTRY[target].prefix
-    return {"type": "string", "pattern": ids.pattern(prefix), "examples": [sample_id(prefix)]}
+    """The id of a resource, as a reference to the schema of such ids."""
+    return ref(f"{title(target)}Id")
 
 
 def or_null(schema: Schema) -> Schema:
-    """The same schema, or null."""
-    if isinstance(schema.get("type"), str):
-        extended = {**schema, "type": [schema["type"], "null"]}
-        return {**extended, "enum": [*schema["enum"], None]} if "enum" in schema else extended
-    if "anyOf" in schema:
-        return {**schema, "anyOf": [*schema["anyOf"], NULL]}
-    return {"anyOf": [schema, NULL]}
+    """The schema, with null as one more value."""
+    if isinstance(schema.get("type"), str) and "enum" not in schema:
+        return {**schema, "type": [schema["type"], "null"]}
+    described = {"description": schema["description"]} if "description" in schema else {}
+    bare = {name: value for name, value in schema.items() if name not in described}
+    choices = bare["anyOf"] if set(bare) == {"anyOf"} else [bare]
+    return {**described, "anyOf": [*choices, NULL]}
 
 
 def closed(properties: Mapping[str, Schema], **more: Any) -> Schema:
@@ -74,13 +78,148 @@ def closed(properties: Mapping[str, Schema], **more: Any) -> Schema:
     return {"type": "object", "properties": dict(properties), "additionalProperties": False, **more}
 
 
+def extended(base: str, properties: Mapping[str, Schema], required: list[str], **more: Any) -> Schema:
+    """What another schema of the components describes, with more members."""
+    added = {"type": "object", "properties": dict(properties), "required": required}
+    return {"allOf": [ref(base), added], **more}
+
+
+# ---- values that have a name of their own ----------------------------------------------------------------------------
+
+
+class _Names(NamedTuple):
+    """The names of enumerations and of records: what has the same values or members has one name."""
+
+    enums: dict[tuple[str, ...], tuple[str, str]]
+    """Name and description by the values."""
+    records: list[tuple[Field, str]]
+
+
+def values() -> dict[str, Schema]:
+    """The schemas of all values that have a name: ids, enumerations, records, dates, users, custom fields."""
+    found: dict[str, Schema] = {}
+    for resource in REGISTRY.values():
+        found[f"{title(resource)}Id"] = {
+            "type": "string",
+            "pattern": ids.pattern(resource.prefix),
+            "examples": [sample_id(resource.prefix)],
+            "description": f"The id of {resource.one}.",
+        }
+        for relation in resource.relations:
+            if relation.replaces:
+                found[_either(relation)] = _id_or_object(relation)
+    for allowed, (name, text) in _names().enums.items():
+        found[name] = {"type": "string", "enum": list(allowed), "description": text}
+    for member, name in _names().records:
+        found[name] = _record(member)
+        found[f"{name}Input"] = _record_input(member)
+    found["ResourceName"] = {"type": "string", "enum": sorted(REGISTRY), "description": "A kind of object."}
+    return dict(sorted((found | _VALUES).items()))
+
+
+def enum(allowed: tuple[str, ...]) -> Schema:
+    """A reference to the enumeration of these values."""
+    return ref(_names().enums[allowed][0])
+
+
+def _names() -> _Names:
+    return _names_of(tuple(REGISTRY))
+
+
+@cache
+def _names_of(resources: tuple[str, ...]) -> _Names:
+    found = _Names({}, [])
+    for resource in (REGISTRY[name] for name in resources):
+        for owner, member in _members(title(resource), resource.fields.values()):
+            if member.values:
+                name = title(member.noun) if member.kind == "strings" else f"{owner}{title(member.name)}"
+                found.enums.setdefault(member.values, (name, member.description))
+            elif member.members and not any(known.members == member.members for known, _ in found.records):
+                name = f"{title(resource)}{title(member.noun)}"
+                repeated = any(name == other for _, other in found.records)
+                found.records.append((member, f"Nested{name}" if repeated else name))
+    return found
+
+
+def _members(owner: str, fields: Any) -> Iterator[tuple[str, Field]]:
+    """All members, with those of records, and what each belongs to."""
+    for member in fields:
+        yield owner, member
+        yield from _members(title(member.noun), member.members)
+
+
+def record_name(member: Field) -> str:
+    """The name of the schema of a record, or of the entries of a list: `ProjectStatus`."""
+    return next(name for known, name in _names().records if known.members == member.members)
+
+
+def _either(relation: Relation) -> str:
+    return f"{title(relation.target)}OrId"
+
+
+def _id_or_object(relation: Relation) -> Schema:
+    noun = REGISTRY[relation.target].noun
+    return {
+        "oneOf": [id_schema(relation.target), ref(title(relation.target))],
+        "description": f"The id of {REGISTRY[relation.target].one}, or the whole {noun} if `include` asks for it.",
+    }
+
+
+_VALUES: Final[dict[str, Schema]] = {
+    "CustomValue": {
+        "anyOf": [
+            {"type": "string", "maxLength": MAX_CUSTOM_TEXT},
+            {"type": "number", "minimum": -MAX_INTEGER, "maximum": MAX_INTEGER},
+            {"type": "boolean"},
+            {"type": "array", "items": {"type": "string", "maxLength": SIDE_VALUE_LENGTH}, "maxItems": MAX_CUSTOM_LIST},
+        ],
+        "description": "The value of a custom field.",
+    },
+    "CustomFields": {
+        "type": "object",
+        "additionalProperties": ref("CustomValue"),
+        "description": "The values of custom fields by their keys.",
+        "examples": [{"difficulty": "medium", "estimated_hours": 8}],
+    },
+    "CustomFieldsInput": {
+        "type": "object",
+        "propertyNames": {"pattern": f"^{CUSTOM_KEY}$"},
+        "maxProperties": MAX_CUSTOM_FIELDS,
+        "additionalProperties": {"anyOf": [ref("CustomValue"), NULL]},
+        "description": "New values of custom fields by their keys. An update leaves the other keys alone; null removes"
+        " a key.",
+        "examples": [{"difficulty": "medium", "estimated_hours": None}],
+    },
+    "DateOrTime": {"anyOf": [DATE, TIME], "description": "A date, or a time with its offset from UTC."},
+    "TimeOrDate": {"anyOf": [TIME, DATE], "description": "A time with its offset from UTC, or a date."},
+    "Moment": {
+        "anyOf": [DATE, TIME, RELATIVE],
+        "description": "A date, a time, or a moment relative to now such as `today`, `-7d` or `+2h`.",
+    },
+    "Number": {
+        "anyOf": [{"type": "number"}, {"type": "string", "pattern": f"^{filters.NUMBER}$"}],
+        "description": "A number; in a URL it is written as text.",
+    },
+    "UserReference": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 320,
+        "examples": ["ana"],
+        "description": "A user: an id, a handle or an e-mail address, or `me` for the caller.",
+    },
+    "ReadOnly": {
+        "description": "A member that cannot be changed here. It may be sent back as it was read, so that a client can"
+        " send the whole object."
+    },
+}
+
+
 # ---- what a client receives ------------------------------------------------------------------------------------------
 
 
-def received(resource: Resource, extra: Mapping[str, Schema] | None = None) -> Schema:
-    """A resource as an answer holds it. Members are always there; those that `include` adds only when asked for."""
-    properties = {member.name: _received_member(resource, member) for member in _public(resource)}
-    properties |= extra or {}
+def received(resource: Resource) -> Schema:
+    """A resource as a response holds it. Members are always there; those that `include` adds only when asked for."""
+    properties = {member.name: _received_member(resource, member) for member in public(resource)}
     required = list(properties)
     for relation in resource.relations:
         if not relation.replaces:
@@ -89,49 +228,39 @@ def received(resource: Resource, extra: Mapping[str, Schema] | None = None) -> S
             "examples": [sample(resource)]}  # fmt: skip
 
 
-def selection(resource: Resource) -> Schema:
-    """What `fields` leaves of a resource: any of its members, each as in the whole."""
-    names = [*(member.name for member in _public(resource)), *(relation.name for relation in resource.relations)]
-    return {
-        "type": "object",
-        "description": f"The members of a {title(resource)} that `fields` names, and what `include` adds.",
-        "propertyNames": {"enum": list(dict.fromkeys(names))},
-        "minProperties": 1,
-        "examples": [{name: sample(resource)[name] for name in ("id", "version")}],
-    }
-
-
-def _public(resource: Resource) -> list[Field]:
+def public(resource: Resource) -> list[Field]:
+    """The members that clients see."""
     return [member for member in resource.fields.values() if not member.hidden]
 
 
 def _received_member(resource: Resource, member: Field) -> Schema:
-    schema = _RECEIVED.get(member.kind, _plain)(member)
-    if member.nullable and not member.filled:
-        schema = or_null(schema)
+    schema = _received_value(member)
     relation = resource.includes.get(member.name)
     text = member.description
     if relation is not None and relation.replaces:
-        whole = ref(title(relation.target))
-        if relation.kind == "many":
-            schema = {**schema, "items": {"oneOf": [schema["items"], whole]}}
-        else:
-            schema = {"oneOf": [schema, whole]}
-        text = f"{text} With `include={relation.name}` the {title(relation.target)} itself."
-    return _described(member, schema, text, read_only=not member.writable or member.name == "id")
+        whole = ref(_either(relation))
+        schema = {**schema, "items": whole} if relation.kind == "many" else whole
+        text = f"{text} `include={relation.name}` replaces the id by the {REGISTRY[relation.target].noun}."
+    if member.nullable and not member.filled:
+        schema = or_null(schema)
+    return {**schema, "description": text}
+
+
+def _received_value(member: Field) -> Schema:
+    return _RECEIVED.get(member.kind, _plain)(member)
 
 
 def _added(relation: Relation) -> dict[str, Schema]:
     text = f"{relation.description} Only with `include={relation.name}`."
     whole = ref(title(relation.target))
     if relation.kind == "one":
-        return {relation.name: {"oneOf": [whole, NULL], "description": text, "readOnly": True}}
+        return {relation.name: {"anyOf": [whole, NULL], "description": text}}
     return {
-        relation.name: {"type": "array", "items": whole, "description": text, "readOnly": True},
+        relation.name: {"type": "array", "items": whole, "description": text},
         f"{relation.name}_truncated": {
-            "const": True,
-            "description": f"There are more than {query.MAX_INCLUDED_ROWS:,}; list them by themselves.",
-            "readOnly": True,
+            "type": "boolean",
+            "description": f"Only present, and `true`, if there are more than {query.MAX_INCLUDED_ROWS:,}: a list of"
+            " their own has them all.",
         },
     }
 
@@ -140,49 +269,50 @@ def _plain(member: Field) -> Schema:
     return {"type": "string"}
 
 
-def _received_object(member: Field) -> Schema:
+def _record(member: Field) -> Schema:
     properties = {
-        item.name: _described(item, or_null(schema) if item.nullable and not item.filled else schema)
+        item.name: {
+            **(or_null(_received_value(item)) if item.nullable and not item.filled else _received_value(item)),
+            "description": item.description,
+        }
         for item in member.members
-        for schema in [_RECEIVED.get(item.kind, _plain)(item)]
     }
-    return {"type": "object", "title": _noun(member), "properties": properties, "required": list(properties)}
+    return {"type": "object", "properties": properties, "required": list(properties),
+            "description": _about(member)}  # fmt: skip
+
+
+def _about(member: Field) -> str:
+    return member.description if member.kind == "record" else f"One of the {member.name}."
 
 
 _RECEIVED: Final[dict[str, Callable[[Field], Schema]]] = {
     "id": lambda member: id_schema(member.target),
     "ref": lambda member: id_schema(member.target),
     "user": lambda member: id_schema("user"),
-    "enum": lambda member: {"type": "string", "enum": list(member.values)},
+    "enum": lambda member: enum(member.values),
     "bool": lambda member: {"type": "boolean"},
     "integer": lambda member: {"type": "integer"},
     "number": lambda member: {"type": "number"},
     "time": lambda member: dict(TIME),
-    "day": lambda member: {"anyOf": [DATE, TIME]},
-    "strings": lambda member: {"type": "array", "items": {"type": "string"}},
+    "day": lambda member: ref("DateOrTime"),
+    "strings": lambda member: {"type": "array", "items": enum(member.values) if member.values else {"type": "string"}},
     "refs": lambda member: {"type": "array", "items": id_schema(member.target)},
-    "custom": lambda member: {"type": "object", "additionalProperties": {"anyOf": list(_CUSTOM_VALUES)}},
+    "custom": lambda member: ref("CustomFields"),
     "object": lambda member: {"type": "object", "additionalProperties": True},
     "filter": lambda member: {"type": "object", "additionalProperties": True},
-    "record": _received_object,
-    "list": lambda member: {"type": "array", "items": _received_object(member)},
+    "record": lambda member: ref(record_name(member)),
+    "list": lambda member: {"type": "array", "items": ref(record_name(member))},
 }
-
-
-def _noun(member: Field) -> str:
-    """`Status` for an entry of `statuses`."""
-    name = re.sub(r"(?<=us)es$|s$", "", member.name)
-    return title(name)
 
 
 # ---- what a client sends ---------------------------------------------------------------------------------------------
 
 
 def creation(resource: Resource, extra: Mapping[str, Schema] | None = None, **more: Any) -> Schema:
-    """The body of a create request. Read-only members are accepted and ignored: what was read may be sent back."""
-    properties = {member.name: sent(member) if member.writable else ignored(member) for member in _public(resource)}
-    required = [member.name for member in _public(resource) if member.required and member.writable]
-    text = f"A new {resource.name.replace('_', ' ')}. Members that are left out get their defaults."
+    """The body of a create request."""
+    properties = {member.name: sent(member) for member in public(resource) if member.writable}
+    required = [member.name for member in public(resource) if member.required and member.writable]
+    text = f"A new {resource.noun}. What is left out or null gets its default."
     return closed(
         {**properties, **(extra or {})}, description=text, **({"required": required} if required else {}), **more
     )
@@ -190,34 +320,42 @@ def creation(resource: Resource, extra: Mapping[str, Schema] | None = None, **mo
 
 def update(resource: Resource) -> Schema:
     """The body of a merge patch: what is left out stays, null clears, objects merge."""
-    properties = {}
-    for member in _public(resource):
-        if member.create_only:
-            properties[member.name] = {"description": "Set on creation; may be sent back unchanged.", "readOnly": True}
-        else:
-            properties[member.name] = sent(member, default=False) if member.writable else ignored(member)
+    properties = {
+        member.name: sent(member, creating=False) if member.writable and not member.create_only else ref("ReadOnly")
+        for member in public(resource)
+    }
     for relation in resource.relations:
-        text = f"What `include={relation.name}` added may come back; it is ignored."
-        properties.setdefault(relation.name, {"description": text, "readOnly": True})
-    noun = resource.name.replace("_", " ")
-    text = f"Changes to a {noun} (JSON merge patch, RFC 7396): what is left out stays, null clears."
-    text += " An object that `include` put in the place of an id may come back and stands for the id."
+        properties.setdefault(relation.name, ref("ReadOnly"))
+    text = f"Changes to {resource.one} as a JSON merge patch (RFC 7396): what is left out stays as it is, null clears."
+    if any(relation.replaces for relation in resource.relations):
+        text += " In the place of an id, the object that `include` put there is taken as well."
     return closed(properties, description=text)
 
 
-def ignored(member: Field) -> Schema:
-    """A read-only member in a body."""
-    return {"description": f"{member.description} Read-only: ignored in a body.", "readOnly": True}
+def fixed(member: Field) -> Schema:
+    """A read-only member in the body of a creation: null, or what it will be where a client can know that."""
+    if member.name == "version":
+        return {"enum": [1, None]}
+    return or_null(id_schema(member.target)) if member.kind in ("user", "ref") else NULL
 
 
-def sent(member: Field, *, default: bool = True) -> Schema:
-    """What a body may hold for one member."""
+def sent(member: Field, *, creating: bool = True) -> Schema:
+    """What a body may hold for one member. On creation null stands for the default, unless the member gives rights."""
     schema = _SENT[member.kind](member)
-    if member.nullable or member.nested or member.multiple:
+    optional = creating and not member.required and not member.explicit
+    if member.nullable or member.nested or member.multiple or optional:
         schema = or_null(schema)
-    if default and not member.required and member.default is not None:
-        schema = {**schema, "default": member.default}
-    return _described(member, schema)
+    schema = {**schema, "description": member.description}
+    if not creating or member.required:
+        return schema
+    if member.default is not None:
+        schema["description"] += f" Default: `{default_text(member.default)}`."
+    return schema
+
+
+def default_text(value: Any) -> str:
+    """A default value as a description shows it: text without quotes, everything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _sent_text(member: Field) -> Schema:
@@ -244,156 +382,38 @@ def _sent_strings(member: Field) -> Schema:
         "maxLength": member.max_length,
         "pattern": rf"^[^,]*[^,{SPACE}][^,]*$",
     }
-    if member.values:
-        items = {"type": "string", "enum": list(member.values)}
-    return {"type": "array", "items": items, "maxItems": member.max_items}
+    return {"type": "array", "items": enum(member.values) if member.values else items, "maxItems": member.max_items}
 
 
-def _sent_object(member: Field) -> Schema:
+def _record_input(member: Field) -> Schema:
     required = [item.name for item in member.members if item.required]
-    return closed({item.name: sent(item) for item in member.members}, title=_noun(member),
+    return closed({item.name: sent(item) for item in member.members}, description=_about(member),
                   **({"required": required} if required else {}))  # fmt: skip
-
-
-_CUSTOM_VALUES: Final[tuple[Schema, ...]] = (
-    {"type": "string", "maxLength": MAX_CUSTOM_TEXT},
-    {"type": "number", "minimum": -MAX_INTEGER, "maximum": MAX_INTEGER},
-    {"type": "boolean"},
-    {"type": "array", "items": {"type": "string", "maxLength": SIDE_VALUE_LENGTH}, "maxItems": MAX_CUSTOM_LIST},
-)
-
-
-def _sent_custom(member: Field) -> Schema:
-    return {
-        "type": "object",
-        "propertyNames": {"pattern": f"^{CUSTOM_KEY}$"},
-        "maxProperties": MAX_CUSTOM_FIELDS,
-        "additionalProperties": {"anyOf": [*_CUSTOM_VALUES, NULL]},
-    }
 
 
 _SENT: Final[dict[str, Callable[[Field], Schema]]] = {
     "id": lambda member: id_schema(member.target),
     "ref": lambda member: id_schema(member.target),
-    "user": lambda member: {"type": "string", "minLength": 1, "maxLength": 320},
+    "user": lambda member: ref("UserReference"),
     "text": _sent_text,
     "key": _sent_text,
-    "enum": lambda member: {"type": "string", "enum": list(member.values)},
+    "zone": lambda member: dict(ZONE),
+    "enum": lambda member: enum(member.values),
     "bool": lambda member: {"type": "boolean"},
     "integer": _sent_number,
     "number": _sent_number,
-    "time": lambda member: {"anyOf": [TIME, DATE]},
-    "day": lambda member: {"anyOf": [DATE, TIME]},
+    "time": lambda member: ref("TimeOrDate"),
+    "day": lambda member: ref("DateOrTime"),
     "strings": _sent_strings,
     "refs": lambda member: {"type": "array", "items": id_schema(member.target), "maxItems": member.max_items},
-    "custom": _sent_custom,
+    "custom": lambda member: ref("CustomFieldsInput"),
     "object": lambda member: {"type": "object", "additionalProperties": True},
     "filter": lambda member: {"type": "object", "additionalProperties": True, "minProperties": 1},
-    "record": _sent_object,
-    "list": lambda member: {"type": "array", "items": _sent_object(member), "maxItems": member.max_items},
-}
-
-
-# ---- how a client filters --------------------------------------------------------------------------------------------
-
-
-def conditions(resources: Iterable[Resource]) -> dict[str, Schema]:
-    """The schemas of conditions by name: one for each kind of member, enum and target."""
-    found: dict[str, Schema] = {}
-    for resource in resources:
-        for member in resource.filterable.values():
-            found.setdefault(condition_name(resource, member), _condition(member))
-    return dict(sorted(found.items()))
-
-
-def condition_name(resource: Resource, member: Field) -> str:
-    """The name of a member's condition schema: `DateCondition`, `TaskPriorityCondition`."""
-    if member.kind == "enum":
-        return f"{title(resource)}{title(member.name)}Condition"
-    if member.kind in ("id", "ref", "refs"):
-        return f"{title(member.target or resource.name)}IdCondition"
-    names = {"user": "User", "time": "Date", "day": "Date", "integer": "Number", "number": "Number", "custom": "Custom",
-             "strings": "Label", "bool": "Boolean"}  # fmt: skip
-    return f"{names.get(member.kind, 'Text')}Condition"
-
-
-def filter_document(resource: Resource) -> Schema:
-    """A filter as one JSON document; everything in it must hold."""
-    this = ref(f"{title(resource)}Filter")
-    properties = {
-        name: {**ref(condition_name(resource, member)), "description": member.description}
-        for name, member in resource.filterable.items()
-        if member.kind != "custom"
-    }
-    properties |= {name: {**schema, "description": text} for name, text, schema in aliases(resource)}
-    several = {"type": "array", "items": this, "minItems": 1, "maxItems": filters.MAX_LEAVES}
-    properties["$and"] = {**several, "description": "All of these hold."}
-    properties["$or"] = {**several, "description": "At least one of these holds."}
-    properties["$not"] = {**this, "description": "This does not hold."}
-    limits = f"at most {filters.MAX_LEAVES}, nested at most {filters.MAX_DEPTH} levels deep"
-    document = closed(properties, description=f"Conditions, all of which must hold: {limits}.")
-    if "custom_fields" in resource.fields:
-        custom = {"propertyNames": {"pattern": f"^{CUSTOM_KEY}$"}, "additionalProperties": ref("CustomCondition")}
-        document["properties"]["custom_fields"] = {"type": "object", **custom,
-                                                   "description": "Conditions on custom fields by key."}  # fmt: skip
-        document["patternProperties"] = {rf"^custom_fields\.{CUSTOM_KEY}$": ref("CustomCondition")}
-    return document
-
-
-def aliases(resource: Resource) -> list[tuple[str, str, Schema]]:
-    """`due_before` and its like: name, description and schema."""
-    found = []
-    for member in resource.filterable.values():
-        stem, _, kind = member.name.rpartition("_")
-        if member.kind in ("day", "time") and kind in ("date", "at"):
-            for word, sign in (("before", "$lt"), ("after", "$gt")):
-                text = f"The same as `{member.name}[{sign}]`."
-                found.append((f"{stem}_{word}", text, {"anyOf": [DATE, TIME, RELATIVE]}))
-    return found
-
-
-def _condition(member: Field) -> Schema:
-    """A value (equal), a list (any of) or an object of operators."""
-    value, ordered, text = _operand(member)
-    most = filters.MAX_LEAVES if member.kind in ("day", "time") else filters.MAX_VALUES
-    many = {"anyOf": [value, {"type": "array", "items": value, "maxItems": most}]}
-    single = {"$eq": "Equal to the value, or to any of a list.", "$ne": "Not equal; holds for what has no value, too.",
-              "$in": "Any of these.", "$nin": "None of these; holds for what has no value, too."}  # fmt: skip
-    operators: dict[str, Schema] = {name: {**many, "description": words} for name, words in single.items()}
-    if ordered is not None:
-        for name, words in (("$gt", "Greater, or later."), ("$gte", "Greater or equal."), ("$lt", "Less, or earlier."),
-                            ("$lte", "Less or equal; a date includes its whole day.")):  # fmt: skip
-            operators[name] = {**ordered, "description": words}
-    if text:
-        part = {"type": "string", "minLength": 1}
-        operators["$contains"] = {**part, "description": "Contains the text, or has the label."}
-        operators["$prefix"] = {**part, "description": "Starts with the text."}
-    operators["$exists"] = {"type": "boolean", "description": "true: has a value; false: has none."}
-    return {
-        "description": "A value, a list of values (any of them) or an object of operators.",
-        "anyOf": [*many["anyOf"], closed(operators, minProperties=1)],
-    }
-
-
-def _operand(member: Field) -> tuple[Schema, Schema | None, bool]:
-    """What a member is compared with: a value for equality, one for order (None: has none); and whether it is text."""
-    if member.kind in ("id", "ref", "refs"):
-        return or_null(id_schema(member.target)), None, False
-    if member.kind == "user":
-        words = {"type": ["string", "null"], "minLength": 1, "maxLength": 320, "examples": ["me", "ana"]}
-        return {**words, "description": "A user's id, handle or e-mail, or `me`."}, None, False
-    if member.kind == "enum":
-        one = {"type": "string", "enum": list(member.values)}
-        return or_null(one), one, False
-    if member.kind == "bool":
-        return {"type": ["boolean", "null"]}, None, False
-    if member.kind in ("number", "integer"):
-        return {"anyOf": [{"type": "number"}, NUMERIC, NULL]}, {"anyOf": [{"type": "number"}, NUMERIC]}, False
-    if member.kind in ("day", "time"):
-        moments = [DATE, TIME, RELATIVE]
-        return {"anyOf": [*moments, NULL]}, {"anyOf": moments}, False
-    scalar = {"type": ["string", "number", "boolean"]}
-    return {"type": [*scalar["type"], "null"]}, None if member.kind == "strings" else scalar, True
+    "record": lambda member: ref(f"{record_name(member)}Input"),
+    "list": lambda member: {
+        "type": "array", "items": ref(f"{record_name(member)}Input"), "maxItems": member.max_items
+    },
+}  # fmt: skip
 
 
 # ---- words and samples -----------------------------------------------------------------------------------------------
@@ -415,12 +435,12 @@ def include_names(resource: Resource) -> list[str]:
 
 def field_names(resource: Resource) -> list[str]:
     """What `fields` takes."""
-    return [member.name for member in _public(resource)]
+    return [member.name for member in public(resource)]
 
 
 def sample(resource: Resource) -> dict[str, Any]:
     """A resource as an example shows it."""
-    return {member.name: _sample(member) for member in _public(resource)}
+    return {member.name: _sample(member) for member in public(resource)}
 
 
 def _sample(member: Field) -> Any:
@@ -430,11 +450,6 @@ def _sample(member: Field) -> Any:
         return {item.name: _sample(item) for item in member.members}
     if member.kind == "list" and not member.example:
         return [{item.name: _sample(item) for item in member.members}]
-    return example(member)
-
-
-def example(member: Field) -> Any:
-    """A value for one member."""
     if member.example is not None:
         return member.example
     if member.kind in ("id", "ref", "user"):
@@ -442,11 +457,3 @@ def example(member: Field) -> Any:
     if member.kind in ("time", "day"):
         return _SAMPLE_TIME
     return member.default
-
-
-def _described(member: Field, schema: Schema, text: str = "", *, read_only: bool = False) -> Schema:
-    schema = {**schema, "description": text or member.description}
-    value = example(member)
-    if value is not None and member.kind not in ("list", "record"):
-        schema["examples"] = [value]
-    return {**schema, "readOnly": True} if read_only else schema

@@ -33,11 +33,92 @@ _RESERVED: Final = re.compile(
 )
 # Ports of protocols that take a request for their own commands, as browsers refuse them (Fetch Standard, "bad port").
 _BAD_PORTS: Final = frozenset(
-    (0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109,
-     110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515, 526, 530, 531,
-     532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990, 993, 995, 1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060,
-     5061, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080)
-)  # fmt: skip
+    (
+        0,
+        1,
+        7,
+        9,
+        11,
+        13,
+        15,
+        17,
+        19,
+        20,
+        21,
+        22,
+        23,
+        25,
+        37,
+        42,
+        43,
+        53,
+        69,
+        77,
+        79,
+        87,
+        95,
+        101,
+        102,
+        103,
+        104,
+        109,
+        110,
+        111,
+        113,
+        115,
+        117,
+        119,
+        123,
+        135,
+        137,
+        139,
+        143,
+        161,
+        179,
+        389,
+        427,
+        465,
+        512,
+        513,
+        514,
+        515,
+        526,
+        530,
+        531,
+        532,
+        540,
+        548,
+        554,
+        556,
+        563,
+        587,
+        601,
+        636,
+        989,
+        990,
+        993,
+        995,
+        1719,
+        1720,
+        1723,
+        2049,
+        3659,
+        4045,
+        4190,
+        5060,
+        5061,
+        6000,
+        6566,
+        6665,
+        6666,
+        6667,
+        6668,
+        6669,
+        6679,
+        6697,
+        10080,
+    )
+)
 
 
 def _networks(table: dict[str, str]) -> tuple[tuple[Network, str], ...]:
@@ -171,12 +252,13 @@ class Rules:
             return name, port, None
         kind = self.denied(literal)
         if kind is not None:
-            raise Refused("denied_address", f"{literal} is not a public address ({kind}). {_ADVICE}")
+            advice = _LOCAL_ADVICE if literal.is_loopback else _ADVICE
+            raise Refused("denied_address", f"{literal} is not a public address ({kind}). {advice}")
         return str(literal), port, literal
 
     def _check_localhost(self, name: str) -> None:
         if all(self.denied(ipaddress.ip_address(text)) for text in ("127.0.0.1", "::1")):
-            raise Refused("denied_address", f"{name} is this server's own machine (loopback). {_ADVICE}")
+            raise Refused("denied_address", f"{name} is this server's own machine (loopback). {_LOCAL_ADVICE}")
 
     def vet(self, host: str, answers: Sequence[str]) -> list[Address]:
         """The addresses of a name, each of which may be connected to. Refused if one must not be.
@@ -220,6 +302,10 @@ def header_refusal(name: str, value: str) -> str | None:
 
 
 _ADVICE: Final = f"Whoever runs this server can allow it with {SETTING}."
+_LOCAL_ADVICE: Final = (
+    "To try a receiver on this machine, start the server with --dev, or let `taskade listen` forward events to it."
+    f" {_ADVICE}"
+)
 
 
 NOWHERE_INSIDE: Final = Rules()
@@ -247,3 +333,14 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+_PROXY: Final = re.compile(r"http://(?:\[(?P<six>[0-9a-f:.]+)\]|(?P<host>[a-z0-9_.-]+)):(?P<port>[0-9]{1,5})/?")
+
+
+def split_proxy(url: str) -> tuple[str, int]:
+    """Host and port of an HTTP proxy's URL. ValueError, with one sentence, for anything else."""
+    found = _PROXY.fullmatch(url.lower())
+    if found is None or int(found["port"]) > 65535:
+        raise ValueError("A proxy is given as http://host:port, without a user name.")
+    return found["six"] or found["host"], int(found["port"])

@@ -4,13 +4,13 @@ Why a tree and not status codes at the call sites: the documentation, the OpenAP
 all read from these classes, so an error cannot exist without being documented. The wire format is RFC 9457.
 """
 
-import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, ClassVar, Final
+
+from taskade_server.kit import hints
 
 # More than anybody will read, and each takes work to word: a body full of unknown names would keep a processor busy.
 MAX_ISSUES: Final = 100
-MAX_GUESSED: Final = 64
 
 
 class Issue:
@@ -29,8 +29,14 @@ class Issue:
         place = {"pointer": self.pointer} if self.pointer is not None else {"parameter": self.parameter or ""}
         return {**place, "code": self.code, "detail": self.detail}
 
+    def sentence(self) -> str:
+        """The fault by itself; with its place if that lies deeper in a body, as in one of a thousand tasks."""
+        if self.pointer is None or self.pointer.count("/") < 2:
+            return self.detail
+        return f"{self.detail.removesuffix('.')} (at {self.pointer})."
+
     def below(self, prefix: str) -> "Issue":
-        """The same fault seen from an enclosing document (`/name` becomes `/tasks/17/name`)."""
+        """Return this fault as seen from an enclosing document (`/name` becomes `/tasks/17/name`)."""
         return Issue(self.code, self.detail, pointer=prefix + (self.pointer or ""))
 
 
@@ -53,11 +59,15 @@ class Problem(Exception):
         extra: dict[str, Any] | None = None,
         status: int | None = None,
     ) -> None:
-        super().__init__(detail or self.title)
+        self.errors = list(errors)[:MAX_ISSUES]
+        if detail is None and self.errors:
+            # Programs that print `detail` alone then say what is wrong.
+            count = f"The request has {len(self.errors)} faults; `errors` lists them."
+            detail = self.errors[0].sentence() if len(self.errors) == 1 else count
+        self.detail = detail or self.advice
+        super().__init__(self.detail)
         if status is not None:
             self.status = status
-        self.detail = detail or self.title
-        self.errors = list(errors)[:MAX_ISSUES]
         self.headers = headers or {}
         self.extra = extra or {}
 
@@ -241,6 +251,18 @@ class Invalid(Problem):
     advice = "`errors` lists every fault with a JSON Pointer to its place; fix them all and send the request again."
 
 
+class TooMuchWork(Problem):
+    """What was asked for needs more work than one request may cause, however little there is else to do."""
+
+    status = 422
+    code = "too-much-work"
+    title = "This is too much for one request"
+    advice = (
+        "Nothing was written, and sending it again would not help. Send it in parts: fewer operations, tasks, custom "
+        "fields or characters at once; for many tasks PATCH or DELETE /tasks/bulk with a filter, up to 1,000 at a time."
+    )
+
+
 class NotRevertible(Invalid):
     """The change cannot be undone by anybody."""
 
@@ -340,7 +362,13 @@ def problem_classes() -> list[type[Problem]]:
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     """` Did you mean "x"?`, or nothing when no allowed word is near."""
-    if len(word) > MAX_GUESSED:
+    found = hints.near(word, allowed)
+    if found is None:
         return ""
-    near = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.6)
-    return f' Did you mean "{near[0]}"?' if near else ""
+    advice = f" {hints.ADVICE[found]}" if found in hints.ADVICE else ""
+    return f' Did you mean "{found}"?{advice}'
+
+
+def with_allowed(said: str, name: str, names: Collection[str]) -> str:
+    """What is wrong with a name, followed by the nearest of the names that are allowed, and by all of them."""
+    return f"{said}{did_you_mean(name, names)} Allowed: {', '.join(names)}."

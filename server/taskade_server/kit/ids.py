@@ -62,7 +62,7 @@ def new(prefix: str) -> str:
 
 
 def many(prefix: str, count: int) -> list[str]:
-    """So many ids as of `new`, in order; of a thousand each costs half as much."""
+    """Return `count` ids as `new` makes them, in order; of a thousand each costs half as much."""
     if count == 1:
         return [new(prefix)]
     with _lock:
@@ -75,7 +75,7 @@ def many(prefix: str, count: int) -> list[str]:
 
 
 def _random_endings(count: int) -> list[str]:
-    """So many times the last 12 characters of an id.
+    """Return `count` times the last 12 characters of an id.
 
     Ids need to be unique, not secret, so a generator seeded by the system is enough. It gives a byte for each
     character, of which 5 bits count: much sooner done than cutting up a number.
@@ -112,7 +112,10 @@ def is_id(text: str, prefix: str) -> bool:
 
 @lru_cache(1024)
 def _has_form(text: str, prefix: str) -> bool:
-    """The same for a text of the right length. A longer one, which may be a megabyte, must not be remembered."""
+    """Whether a text of the right length has the form of an id.
+
+    Apart from `is_id`, because a longer text, which may be a megabyte, must not be remembered.
+    """
     cut = len(prefix)
     return text[cut] == "_" and text[:cut] == prefix and _RULE.fullmatch(text, cut + 1) is not None
 

@@ -12,17 +12,12 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Final, Protocol
 
 import msgspec
-import structlog
-from structlog.stdlib import ExtraAdder, LoggerFactory, ProcessorFormatter
-from structlog.typing import EventDict, WrappedLogger
 
-FORMATS: Final = ("text", "json")
-LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 WRITE_SECONDS: Final = 0.1
 WRITE_LINES: Final = 256  # some 64 KiB
 MAX_LINES: Final = 20_000
@@ -185,26 +180,34 @@ class _Handler(logging.Handler):
             self.handleError(record)
 
 
+_STANDARD: Final = frozenset(vars(logging.makeLogRecord({})))
+"""The attributes that every record has; what else it has came with `extra`."""
+
+
+class _Formatter(logging.Formatter):
+    """Makes a dictionary of each record, which `write` makes a line (in the text form lines) of.
+
+    The usual members come first, then those of `extra`, the name of a logger that is not ours, and the traceback.
+    """
+
+    def __init__(self, write: Callable[[dict[str, Any]], str]) -> None:
+        super().__init__()
+        self._write = write
+
+    def format(self, record: logging.LogRecord) -> str:
+        members = {"time": stamp(record.created), "level": record.levelname.lower(), "message": record.getMessage()}
+        members.update((name, value) for name, value in vars(record).items() if name not in _STANDARD)
+        if record.name not in ("taskade", "root"):
+            members["logger"] = record.name
+        if record.exc_info and record.exc_info[0] is not None:
+            members["exception"] = self.formatException(record.exc_info)
+        return redact(self._write(members))
+
+
 def configure(form: str, level: str, sink: Sink = SINK) -> None:
-    """Send everything that is logged, through structlog or the logging module, to the sink in one form."""
-    structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            structlog.contextvars.merge_contextvars,
-            structlog.stdlib.add_log_level,
-            ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
-    )
+    """Send everything that is logged to the sink, as `json` or as `text`."""
     handler = _Handler(sink)
-    handler.setFormatter(
-        ProcessorFormatter(
-            processors=[_arrange, ProcessorFormatter.remove_processors_meta, _json if form == "json" else _text],
-            foreign_pre_chain=[structlog.contextvars.merge_contextvars, structlog.stdlib.add_log_level, ExtraAdder()],
-        )
-    )
+    handler.setFormatter(_Formatter(_json if form == "json" else _text))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -219,26 +222,8 @@ def _uncaught(kind: type[BaseException], error: BaseException | None, traceback:
     logging.getLogger("taskade").critical("Uncaught: %s", error, exc_info=(kind, error, traceback))
 
 
-def _arrange(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """The usual members first, the traceback last."""
-    record: logging.LogRecord = event["_record"]
-    event = structlog.processors.format_exc_info(logger, method, event)
-    exception = event.pop("exception", None)
-    arranged: EventDict = {
-        "time": stamp(record.created),
-        "level": event.pop("level", record.levelname.lower()),
-        "message": event.pop("event", ""),
-        **event,
-    }
-    if record.name not in ("taskade", "root"):
-        arranged["logger"] = record.name
-    if exception is not None:
-        arranged["exception"] = exception
-    return arranged
-
-
-def _json(logger: WrappedLogger, method: str, event: EventDict) -> str:
-    return redact(encode_json(event).decode())
+def _json(members: dict[str, Any]) -> str:
+    return encode_json(members).decode()
 
 
 def encode_json(record: Any) -> bytes:
@@ -251,11 +236,11 @@ def encode_json(record: Any) -> bytes:
         return _encoder.encode(plain)
 
 
-def _text(logger: WrappedLogger, method: str, event: EventDict) -> str:
-    exception = event.pop("exception", None)
-    known = [event.pop(name) for name in ("time", "level", "message")]
-    more = "".join(f" {name}={value}" for name, value in event.items())
+def _text(members: dict[str, Any]) -> str:
+    exception = members.pop("exception", None)
+    known = [members.pop(name) for name in ("time", "level", "message")]
+    more = "".join(f" {name}={value}" for name, value in members.items())
     lines = [f"{known[0]} {known[1]:<8} {printable(str(known[2]) + more)}"]
     if exception is not None:
-        lines += [f"    | {printable(line)}" for line in str(exception).splitlines()]
-    return redact("\n".join(lines))
+        lines += [f"    | {printable(line)}" for line in exception.splitlines()]
+    return "\n".join(lines)

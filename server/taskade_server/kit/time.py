@@ -1,9 +1,12 @@
 """Times as epoch milliseconds inside, RFC 3339 outside; dates stay dates.
 
 Why integers: they compare the same in Python, SQLite and PostgreSQL, take eight bytes in an index and have no time zone
-to forget. A date that stands where a time is compared means the start of that day in UTC.
+to forget. Which moments a date means is a question of somebody's time zone (`zones`); without one it is UTC's.
+The system's clock may jump: small steps back are bridged, so that times do not run backwards for no reason; a large one
+means that the clock was wrong before, and is followed. What keeps a time that lies ahead has to bear with either.
 """
 
+import logging
 import re
 import threading
 import time
@@ -11,7 +14,10 @@ from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import Final
 
-DAY_MS: Final = 86_400_000
+from taskade_server.kit import zones
+from taskade_server.kit.zones import Zone
+
+DAY_MS: Final = zones.DAY_MS
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _TIME: Final = re.compile(
@@ -20,16 +26,33 @@ _TIME: Final = re.compile(
 )
 _RELATIVE: Final = re.compile(r"([+-]\d{1,5})([hdwmy])", re.ASCII)
 
+BRIDGED_MS: Final = 5_000
+"""A clock that steps back by no more stands still until it has caught up; by more, and it is followed."""
+
+logger: Final = logging.getLogger("taskade")
 _lock = threading.Lock()
 _last = 0
+_steps = 0
 
 
 def now_ms() -> int:
-    """The current time in epoch milliseconds; never runs backwards within the process."""
-    global _last
+    """The current time in epoch milliseconds. Within the process it steps back only if the clock does so by much."""
+    global _last, _steps
     with _lock:
-        _last = max(_last, time.time_ns() // 1_000_000)
-        return _last
+        now = time.time_ns() // 1_000_000
+        back = _last - now
+        if back > BRIDGED_MS:
+            _steps += 1
+        _last = max(_last, now) if back <= BRIDGED_MS else now
+        found = _last
+    if back > BRIDGED_MS:
+        logger.warning("The clock was set back by %.1f seconds; times follow it.", back / 1000)
+    return found
+
+
+def steps_back() -> int:
+    """How often the clock was set back by so much that it was followed: a reason to look again at times ahead."""
+    return _steps
 
 
 @lru_cache(1024)
@@ -82,23 +105,51 @@ def normalize(text: str) -> str:
     return text if is_date(text) else format_ms(ms)
 
 
-def relative_ms(text: str, now: int) -> tuple[int, bool] | None:
-    """`today`, `yesterday`, `tomorrow`, `now`, `-7d`, `+2w`, `-3h` as (epoch ms, whole day?); None for another text."""
+def relative(text: str, now: int, zone: Zone = UTC) -> int | date | None:
+    """What `today`, `yesterday`, `tomorrow`, `now`, `-7d`, `+2w`, `-3h` mean: a moment, or a day in the zone.
+
+    None for another text.
+    """
     if text == "now":
-        return now, False
-    today = now - now % DAY_MS
+        return now
     named = {"today": 0, "yesterday": -1, "tomorrow": 1}.get(text)
-    if named is not None:
-        return today + named * DAY_MS, True
-    found = _RELATIVE.fullmatch(text)
-    if found is None:
+    found = None if named is not None else _RELATIVE.fullmatch(text)
+    if named is None and found is None:
         return None
-    amount, unit = int(found[1]), found[2]
+    amount, unit = (named or 0, "d") if found is None else (int(found[1]), found[2])
     if unit == "h":
-        return now + amount * 3_600_000, False
+        return now + amount * 3_600_000
+    today = zones.day_of(now, zone)
     if unit in "dw":
-        return today + amount * DAY_MS * (7 if unit == "w" else 1), True
-    return _add_months(today, amount * (12 if unit == "y" else 1)), True
+        wanted = today.toordinal() + amount * (7 if unit == "w" else 1)
+        return date.fromordinal(min(max(wanted, 1), date.max.toordinal()))
+    return _add_months(today, amount * (12 if unit == "y" else 1))
+
+
+def meant(text: str, now: int, zone: Zone = UTC) -> int | date:
+    """What a time, a date or a relative value means: a moment, or a day in the zone. ValueError for another text."""
+    found = relative(text, now, zone)
+    if found is not None:
+        return found
+    ms = parse_ms(text)
+    return day(text) if is_date(text) else ms
+
+
+def moment_ms(text: str, now: int, zone: Zone = UTC) -> int:
+    """Return what a time, a date or a relative value means as epoch milliseconds: of a day its beginning in the zone.
+
+    ValueError for another text.
+    """
+    found = meant(text, now, zone)
+    return zones.start_of(found, zone) if isinstance(found, date) else found
+
+
+def day(text: str) -> date:
+    """A date as a date; ValueError says what is wrong."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError(f"there is no such day: {text}") from error
 
 
 def add_days(text: str, days: int) -> str:
@@ -113,20 +164,15 @@ def day_of(ms: int) -> str:
 
 
 def _date_ms(text: str) -> int:
-    try:
-        return (date.fromisoformat(text).toordinal() - 719_163) * DAY_MS
-    except ValueError as error:
-        raise ValueError(f"there is no such day: {text}") from error
+    return (day(text).toordinal() - zones.EPOCH_DAY) * DAY_MS
 
 
-def _add_months(ms: int, months: int) -> int:
-    day = date.fromordinal(ms // DAY_MS + 719_163)
+def _add_months(day: date, months: int) -> date:
     month = day.year * 12 + day.month - 1 + months
     year = min(max(month // 12, 1), 9999)
     first_next = date(year, month % 12 + 1, 1).toordinal() + 31
     last = date.fromordinal(min(first_next, date.max.toordinal())).replace(day=1).toordinal() - 1
-    target = min(date(year, month % 12 + 1, 1).toordinal() + day.day - 1, last)
-    return (target - 719_163) * DAY_MS
+    return date.fromordinal(min(date(year, month % 12 + 1, 1).toordinal() + day.day - 1, last))
 
 
 _MIN_MS: Final = _date_ms("0001-01-01")

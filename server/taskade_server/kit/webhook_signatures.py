@@ -49,7 +49,7 @@ class KeyPair(NamedTuple):
 
 
 def new_secret(size: int = 32) -> str:
-    """A symmetric secret of so many random bytes, 24 to 64."""
+    """Return a symmetric secret of `size` random bytes, 24 to 64."""
     if size not in _SIZES:
         raise ValueError("A secret has 24 to 64 bytes.")
     return SECRET + _encode(os.urandom(size))
@@ -158,7 +158,7 @@ def verify(
         raise Unverified("stale", f"The delivery was sent {abs(age):.0f} seconds {when}; {tolerance} are tolerated.")
     content = _content(given[ID], given[TIMESTAMP], body)
     signatures = given[SIGNATURE].split(" ")[:_MAX_SIGNATURES]
-    found = [_matches(content, key, signature) for key in keys for signature in signatures]
+    found = [_fits(content, key, signatures) for key in keys]
     if not any(found):
         known = any(signature.startswith(("v1,", "v1a,")) for signature in signatures)
         reason = "None of the signatures fits" if known else "There is no signature of the kind v1 or v1a"
@@ -170,20 +170,28 @@ def verify_plain(signature: str, body: bytes, secret: str) -> bool:
     return hmac.compare_digest(signature.encode(), sign_plain(body, secret).encode())
 
 
-def _matches(content: bytes, key: str, signature: str) -> bool:
-    """Whether a signature is the one of this key. Only its canonical spelling is."""
+def _fits(content: bytes, key: str, signatures: Sequence[str]) -> bool:
+    """Whether one of some signatures is the one of this key. Only its canonical spelling is.
+
+    A key that can sign does so once, however many signatures there are: both kinds have one signature for one content.
+    """
+    if key.startswith(PUBLIC):
+        return any(_is_by(content, key, signature) for signature in signatures)
+    wanted = _sign(content, key).encode()
+    return any(hmac.compare_digest(signature.encode(), wanted) for signature in signatures)
+
+
+def _is_by(content: bytes, key: str, signature: str) -> bool:
+    """Whether the owner of a public key made a signature."""
     version, _, text = signature.partition(",")
-    if key.startswith((PUBLIC, PRIVATE)):
-        raw = _decode(text)
-        if version != "v1a" or raw is None or _encode(raw) != text:
-            return False
-        public = _private(key).public_key() if key.startswith(PRIVATE) else _public(key)
-        try:
-            public.verify(raw, content)
-        except InvalidSignature:
-            return False
-        return True
-    return hmac.compare_digest(signature.encode(), _sign(content, key).encode())
+    raw = _decode(text)
+    if version != "v1a" or raw is None or _encode(raw) != text:
+        return False
+    try:
+        _public(key).verify(raw, content)
+    except InvalidSignature:
+        return False
+    return True
 
 
 def _private(text: str) -> Ed25519PrivateKey:

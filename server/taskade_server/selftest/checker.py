@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from taskade_server.domain import soundness
 from taskade_server.engine import check, log
 from taskade_server.engine.log import Event
 from taskade_server.engine.model import REGISTRY
@@ -56,6 +57,7 @@ class Checker:
         if whole:
             with connect(self._target, patient=True) as fresh:
                 faults += fresh.read_sync(check.damage, snapshot=True)
+                faults += fresh.read_sync(soundness.broken, snapshot=True)
         elif sound and db.dialect == "sqlite":
             # On a new connection: one that has read the full-text index before takes it for what it was then.
             with connect(self._target, patient=True) as fresh:

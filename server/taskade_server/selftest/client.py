@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from taskade_server.http.wire import Scope
+from taskade_server.http.wire.request import Scope
 from taskade_server.kit import json
 from taskade_server.selftest.ledger import Fate
 
@@ -111,11 +111,20 @@ async def ask_application(
     url = urlsplit(path)
     headers = {"host": "selftest", **headers_for(key, content, idempotency_key)}
     scope: Scope = {
-        "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "method": method,
-        "scheme": "http", "path": url.path, "raw_path": url.path.encode(), "query_string": url.query.encode(),
-        "root_path": "", "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
-        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 1), "state": {},
-    }  # fmt: skip
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": url.path,
+        "raw_path": url.path.encode(),
+        "query_string": url.query.encode(),
+        "root_path": "",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 1),
+        "state": {},
+    }
     answer = Answer(0)
     chunks: list[bytes] = []
 

@@ -18,11 +18,11 @@ import apsw
 
 from taskade_server.selftest.checker import Checker, heads
 from taskade_server.selftest.client import Answer, HttpClient
-from taskade_server.selftest.crew import WRITERS, Crew
 from taskade_server.selftest.host import FILE
 from taskade_server.selftest.installation import prepare
-from taskade_server.selftest.parts import Orders, Report, folder
+from taskade_server.selftest.parts import Options, Report, folder
 from taskade_server.selftest.process import Server
+from taskade_server.selftest.writing_clients import WRITERS, WritingClients
 from taskade_server.store.database import connect
 
 SECONDS: Final = 30.0
@@ -41,9 +41,9 @@ READS: Final = (
 class Scene:
     """A server short of something, its writers, and a reader. `wrong` collects what must not happen."""
 
-    def __init__(self, server: Server, crew: Crew, reader: HttpClient, title: str) -> None:
+    def __init__(self, server: Server, clients: WritingClients, reader: HttpClient, title: str) -> None:
         self.server = server
-        self.crew = crew
+        self.clients = clients
         self.wrong: list[str] = []
         self._title = title
         self._reader = reader
@@ -64,13 +64,13 @@ class Scene:
 
     def refuses_writes(self) -> bool:
         """Wait until writes are refused."""
-        before = self.crew.tally.counts["refused"]
-        return self.until("writes are refused", lambda: self.crew.tally.counts["refused"] > before + 8)
+        before = self.clients.tally.counts["refused"]
+        return self.until("writes are refused", lambda: self.clients.tally.counts["refused"] > before + 8)
 
     def writes_again(self) -> bool:
         """Wait until writes are acknowledged again."""
-        before = self.crew.acknowledged
-        return self.until("writes are acknowledged again", lambda: self.crew.acknowledged > before + 8)
+        before = self.clients.acknowledged
+        return self.until("writes are acknowledged again", lambda: self.clients.acknowledged > before + 8)
 
     def read(self, rounds: int = 5) -> int:
         """Reads, all of which have to succeed; how many."""
@@ -83,22 +83,22 @@ class Scene:
 
 @contextmanager
 def _scene(
-    title: str, report: Report, server: Server, checker: Checker, orders: Orders, writers: int = WRITERS
+    title: str, report: Report, server: Server, checker: Checker, options: Options, writers: int = WRITERS
 ) -> Iterator[Scene]:
-    """A running server and its crew; at the end what the crew was promised is compared."""
-    crew = Crew(server, checker, orders.seed, writers=writers)
+    """A running server and its clients; at the end what the clients were promised is compared."""
+    clients = WritingClients(server, checker, options.seed, writers=writers)
     with HttpClient(server.port, server.key) as reader:
-        scene = Scene(server, crew, reader, title)
+        scene = Scene(server, clients, reader, title)
         try:
             server.start()
-            crew.start()
-            scene.until("writes are acknowledged", lambda: crew.acknowledged > 20)
+            clients.start()
+            scene.until("writes are acknowledged", lambda: clients.acknowledged > 20)
             yield scene
         finally:
-            crew.stop()
+            clients.stop()
             server.kill()
-    report.faults += scene.wrong + crew.close()
-    orders.say(title)
+    report.faults += scene.wrong + clients.close()
+    options.say(title)
 
 
 # ---- a full disk -----------------------------------------------------------------------------------------------------
@@ -113,28 +113,28 @@ def _private_mount() -> Sequence[str] | None:
     return None
 
 
-def _full_disk(orders: Orders, report: Report) -> None:
+def _full_disk(options: Options, report: Report) -> None:
     """Write until writes are refused, fill the rest, start anew on the full disk, then make room."""
     mount = _private_mount()
     if mount is None:
         report.notes.append("full disk: left out, since this user may not mount a small one (Linux with unshare).")
         return
     with folder("full") as place:
-        key = prepare(place, say=orders.say)
+        key = prepare(place, say=options.say)
         (place / "data").rename(place / "fresh")
         (place / "data").mkdir()
         script = f'mount -t tmpfs -o size={DISK_MIB}m none "$0/data" && cp -a "$0/fresh/." "$0/data/" && exec "$@"'
         server = Server(place, key, wrap=[*mount, "sh", "-c", script, str(place)])
         with connect(place / "fresh" / FILE) as db:
             checker = Checker(place / "copy" / FILE, db.read_sync(heads))
-        with _scene("full disk", report, server, checker, orders) as scene:
+        with _scene("full disk", report, server, checker, options) as scene:
             report.figures |= _fill(scene)
-            scene.crew.stop()
+            scene.clients.stop()
             _copy_out(server, place / "copy")
 
 
 def _fill(scene: Scene) -> dict[str, int | float | str]:
-    crew, server = scene.crew, scene.server
+    clients, server = scene.clients, scene.server
     ballast = _seen_from_outside(server) / "ballast"
     # So suddenly that the server cannot see it coming, and its next commit fails.
     _fill_up(ballast)
@@ -155,7 +155,7 @@ def _fill(scene: Scene) -> dict[str, int | float | str]:
     reads += scene.read()
     ballast.unlink()
     scene.writes_again()
-    return {"full disk: reads meanwhile": reads, "full disk: writes refused": crew.tally.counts["refused"]}
+    return {"full disk: reads meanwhile": reads, "full disk: writes refused": clients.tally.counts["refused"]}
 
 
 def _fill_up(ballast: Path) -> None:
@@ -183,22 +183,22 @@ def _copy_out(server: Server, target: Path) -> None:
 # ---- no descriptors --------------------------------------------------------------------------------------------------
 
 
-def _no_descriptors(orders: Orders, report: Report) -> None:
+def _no_descriptors(options: Options, report: Report) -> None:
     """Many idle connections to a server that may open few files; whoever is in goes on, and the others come later."""
     with folder("files") as place:
-        key = prepare(place, say=orders.say)
+        key = prepare(place, say=options.say)
         server = Server(place, key, wrap=["sh", "-c", f'ulimit -n {DESCRIPTORS} && exec "$@"', "sh"])
         checker = Checker(server.data / FILE)
         checker.begin()
-        with _scene("no file descriptors", report, server, checker, orders) as scene, ExitStack() as stack:
+        with _scene("no file descriptors", report, server, checker, options) as scene, ExitStack() as stack:
             idle = [stack.enter_context(_connection(server.port)) for _ in range(CONNECTIONS)]
-            scene.crew.wait(3.0 if orders.long else 1.0)
+            scene.clients.wait(3.0 if options.long else 1.0)
             for connection in idle:
                 connection.close()
             scene.writes_again()
             scene.read(1)
-            scene.crew.stop()
-            scene.crew.reckon(whole=True)
+            scene.clients.stop()
+            scene.clients.reckon(whole=True)
         report.figures["no file descriptors: idle connections"] = CONNECTIONS
 
 
@@ -213,16 +213,16 @@ def _connection(port: int) -> Iterator[socket.socket]:
 # ---- a reader that never ends ----------------------------------------------------------------------------------------
 
 
-def _held_reader(orders: Orders, report: Report) -> None:
+def _held_reader(options: Options, report: Report) -> None:
     """A read transaction that stays open keeps the log from beginning anew; nothing else, and only so long."""
-    seconds = 60.0 if orders.long else 2.0
+    seconds = 60.0 if options.long else 2.0
     with folder("held") as place:
-        key = prepare(place, say=orders.say)
-        server = Server(place, key, sabotaged=True)  # for its frequent checkpoints
+        key = prepare(place, say=options.say)
+        server = Server(place, key, with_faults=True)  # for its frequent checkpoints
         checker = Checker(server.data / FILE)
         checker.begin()
         # One writer is enough: in a minute the log of all four would outgrow many a disk.
-        with _scene("a held reader", report, server, checker, orders, writers=1) as scene:
+        with _scene("a held reader", report, server, checker, options, writers=1) as scene:
             wal = server.data / f"{FILE}-wal"
             with closing(apsw.Connection(str(server.data / FILE))) as reader:
                 reader.execute("BEGIN")
@@ -231,7 +231,7 @@ def _held_reader(orders: Orders, report: Report) -> None:
                 until = time.monotonic() + seconds
                 while time.monotonic() < until:
                     scene.read(1)
-                    scene.crew.wait(0.2)
+                    scene.clients.wait(0.2)
                 scene.writes_again()
                 size = wal.stat().st_size
                 # At most once: the reader needs nothing of a log that had been moved completely when it began.
@@ -239,11 +239,11 @@ def _held_reader(orders: Orders, report: Report) -> None:
                     scene.wrong.append("a held reader: the log began anew under it")
                 before = _generation(wal)
             scene.until("the log begins anew", lambda: _generation(wal) > before)
-            scene.crew.stop()
-            refused = scene.crew.tally.counts["refused"]
+            scene.clients.stop()
+            refused = scene.clients.tally.counts["refused"]
             if refused:
                 scene.wrong.append(f"a held reader: {refused} writes were refused")
-            scene.crew.reckon(whole=True)
+            scene.clients.reckon(whole=True)
         report.figures |= {
             "held reader: seconds": seconds,
             "held reader: log grew to (MiB)": round(size / (1 << 20), 1),
@@ -259,9 +259,9 @@ def _generation(wal: Path) -> int:
 TRIALS: Final = (_full_disk, _no_descriptors, _held_reader)
 
 
-def run(orders: Orders) -> Report:
+def run(options: Options) -> Report:
     """One after the other."""
     report = Report("exhaustion")
     for trial in TRIALS:
-        trial(orders, report)
+        trial(options, report)
     return report

@@ -16,14 +16,14 @@ from typing import Final
 import apsw
 
 from taskade_server.selftest.checker import Checker, heads
-from taskade_server.selftest.crew import Crew
 from taskade_server.selftest.disk import File, VolatileDisk, kind
 from taskade_server.selftest.host import FILE, Host, frequent_checkpoints
 from taskade_server.selftest.installation import prepare
 from taskade_server.selftest.ledger import Ledger, judge
-from taskade_server.selftest.parts import Orders, Report, folder
+from taskade_server.selftest.parts import Options, Report, folder
 from taskade_server.selftest.process import Server
 from taskade_server.selftest.workload import Writer
+from taskade_server.selftest.writing_clients import WritingClients
 from taskade_server.store.database import StoreError
 
 EIO: Final = "EIO"
@@ -87,34 +87,34 @@ class FailingDisk(VolatileDisk):
         super().before(what, file, path, offset, data)
 
 
-def run(orders: Orders) -> Report:
+def run(options: Options) -> Report:
     """Many faults in this process, and some in a real one, which has to recover by itself."""
     report = Report("faults")
     # The first of its kind, and others; in a short run a few of them.
-    nths = list(range(1, 101)) if orders.long else [1, *orders.random("faults").sample(range(2, 31), 2)]
-    nths = nths[: orders.rounds]
+    nths = list(range(1, 101)) if options.long else [1, *options.random("faults").sample(range(2, 31), 2)]
+    nths = nths[: options.rounds]
     with folder("faults") as place, frequent_checkpoints():
-        sweep = Sweep(place, orders.seed)
+        sweep = Sweep(place, options.seed)
         for number, (fault, nth) in enumerate(product(FAULTS, nths), start=1):
             sweep.inject(fault, nth)
             if number % 10 == 0:
-                orders.say(f"{number} of {len(FAULTS) * len(nths)} faults of the disk")
+                options.say(f"{number} of {len(FAULTS) * len(nths)} faults of the disk")
         for fault, nth in product(START_FAULTS, nths):
             sweep.inject_at_start(fault, nth)
-        orders.say(f"{len(START_FAULTS) * len(nths)} faults in a first start")
+        options.say(f"{len(START_FAULTS) * len(nths)} faults in a first start")
     with folder("failing") as place:
-        crew, restarts, injected = _in_a_server(place, orders)
-        report.faults += sweep.faults + crew.close()
-    counts = sweep.counts + crew.tally.counts
+        clients, restarts, injected = _in_a_server(place, options)
+        report.faults += sweep.faults + clients.close()
+    counts = sweep.counts + clients.tally.counts
     report.figures = {
         "faults injected": counts["fired"] + injected,
         "of them into a real server": injected,
         "servers stopped and opened anew": counts["stopped"] + restarts,
         "writes acknowledged": counts["acknowledged"],
-        "acknowledged writes lost": counts["lost"] + crew.lost,
-        "bulks and batches torn": counts["torn"] + crew.torn,
+        "acknowledged writes lost": counts["lost"] + clients.lost,
+        "bulks and batches torn": counts["torn"] + clients.torn,
         "left open, and sent again": counts["sent again"],
-        "of them told so by a real server (503)": crew.tally.counts["told so"],
+        "of them told so by a real server (503)": clients.tally.counts["told so"],
     }
     if counts["never"]:
         report.notes.append(f"{counts['never']} faults never came: the operation is too rare.")
@@ -216,46 +216,46 @@ async def _until_fired(host: Host, disk: FailingDisk, writers: list[Writer], led
     return found
 
 
-def _in_a_server(place: Path, orders: Orders) -> tuple[Crew, int, int]:
+def _in_a_server(place: Path, options: Options) -> tuple[WritingClients, int, int]:
     """The same in a real process. It is never started again: what recovers, recovers by itself."""
-    random = orders.random("failing")
-    server = Server(place, prepare(place, say=orders.say), sabotaged=True)
+    random = options.random("failing")
+    server = Server(place, prepare(place, say=options.say), with_faults=True)
     checker = Checker(server.data / FILE)
     checker.begin()
-    crew = Crew(server, checker, orders.seed)
+    clients = WritingClients(server, checker, options.seed)
     chosen = [fault for fault in FAULTS if fault.fatal]
-    chosen = chosen * 4 if orders.long else chosen[:3]
+    chosen = chosen * 4 if options.long else chosen[:3]
     restarts = 0
     try:
         server.start()
         for number, fault in enumerate(chosen, start=1):
             server.trap({"at": f"before {fault.what} {fault.kind}", "nth": random.randint(1, 20), "error": fault.code})
-            crew.start()
-            found = _outlive(server, crew)
-            crew.stop()
-            crew.faults += [f"{fault.title}: {text}" for text in found]
-            crew.reckon(whole=True)
+            clients.start()
+            found = _outlive(server, clients)
+            clients.stop()
+            clients.faults += [f"{fault.title}: {text}" for text in found]
+            clients.reckon(whole=True)
             restarts = server.incarnations - 1
-            orders.say(f"{number} of {len(chosen)} faults in a real server: {fault.title}")
+            options.say(f"{number} of {len(chosen)} faults in a real server: {fault.title}")
         if restarts != len(chosen):
-            crew.faults.append(f"after {len(chosen)} faults the server had replaced itself {restarts} times")
+            clients.faults.append(f"after {len(chosen)} faults the server had replaced itself {restarts} times")
         server.stop()
     finally:
         server.kill()
-    return crew, restarts, len(chosen)
+    return clients, restarts, len(chosen)
 
 
-def _outlive(server: Server, crew: Crew) -> list[str]:
+def _outlive(server: Server, clients: WritingClients) -> list[str]:
     """Wait until the fault has happened and writes are acknowledged again; otherwise what is wrong."""
     until = time.monotonic() + SECONDS
     while not server.fired and time.monotonic() < until:
-        crew.wait(0.02)
+        clients.wait(0.02)
     if not server.fired:
         return ["it was never reached"]
-    crew.wait(0.3)
-    before = crew.acknowledged
-    while crew.acknowledged < before + WRITERS and time.monotonic() < until:
+    clients.wait(0.3)
+    before = clients.acknowledged
+    while clients.acknowledged < before + WRITERS and time.monotonic() < until:
         if not server.alive:
             return [f"the server ended: {server.said()}"]
-        crew.wait(0.02)
-    return [] if crew.acknowledged > before else [f"the server did not recover: {server.said()}"]
+        clients.wait(0.02)
+    return [] if clients.acknowledged > before else [f"the server did not recover: {server.said()}"]

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from taskade_server import app
+from taskade_server import app, installation
 from taskade_server.config import Config, Observing
 from taskade_server.selftest.client import Answer, ask_application, judged_again
 from taskade_server.selftest.ledger import Ledger
 from taskade_server.selftest.workload import Writer
-from taskade_server.store import sqlite
 from taskade_server.store.schema import migrate
-from taskade_server.store.sqlite import SqliteDatabase
+from taskade_server.store.sqlite import writer as sqlite_writer
+from taskade_server.store.sqlite.database import SqliteDatabase
 
 FILE: Final = "taskade.db"
 SECRET: Final = b"a secret that guards nothing but a selftest"
@@ -26,17 +26,23 @@ CHECKPOINT_PAGES: Final = 120
 @contextmanager
 def frequent_checkpoints() -> Iterator[None]:
     """Databases opened inside move their log after some hundred pages instead of some thousand."""
-    usual, sqlite.CHECKPOINT_PAGES = sqlite.CHECKPOINT_PAGES, CHECKPOINT_PAGES
+    usual, sqlite_writer.CHECKPOINT_PAGES = sqlite_writer.CHECKPOINT_PAGES, CHECKPOINT_PAGES
     try:
         yield
     finally:
-        sqlite.CHECKPOINT_PAGES = usual
+        sqlite_writer.CHECKPOINT_PAGES = usual
 
 
 def quiet(folder: Path, database_url: str = "") -> Config:
     """Settings of an application that limits nothing, does nothing by itself and says nothing."""
-    return Config(data=folder, database_url=database_url or None, rate_limit=None, background=False,
-                  synchronous="normal", observing=Observing(log_level="critical"))  # fmt: skip
+    return Config(
+        data=folder,
+        database_url=database_url or None,
+        rate_limit=None,
+        background=False,
+        synchronous="normal",
+        observing=Observing(log_level="critical"),
+    )
 
 
 class Host:
@@ -54,7 +60,7 @@ class Host:
         self.db.open_sync()
         try:
             migrate(self.db)
-            self.key = self.db.write_sync(lambda tx: app.first_start(tx, SECRET)) or self.key
+            self.key = self.db.write_sync(lambda tx: installation.first_start(tx, SECRET)) or self.key
         except BaseException:
             self.db.close_sync()
             raise

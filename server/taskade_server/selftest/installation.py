@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from taskade_server import app
+from taskade_server import app, installation
 from taskade_server.kit import ids
 from taskade_server.selftest.client import ask_application
 from taskade_server.selftest.host import quiet
@@ -24,9 +24,9 @@ WORDS: Final = ["review", "plan", "release", "everybody", "budget", "write", "cu
 def prepare(folder: Path, database_url: str = "", tasks: int = 0, say: Callable[[str], None] = print) -> str:
     """Make an installation in `folder/data` with so many tasks; its API key."""
     config = quiet(folder / "data", database_url)
-    db, secret = app.open_database(config)
+    db, secret = installation.open_database(config)
     with db:
-        key = db.write_sync(lambda tx: app.first_start(tx, secret))
+        key = db.write_sync(lambda tx: installation.first_start(tx, secret))
         assert key is not None
         if tasks:
             asyncio.run(_fill(app.Application(config, db, secret), key, tasks, say))
@@ -47,8 +47,13 @@ async def _fill(application: Any, key: str, tasks: int, say: Callable[[str], Non
 def _task(number: int) -> dict[str, Any]:
     words = [WORDS[(number * step) % len(WORDS)] for step in range(1, 7)]
     priority = ("none", "low", "medium", "high", "urgent")[number % 5]
-    return {"name": f"{' '.join(words)} {number}", "priority": priority, "labels": [words[0], words[1]],
-            "estimate": number % 13, "description": " ".join(words * 4)}  # fmt: skip
+    return {
+        "name": f"{' '.join(words)} {number}",
+        "priority": priority,
+        "labels": [words[0], words[1]],
+        "estimate": number % 13,
+        "description": " ".join(words * 4),
+    }
 
 
 @contextmanager

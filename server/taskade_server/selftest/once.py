@@ -11,7 +11,7 @@ from typing import Any, Final
 from taskade_server.kit import ids, json
 from taskade_server.selftest.client import REPLAYED, Answer, HttpClient
 from taskade_server.selftest.installation import prepare, schema
-from taskade_server.selftest.parts import Orders, Report, folder
+from taskade_server.selftest.parts import Options, Report, folder
 from taskade_server.selftest.process import Server
 
 AT_ONCE: Final = 50
@@ -19,13 +19,13 @@ IN_USE: Final = "idempotency-key-in-use"
 REUSED: Final = "idempotency-key-reused"
 
 
-def run(orders: Orders) -> Report:
+def run(options: Options) -> Report:
     """50 identical requests at once, round after round; on PostgreSQL to two servers by turns."""
     report = Report("once")
-    rounds = orders.count(10, 200)
+    rounds = options.count(10, 200)
     totals = {"first": 0, "replayed": 0, "in use": 0}
-    with folder("once") as place, schema(orders.database_url) as url:
-        key = prepare(place, url, 0, orders.say)
+    with folder("once") as place, schema(options.database_url) as url:
+        key = prepare(place, url, 0, options.say)
         servers = [Server(place, key, database_url=url) for _ in range(2 if url else 1)]
         try:
             for server in servers:
@@ -35,7 +35,7 @@ def run(orders: Orders) -> Report:
                 for number in range(rounds):
                     _round(number, clients, threads, totals, report.faults)
                     if number % 50 == 49:
-                        orders.say(f"{number + 1} of {rounds} rounds")
+                        options.say(f"{number + 1} of {rounds} rounds")
             for client in clients:
                 client.close()
             for server in servers:
@@ -44,7 +44,7 @@ def run(orders: Orders) -> Report:
             for server in servers:
                 server.kill()
     report.figures = {
-        "database": "PostgreSQL" if orders.database_url else "SQLite",
+        "database": "PostgreSQL" if options.database_url else "SQLite",
         "servers": len(servers),
         "rounds": rounds,
         "requests at once": AT_ONCE,
@@ -75,8 +75,10 @@ def _round(
     totals["replayed"] += len(replays)
     totals["in use"] += len(waiting)
     if len(first) != 1 or len(first) + len(replays) + len(waiting) != len(answers) + 1:
-        faults.append(f"{name}: {len(first)} first answers, {len(replays)} replays, {len(waiting)} told to wait of"
-                      f" {len(answers) + 1}; others: {_others(answers)}")  # fmt: skip
+        faults.append(
+            f"{name}: {len(first)} first answers, {len(replays)} replays, {len(waiting)} told to wait of"
+            f" {len(answers) + 1}; others: {_others(answers)}"
+        )
     if first and any(replay.body != first[0].body or replay.status != first[0].status for replay in replays):
         faults.append(f"{name}: a replay differs from the first answer")
     faults += _effects(name, clients[0])

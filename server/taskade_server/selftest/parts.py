@@ -12,7 +12,7 @@ from random import Random
 
 
 @dataclass(slots=True)
-class Orders:
+class Options:
     """What a part is to do. `rounds` is None for the part's own number; `say` takes a line of progress."""
 
     seed: int

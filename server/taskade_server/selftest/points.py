@@ -13,13 +13,13 @@ from random import Random
 from typing import Final
 
 from taskade_server.selftest.checker import Checker
-from taskade_server.selftest.crew import Crew
 from taskade_server.selftest.host import FILE
 from taskade_server.selftest.installation import prepare
-from taskade_server.selftest.parts import Orders, Report, folder
+from taskade_server.selftest.parts import Options, Report, folder
 from taskade_server.selftest.process import Server, ServerFailed
+from taskade_server.selftest.writing_clients import WritingClients
 from taskade_server.store.schema import migrate, shipped
-from taskade_server.store.sqlite import SqliteDatabase
+from taskade_server.store.sqlite.database import SqliteDatabase
 
 SECONDS: Final = 20.0
 # A place is: a statement, or an operation on the database's file or its log. The number is the most that is skipped.
@@ -58,27 +58,27 @@ FIRST_PLACES: Final[Mapping[str, tuple[str, int]]] = {
 UPGRADE_PLACES: Final = ("before create table", "before insert schema_migrations", "amid write wal", "before commit")
 
 
-def run(orders: Orders) -> Report:
+def run(options: Options) -> Report:
     """Kill at each place, in the order above for a start."""
     report = Report("points")
-    random = orders.random("points")
-    rounds = orders.count(6, 6 * len(PLACES))
-    first = orders.count(1, 3 * len(FIRST_PLACES))
+    random = options.random("points")
+    rounds = options.count(6, 6 * len(PLACES))
+    first = options.count(1, 3 * len(FIRST_PLACES))
     with folder("points") as place:
-        crew = _while_working(place, orders, rounds, random)
-        report.faults += crew.close()
+        clients = _while_working(place, options, rounds, random)
+        report.faults += clients.close()
     with folder("starts") as place:
-        starts, faults = _while_starting(place, orders, first, random)
+        starts, faults = _while_starting(place, options, first, random)
         report.faults += faults
     report.figures = {
         "kills while working": rounds,
         "places": min(rounds, len(PLACES)),
         "kills in a first start or an upgrade": starts,
-        "writes acknowledged": crew.acknowledged,
-        "acknowledged writes lost": crew.lost,
-        "bulks and batches torn": crew.torn,
-        "left open by a kill": crew.tally.counts["found there"] + crew.tally.counts["found absent"],
-        "of them stored": crew.tally.counts["found there"],
+        "writes acknowledged": clients.acknowledged,
+        "acknowledged writes lost": clients.lost,
+        "bulks and batches torn": clients.torn,
+        "left open by a kill": clients.tally.counts["found there"] + clients.tally.counts["found absent"],
+        "of them stored": clients.tally.counts["found there"],
     }
     return report
 
@@ -93,42 +93,42 @@ def _in_turn(places: Mapping[str, tuple[str, int]], random: Random) -> Iterator[
         random.shuffle(titles)
 
 
-def _while_working(place: Path, orders: Orders, rounds: int, random: Random) -> Crew:
-    key = prepare(place, say=orders.say)
-    server = Server(place, key, sabotaged=True)
+def _while_working(place: Path, options: Options, rounds: int, random: Random) -> WritingClients:
+    key = prepare(place, say=options.say)
+    server = Server(place, key, with_faults=True)
     checker = Checker(server.data / FILE)
     checker.begin()
-    crew = Crew(server, checker, orders.seed)
+    clients = WritingClients(server, checker, options.seed)
     try:
         server.start()
         for number, (title, trap) in enumerate(itertools.islice(_in_turn(PLACES, random), rounds), start=1):
             server.trap(trap)
-            crew.start()
+            clients.start()
             code = server.wait_for_end(SECONDS)
-            crew.stop()
+            clients.stop()
             if code is None:
-                crew.faults.append(f"the place was never reached: {title}")
+                clients.faults.append(f"the place was never reached: {title}")
             server.kill()
             server.start()
-            crew.reckon(whole=number % 10 == 0)
-            orders.say(f"{number} of {rounds} places: {title}")
+            clients.reckon(whole=number % 10 == 0)
+            options.say(f"{number} of {rounds} places: {title}")
         server.stop()
     finally:
         server.kill()
-    return crew
+    return clients
 
 
-def _while_starting(place: Path, orders: Orders, rounds: int, random: Random) -> tuple[int, list[str]]:
+def _while_starting(place: Path, options: Options, rounds: int, random: Random) -> tuple[int, list[str]]:
     """Kill it in its first start, and (if there is an older schema) in an upgrade."""
     plan: list[tuple[str, dict[str, object], int]] = [
         (title, trap, 0) for title, trap in itertools.islice(_in_turn(FIRST_PLACES, random), rounds)
     ]
     for version in range(1, len(shipped())):
-        at = random.sample(UPGRADE_PLACES, len(UPGRADE_PLACES) if orders.long else 1)
+        at = random.sample(UPGRADE_PLACES, len(UPGRADE_PLACES) if options.long else 1)
         plan += [(f"in the upgrade from {version}: {name}", {"at": name}, version) for name in at]
     faults: list[str] = []
     for number, (title, trap, version) in enumerate(plan):
-        orders.say(f"{number + 1} of {len(plan)} starts: {title}")
+        options.say(f"{number + 1} of {len(plan)} starts: {title}")
         faults += [f"{title}: {fault}" for fault in _killed_start(place / str(number), trap, version)]
     return len(plan), faults
 
@@ -139,7 +139,7 @@ def _killed_start(place: Path, trap: Mapping[str, object], version: int) -> list
     if version:
         with SqliteDatabase(data / FILE) as db:
             migrate(db, shipped()[:version])
-    server = Server(place, "", sabotaged=True)
+    server = Server(place, "", with_faults=True)
     try:
         server.launch(trap)
         if server.wait_for_end(SECONDS) is None:

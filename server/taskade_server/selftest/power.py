@@ -18,7 +18,7 @@ from taskade_server.selftest.checker import Checker, heads
 from taskade_server.selftest.disk import LOSSES, VolatileDisk
 from taskade_server.selftest.host import FILE, Host, frequent_checkpoints
 from taskade_server.selftest.ledger import LOST, OPEN, Fate, Ledger, Mark, Operation, judge
-from taskade_server.selftest.parts import Orders, Report, folder
+from taskade_server.selftest.parts import Options, Report, folder
 from taskade_server.selftest.workload import Writer
 from taskade_server.store.database import StoreError
 
@@ -215,13 +215,13 @@ class PowerTest:
         self.summary.faults.append(f"after a power loss ({wreck.loss}): {text}")
 
 
-def run(orders: Orders) -> Report:
+def run(options: Options) -> Report:
     """With FULL nothing may be lost; with NORMAL something must be, or this test could not see a loss at all."""
     report = Report("power")
     with folder("power") as place:
-        full = PowerTest(place, orders.seed, "full").run(orders.count(100, 2000), orders.say)
+        full = PowerTest(place, options.seed, "full").run(options.count(100, 2000), options.say)
     with folder("detector") as place:
-        normal = PowerTest(place, orders.seed, "normal").run(orders.count(40, 200), orders.say)
+        normal = PowerTest(place, options.seed, "normal").run(options.count(40, 200), options.say)
     report.faults += full.faults
     # What NORMAL does promise: the files stay sound, and what is together stays together.
     report.faults += [f"with NORMAL, {fault}" for fault in normal.faults if LOST not in fault]

@@ -31,18 +31,26 @@ class ServerFailed(Exception):
 class Server:
     """A server on a data folder, on the same port whenever it is started.
 
-    With `sabotaged` it can be told (`trap`) to fail at a certain place: see `saboteur`. `wrap` goes before the command.
+    With `with_faults` it can be told (`trap`) to fail at a certain place: see `fault_injection`. `wrap` goes before the
+    command.
     """
 
     def __init__(
-        self, folder: Path, key: str, *, database_url: str = "", sabotaged: bool = False, wrap: Sequence[str] = (),
-        arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        folder: Path,
+        key: str,
+        *,
+        database_url: str = "",
+        with_faults: bool = False,
+        wrap: Sequence[str] = (),
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = folder
         self.data = folder / "data"
         self.key = key
         self.port = _free_port()
-        self.sabotaged = sabotaged
+        self.with_faults = with_faults
         self.answers_at = "/v1/tasks?limit=1"
         self._wrap = wrap
         self._arguments = ["serve", "--port", str(self.port), "--data", str(self.data), "--rate-limit", "off"]
@@ -65,9 +73,9 @@ class Server:
     def launch(self, trap: Mapping[str, object] | None = None) -> None:
         """Start the process, without waiting for it. `trap` is set before it opens its database."""
         module = ["taskade_server"]
-        if self.sabotaged:
+        if self.with_faults:
             self._fired.unlink(missing_ok=True)
-            module = ["taskade_server.selftest.saboteur", str(self._fired), json.encode(trap or {})]
+            module = ["taskade_server.selftest.fault_injection", str(self._fired), json.encode(trap or {})]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*self._wrap, sys.executable, "-m", *module, *self._arguments],
@@ -97,7 +105,7 @@ class Server:
         raise ServerFailed(f"the server does not answer:\n{self.said()}")
 
     def trap(self, trap: Mapping[str, object]) -> None:
-        """Tell a sabotaged server where to fail next."""
+        """Tell a with_faults server where to fail next."""
         self._fired.unlink(missing_ok=True)
         assert self._process is not None
         assert self._process.stdin is not None

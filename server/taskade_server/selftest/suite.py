@@ -12,49 +12,36 @@ from typing import Any, Final, TextIO
 import apsw
 
 from taskade_server.kit import json
-from taskade_server.selftest import (
-    batches,
-    consistency,
-    exhaustion,
-    faults,
-    hostile,
-    kill,
-    limits,
-    once,
-    points,
-    power,
-)
-from taskade_server.selftest.parts import Orders, Report
+from taskade_server.selftest import exhaustion, faults, kill, once, points, power
+from taskade_server.selftest.parts import Options, Report
 
-Part = Callable[[Orders], Report]
-PARTS: Final[Mapping[str, tuple[str, Part]]] = {
+Part = Callable[[Options], Report]
+Parts = Mapping[str, tuple[str, Part]]
+"""By name: what a part tries, in words, and the function that does."""
+PARTS: Final[Parts] = {
     "kill": ("a server killed at random moments, over and over", kill.run),
     "points": ("a server that dies at named places", points.run),
     "power": ("power losses that take what was not synced", power.run),
     "faults": ("a disk that refuses single operations", faults.run),
     "exhaustion": ("a full disk, no file descriptors, an endless reader", exhaustion.run),
-    "batches": ("batches that fail in their midst, beside readers", batches.run),
     "once": ("one key, many requests at once", once.run),
-    "consistency": ("what concurrent clients see, against one order of all", consistency.run),
-    "limits": ("rate limits against random schedules", limits.run),
-    "hostile": ("a healthy client among hundreds that mean harm", hostile.run),
 }
 PAUSE_SECONDS: Final = 5.0
 MOST_FAULTS: Final = 20
 CRASH: Final = ("kill", "points", "power", "faults", "exhaustion")
 
 
-def run(names: Sequence[str], orders: Orders) -> list[Report]:
-    """Run these parts, one after the other."""
+def run(names: Sequence[str], options: Options, parts: Parts) -> list[Report]:
+    """Run these of the parts, one after the other."""
     for name in [name for name in os.environ if name.startswith("TASKADE_")]:
         del os.environ[name]  # the settings of the real server are none of theirs
     reports = []
     for name in names:
-        title, part = PARTS[name]
-        orders.say(f"{name}: {title}")
+        title, part = parts[name]
+        options.say(f"{name}: {title}")
         began = time.monotonic()
         try:
-            report = part(orders)
+            report = part(options)
         except Exception as error:  # whatever it was, the others can still be run
             report = Report(name, faults=[f"the part itself failed: {type(error).__name__}: {error}"])
         report.seconds = time.monotonic() - began
@@ -89,11 +76,11 @@ def environment() -> str:
     return f"SQLite {apsw.sqlite_lib_version()}, Python {platform.python_version()}, {platform.platform(terse=True)}"
 
 
-def table(reports: Sequence[Report], seed: int) -> str:
+def table(reports: Sequence[Report], seed: int, parts: Parts) -> str:
     """A run in words and figures."""
     lines = [f"seed {seed}; {environment()}", ""]
     for report in reports:
-        title, _ = PARTS[report.part]
+        title, _ = parts[report.part]
         lines.append(f"{report.part:<13}{'FAILED' if report.faults else 'ok':<8}{report.seconds:6.0f} s  {title}")
         lines += [f"    {name:<44}{_shown(figure):>12}" for name, figure in report.figures.items()]
         lines += [f"    note: {note}" for note in report.notes]
@@ -109,10 +96,16 @@ def table(reports: Sequence[Report], seed: int) -> str:
 def document(reports: Sequence[Report], seed: int) -> str:
     """The same for programs."""
     parts: list[dict[str, Any]] = [
-        {"part": report.part, "ok": not report.faults, "seconds": round(report.seconds, 1), "figures": report.figures,
-         "notes": report.notes, "faults": report.faults}
+        {
+            "part": report.part,
+            "ok": not report.faults,
+            "seconds": round(report.seconds, 1),
+            "figures": report.figures,
+            "notes": report.notes,
+            "faults": report.faults,
+        }
         for report in reports
-    ]  # fmt: skip
+    ]
     ok = all(part["ok"] for part in parts)
     return json.encode({"ok": ok, "seed": seed, "environment": environment(), "parts": parts})
 

@@ -52,8 +52,14 @@ class Writer:
         mark = f"{self.name}-{self._count}"
         if not self._has_project:
             self._has_project = True
-            return self._operation(mark, "project", "POST", "/v1/projects", {"id": self.project_id, "name": mark},
-                                   Counter({("project.created", mark): 1}))  # fmt: skip
+            return self._operation(
+                mark,
+                "project",
+                "POST",
+                "/v1/projects",
+                {"id": self.project_id, "name": mark},
+                Counter({("project.created", mark): 1}),
+            )
         kind = self.random.choices([*KINDS], [*KINDS.values()])[0]
         if len(self._tasks) < 10:
             kind = "create"
@@ -77,9 +83,18 @@ class Writer:
         self._tasks = [task for operation in happened for task in operation.created if task not in gone]
         self._has_project = any(operation.kind == "project" for operation in happened)
 
-    def _operation(self, mark: str, kind: str, method: str, path: str, body: Any, marks: Counter[Mark],
-                   created: Sequence[str] = (), deleted: Sequence[str] = (),
-                   touched: Sequence[str] = ()) -> Operation:  # fmt: skip
+    def _operation(
+        self,
+        mark: str,
+        kind: str,
+        method: str,
+        path: str,
+        body: Any,
+        marks: Counter[Mark],
+        created: Sequence[str] = (),
+        deleted: Sequence[str] = (),
+        touched: Sequence[str] = (),
+    ) -> Operation:
         return Operation(mark, kind, method, path, body, f"selftest-{mark}", marks, created, deleted, touched)
 
     def _new(self, mark: str) -> dict[str, str]:
@@ -87,18 +102,27 @@ class Writer:
 
     def _create(self, mark: str) -> Operation:
         task = self._new(mark)
-        return self._operation(mark, "create", "POST", "/v1/tasks", task,
-                               Counter({("task.created", mark): 1}), [task["id"]])  # fmt: skip
+        return self._operation(
+            mark, "create", "POST", "/v1/tasks", task, Counter({("task.created", mark): 1}), [task["id"]]
+        )
 
     def _update(self, mark: str) -> Operation:
         task = self.random.choice(self._tasks)
-        return self._operation(mark, "update", "PATCH", f"/v1/tasks/{task}", {"description": mark},
-                               Counter({("task.updated", mark): 1}), touched=[task])  # fmt: skip
+        return self._operation(
+            mark,
+            "update",
+            "PATCH",
+            f"/v1/tasks/{task}",
+            {"description": mark},
+            Counter({("task.updated", mark): 1}),
+            touched=[task],
+        )
 
     def _delete(self, mark: str) -> Operation:
         task = self._take()
-        return self._operation(mark, "delete", "DELETE", f"/v1/tasks/{task}", None,
-                               Counter({("task.deleted", task): 1}), (), [task])  # fmt: skip
+        return self._operation(
+            mark, "delete", "DELETE", f"/v1/tasks/{task}", None, Counter({("task.deleted", task): 1}), (), [task]
+        )
 
     def _take(self) -> str:
         """One of the tasks, which nobody else shall use any more; not one that will be needed to ask again."""
@@ -111,14 +135,21 @@ class Writer:
         count = LARGE if large else self.random.randint(2, 30)
         tasks = [self._new(f"{mark}.{number}") for number in range(count)]
         marks = Counter({("task.created", task["name"]): 1 for task in tasks})
-        return self._operation(mark, "bulk create", "POST", "/v1/tasks/bulk", {"tasks": tasks}, marks,
-                               [task["id"] for task in tasks])  # fmt: skip
+        return self._operation(
+            mark, "bulk create", "POST", "/v1/tasks/bulk", {"tasks": tasks}, marks, [task["id"] for task in tasks]
+        )
 
     def _bulk_update(self, mark: str) -> Operation:
         chosen = self.random.sample(self._tasks, min(len(self._tasks), self.random.randint(2, 20)))
-        return self._operation(mark, "bulk update", "PATCH", "/v1/tasks/bulk",
-                               {"ids": chosen, "set": {"description": mark}},
-                               Counter({("task.updated", mark): len(chosen)}), touched=chosen)  # fmt: skip
+        return self._operation(
+            mark,
+            "bulk update",
+            "PATCH",
+            "/v1/tasks/bulk",
+            {"ids": chosen, "set": {"description": mark}},
+            Counter({("task.updated", mark): len(chosen)}),
+            touched=chosen,
+        )
 
     def _batch(self, mark: str) -> Operation:
         """Creates, updates and deletes, one after the other."""
@@ -132,5 +163,6 @@ class Writer:
         marks: Counter[Mark] = Counter(
             {("task.created", mark): 1, ("task.updated", mark): len(chosen), ("task.deleted", gone): 1}
         )
-        return self._operation(mark, "batch", "POST", "/v1/batch", {"operations": operations}, marks,
-                               [task["id"]], [gone], [*chosen, gone])  # fmt: skip
+        return self._operation(
+            mark, "batch", "POST", "/v1/batch", {"operations": operations}, marks, [task["id"]], [gone], [*chosen, gone]
+        )

@@ -11,7 +11,9 @@ import hashlib
 import hmac
 import json
 import os
+import secrets
 import shutil
+import stat
 import tempfile
 import time
 import zlib
@@ -23,10 +25,13 @@ from urllib.parse import quote
 
 import apsw
 
+from taskade_server.kit.budget import UNLIMITED
 from taskade_server.store import schema, transfer
 from taskade_server.store.database import connect, is_postgresql
 from taskade_server.store.interface import Corrupt, Database, StorageFull, StoreError, Tx
-from taskade_server.store.sqlite import RESERVED_BYTES, UNLIMITED_TICKS, SqliteDatabase, SqliteTx, translate
+from taskade_server.store.sqlite.database import SqliteDatabase
+from taskade_server.store.sqlite.transaction import SqliteTx, translate
+from taskade_server.store.sqlite.writer import RESERVED_BYTES
 from taskade_server.store.transfer import Progress, Words
 
 # The header of an SQLite file has two fields for its application: one says that it is a backup of ours, the other
@@ -43,10 +48,14 @@ CHUNK = 1 << 20
 # Rows of the table `settings`: where PostgreSQL keeps the secret, and what a backup says about itself.
 SECRET = "secret"
 LABEL = "backup"
+# Which secret a database is used with, as a fingerprint: noted at the first start, and carried along by backups.
+FINGERPRINT = "secret_fingerprint"
 STAGING = ".restoring"
 
 Damage = Callable[[Tx], Sequence[str]]
 """Looks at a whole database; its faults in plain words."""
+Renew = Callable[[Database, Progress], bool]
+"""Brings what the rows are found and sorted by up to date after a migration; whether there was anything to do."""
 
 
 class Refused(StoreError):
@@ -89,8 +98,10 @@ def save(
 
     The secret is taken from `secret_file`, or from PostgreSQL; a `given` one is kept by those who gave it.
     """
-    if file.exists() and not force:
+    if os.path.lexists(file) and not force:
         raise Refused(f"{file} exists already: choose another name, or replace it with --force.")
+    if file.is_symlink() or (file.exists() and not file.is_file()):
+        raise Refused(f"{file} is a link, a folder or the like: choose the name of a file.")
     with _plain_errors(), _partial(file) as partial:
         if is_postgresql(source):
             _copy_rows(str(source), partial, progress)
@@ -98,6 +109,7 @@ def save(
             _copy_pages(Path(source), partial, progress)
         with _open(partial) as copy:
             secret = given or _secret_of(copy, None if is_postgresql(source) else secret_file)
+            _refuse_wrong_secret(copy, secret, needed=with_secret)
             kept = secret if with_secret and not given else None
             contents = copy.write_sync(
                 lambda tx: _label(tx, "PostgreSQL" if is_postgresql(source) else "SQLite", secret, kept)
@@ -105,7 +117,7 @@ def save(
             progress("verifying", 0, 0)
             _refuse_damage(copy, damage, "No backup was made, because the database is damaged")
         _seal(partial)
-        if file.exists() and not force:
+        if os.path.lexists(file) and not force:
             raise Refused(f"{file} exists already: it was made meanwhile.")
         os.replace(partial, file)
         _sync(file.parent)
@@ -116,8 +128,17 @@ def save(
 def _partial(file: Path) -> Iterator[Path]:
     """An empty file beside the wanted one; whatever happens, it is gone afterwards, or has become that one."""
     partial = file.with_name(f"{file.name}.partial")
-    descriptor = os.open(partial, os.O_CREAT | os.O_RDWR, 0o600)
     try:
+        # What lies there is emptied: a link to somebody's file, symbolic or hard, is not.
+        descriptor = os.open(partial, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise Refused(f"{partial} is in the way and is not a file of ours: remove it.") from error
+        raise
+    try:
+        state = os.fstat(descriptor)
+        if not stat.S_ISREG(state.st_mode) or state.st_nlink > 1:
+            raise Refused(f"{partial} is in the way and is not a file of ours: remove it.")
         _claim(descriptor, file)
         for path in _files(partial)[1:]:  # of a run that was killed
             path.unlink(missing_ok=True)
@@ -196,22 +217,28 @@ def restore(
     secret_file: Path,
     words: Words,
     damage: Damage,
+    renew: Renew,
     force: bool,
+    move: bool = False,
     progress: Progress,
 ) -> Contents:
     """Bring a backup back, into an empty place. With `force` an SQLite database that is there is kept aside.
 
+    With `move` it is the last state of its installation, so that no client can know of anything later. Otherwise a new
+    generation begins, so that what clients know of the lost future is not taken for the new one.
     Nothing is touched before the backup is unpacked, migrated to this program's schema and proven sound.
     """
     with _plain_errors():
         _examine(file)
         if is_postgresql(target):
-            return _into_postgresql(file, str(target), words, damage, progress)
-        return _into_sqlite(file, Path(target), secret_file, damage, force, progress)
+            return _into_postgresql(file, str(target), words, damage, renew, move, progress)
+        return _into_sqlite(file, Path(target), secret_file, damage, renew, force, move, progress)
 
 
 def _examine(file: Path) -> None:
     """Refuse what is no backup, a damaged one, and one of a newer program."""
+    if file.exists() and not file.is_file():
+        raise Refused(f"{file} is not a file: name a backup made by `taskade backup`.")
     with file.open("rb") as data:
         header = data.read(HEADER_BYTES)
     if not header.startswith(MAGIC) or header[APPLICATION] != APPLICATION_ID.to_bytes(4):
@@ -219,28 +246,44 @@ def _examine(file: Path) -> None:
     if header[CHECKSUM] != _checksum(file):
         raise Corrupt(f"{file} is damaged or incomplete (its checksum is wrong): use another backup.")
     name = f"file:{quote(str(file.absolute()))}?immutable=1"
-    with closing(apsw.Connection(name, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)) as connection:
-        schema.missing(SqliteTx(connection.cursor(), writable=False))
+    try:
+        with closing(apsw.Connection(name, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)) as connection:
+            schema.missing(SqliteTx(connection.cursor(), writable=False))
+    except apsw.Error as error:
+        raise translate(error, file) from error
 
 
-def _unpack(file: Path, staging: Path, damage: Damage, progress: Progress) -> tuple[Contents, bytes | None]:
+def _unpack(
+    file: Path, staging: Path, damage: Damage, renew: Renew, move: bool, progress: Progress
+) -> tuple[Contents, bytes | None]:
     """A copy of the backup as a database of this program's version, sound, and without its secret; and the secret."""
     progress("unpacking", 0, 0)
     shutil.copyfile(file, staging)
     staging.chmod(0o600)
     with _open(staging) as db:
-        migrated = schema.migrate(db)
+        migrated = bool(schema.migrate(db))
         contents, secret = db.write_sync(_unlabel)
+        migrated = renew(db, progress) or migrated
         progress("verifying", 0, 0)
         _refuse_damage(db, damage, f"Nothing was restored, because {file} is damaged")
         found = db.read_sync(_rows, snapshot=True)
     if not migrated and found != contents.rows:
         raise Corrupt(f"Nothing was restored, because {file} does not hold what its label says.")
+    if not move:
+        with _open(staging) as db:
+            db.write_sync(_begin_generation)
     return replace(contents, rows=found), secret
 
 
 def _into_sqlite(
-    file: Path, target: Path, secret_file: Path, damage: Damage, force: bool, progress: Progress
+    file: Path,
+    target: Path,
+    secret_file: Path,
+    damage: Damage,
+    renew: Renew,
+    force: bool,
+    move: bool,
+    progress: Progress,
 ) -> Contents:
     folder = target.parent
     staging = folder / STAGING
@@ -250,7 +293,7 @@ def _into_sqlite(
         shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
         staging.mkdir(mode=0o700)
         try:
-            contents, secret = _unpack(file, staging / target.name, damage, progress)
+            contents, secret = _unpack(file, staging / target.name, damage, renew, move, progress)
             old = secret_file.read_bytes() if secret_file.exists() else None
             if secret and old not in (None, secret) and not force:
                 raise Refused(f"{secret_file} is another secret than the backup's: keep it aside with --force.")
@@ -271,7 +314,9 @@ def _into_sqlite(
 
 def _set_aside(target: Path, secret_file: Path) -> None:
     """Keep the database that is there, whole, in a folder of its own with its secret."""
-    aside = target.parent / time.strftime("before-restore-%Y%m%dT%H%M%SZ", time.gmtime())
+    name = time.strftime("before-restore-%Y%m%dT%H%M%SZ", time.gmtime())
+    taken = len([*target.parent.glob(f"{name}*")])  # by a restore of the same second that was ended
+    aside = target.parent / (f"{name}-{taken + 1}" if taken else name)
     aside.mkdir(mode=0o700)
     database, *journals = _files(target)
     journals = [path for path in journals if path.exists()]
@@ -312,14 +357,16 @@ def _files(database: Path) -> list[Path]:
     return [database.with_name(database.name + suffix) for suffix in ("", "-wal", "-shm", "-journal")]
 
 
-def _into_postgresql(file: Path, url: str, words: Words, damage: Damage, progress: Progress) -> Contents:
+def _into_postgresql(
+    file: Path, url: str, words: Words, damage: Damage, renew: Renew, move: bool, progress: Progress
+) -> Contents:
     beside = file.parent if os.access(file.parent, os.W_OK) else None
     with (
         connect(url, patient=True) as db,
         tempfile.TemporaryDirectory(prefix=".taskade-restore-", dir=beside) as folder,
     ):
         db.read_sync(_refuse_occupied)
-        contents, secret = _unpack(file, Path(folder) / "taskade.db", damage, progress)
+        contents, secret = _unpack(file, Path(folder) / "taskade.db", damage, renew, move, progress)
         schema.migrate(db)
 
         def fill(source: Tx, target: Tx) -> None:
@@ -361,7 +408,7 @@ def _plain_errors() -> Iterator[None]:
 @contextmanager
 def _open(path: Path) -> Iterator[SqliteDatabase]:
     """A file that nobody else uses yet: it need not survive a power cut, and its queries may take their time."""
-    with SqliteDatabase(path, synchronous="normal", thread_ticks=UNLIMITED_TICKS) as db:
+    with SqliteDatabase(path, synchronous="normal", read_steps=UNLIMITED) as db:
         # Deleted rows would leave their bytes behind, a secret that is not to be kept among them.
         db.write_sync(lambda tx: tx.script("PRAGMA secure_delete = ON"))
         yield db
@@ -378,7 +425,7 @@ def _label(tx: Tx, source: str, secret: bytes | None, kept: bytes | None) -> Con
         rows=_rows(tx),
         heads=dict(tx.all("SELECT workspace_id, seq FROM log_heads")),
         has_secret=kept is not None,
-        secret=fingerprint(secret),
+        secret=fingerprint(secret) or _setting(tx, FINGERPRINT),
     )
     _put(tx, LABEL, json.dumps(asdict(contents)))
     return contents
@@ -390,7 +437,30 @@ def _unlabel(tx: Tx) -> tuple[Contents, bytes | None]:
     settings: dict[str, str] = dict(tx.all("SELECT name, value FROM settings"))
     _put(tx, LABEL, None)
     _put(tx, SECRET, None)
-    return Contents(**json.loads(settings[LABEL])), bytes.fromhex(settings.get(SECRET, "")) or None
+    try:
+        contents, secret = Contents(**json.loads(settings[LABEL])), bytes.fromhex(settings.get(SECRET, "")) or None
+    except (KeyError, TypeError, ValueError) as error:
+        raise Corrupt("The backup's label cannot be read: use another backup.") from error
+    if contents.secret and FINGERPRINT not in settings:
+        _put(tx, FINGERPRINT, contents.secret)
+    return contents, secret
+
+
+def _begin_generation(tx: Tx) -> None:
+    """Make sure that no number of the lost future comes again: versions and the count of rights go on higher.
+
+    The numbers of events cannot jump, as the log has no gaps; their positions name the generation instead. The first
+    delivery of each webhook has no previous event, which tells its receiver that the chain starts again.
+    """
+    known: dict[str, int] = dict(tx.all("SELECT name, value FROM counters WHERE name IN ('grants', 'generation')"))
+    # In microseconds: no object can have changed as often as they went by, and no two restores begin in the same one.
+    number, highest = time.time_ns() // 1000, max(known.values(), default=0)
+    if number <= highest:  # by a clock that is wrong
+        number = highest + 1_000_000_000 + secrets.randbelow(1_000_000)
+    tx.run("DELETE FROM counters WHERE name IN ('grants', 'generation')")
+    rows = [("grants", number), ("generation", number)]
+    tx.many("INSERT INTO counters (name, value) VALUES (?, ?)", rows)
+    tx.run("UPDATE webhook_states SET last_seq = NULL")
 
 
 def _rows(tx: Tx) -> dict[str, int]:
@@ -404,12 +474,27 @@ def _put(tx: Tx, name: str, value: str | None) -> None:
         tx.run("INSERT INTO settings (name, value) VALUES (?, ?)", (name, value))
 
 
+def _setting(tx: Tx, name: str) -> str:
+    row = tx.one("SELECT value FROM settings WHERE name = ?", (name,))
+    return str(row[0]) if row else ""
+
+
+def _refuse_wrong_secret(copy: Database, secret: bytes | None, *, needed: bool) -> None:
+    """Refused if the secret is another one than the database was used with, or missing where it is `needed`."""
+    known = copy.read_sync(lambda tx: _setting(tx, FINGERPRINT))
+    if known and fingerprint(secret) != known and (needed or secret is not None):
+        what = "is missing" if secret is None else "is not the one that this database was used with"
+        raise Refused(f"No backup was made, because the secret {what}: put it back first.")
+
+
 def _secret_of(copy: Database, secret_file: Path | None) -> bytes | None:
     """The secret as an installation keeps it: in a file beside SQLite, in a row of PostgreSQL."""
     if secret_file is not None:
         return secret_file.read_bytes() if secret_file.exists() else None
-    row = copy.read_sync(lambda tx: tx.one("SELECT value FROM settings WHERE name = ?", (SECRET,)))
-    return bytes.fromhex(row[0]) if row else None
+    try:
+        return bytes.fromhex(copy.read_sync(lambda tx: _setting(tx, SECRET))) or None
+    except ValueError as error:
+        raise Refused("The row `secret` of the table `settings` is damaged: no backup was made.") from error
 
 
 def _write_secret(path: Path, secret: bytes) -> None:

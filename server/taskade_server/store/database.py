@@ -7,6 +7,7 @@ keeping both in one place would make a cycle.
 from collections.abc import Callable
 from pathlib import Path
 
+from taskade_server.kit.budget import READ, UNLIMITED
 from taskade_server.store.interface import (
     BadQuery,
     ChangedMigration,
@@ -25,7 +26,7 @@ from taskade_server.store.interface import (
     Tx,
     Unavailable,
 )
-from taskade_server.store.sqlite import THREAD_TICKS, UNLIMITED_TICKS, SqliteDatabase
+from taskade_server.store.sqlite.database import SqliteDatabase
 
 __all__ = [
     "BadQuery",
@@ -69,8 +70,8 @@ def connect(
         from taskade_server.store.postgresql import PostgresDatabase
 
         return PostgresDatabase(str(target), pool_size=pool_size, patient=patient, required=required)
-    ticks = UNLIMITED_TICKS if patient else THREAD_TICKS
-    return SqliteDatabase(Path(target), synchronous=synchronous, on_fatal=on_fatal, thread_ticks=ticks)
+    steps = UNLIMITED if patient else READ
+    return SqliteDatabase(Path(target), synchronous=synchronous, on_fatal=on_fatal, read_steps=steps)
 
 
 def is_postgresql(target: str | Path) -> bool:

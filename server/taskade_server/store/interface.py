@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar
 
+from taskade_server.kit.budget import Budget
+
 T = TypeVar("T")
 Row = tuple[Any, ...]
 Params = Sequence[Any]
@@ -77,6 +79,10 @@ class ChangedMigration(StoreError):
 OVER = BadQuery("This unit of work is over: a Tx must not be kept.")
 
 
+READ_A_STEP = 250
+"""How many characters of documents a page brings for one step of the unit's budget."""
+
+
 class Tx(ABC):
     """One unit of work. It is good for one call of the function it is given to, and for nothing afterwards.
 
@@ -85,13 +91,18 @@ class Tx(ABC):
     """
 
     dialect: ClassVar[str]
+    locks_rows: ClassVar[bool] = False
+    """Whether units that write run side by side and so have to lock rows (PostgreSQL). SQLite has one writer."""
     for_update: ClassVar[str] = ""
     for_share: ClassVar[str] = ""
 
-    __slots__ = ("before_commit", "context", "deferred", "failed", "writable")
+    __slots__ = ("before_commit", "budget", "context", "deferred", "failed", "writable")
 
-    def __init__(self, *, writable: bool) -> None:
+    def __init__(self, *, writable: bool, budget: Budget) -> None:
         self.writable = writable
+        # All that the unit may do, its SQL included. A layer above spends from it before work that grows with what a
+        # caller sends or has stored; BudgetSpent then ends the unit, and must not be caught by it.
+        self.budget = budget
         self.failed: StoreError | None = None
         # Run in order at the end of the unit, while it can still be undone. A hook may add further ones.
         self.before_commit: list[Callable[[], None]] = []
@@ -194,10 +205,8 @@ class Tx(ABC):
     def end(self) -> None:
         """For drivers: the unit is over. Hooks know their unit, so all of it would wait for the garbage collector."""
         self.failed = OVER
-        if self.before_commit:
-            self.before_commit.clear()
-        if self.context:
-            self.context.clear()
+        self.before_commit.clear()
+        self.context.clear()
 
     def _check_writable(self) -> None:
         if not self.writable:
@@ -236,14 +245,16 @@ class Database(ABC):
         """Run a unit that only reads, perhaps twice.
 
         With `snapshot` all its statements see the same state; without it each sees the latest. `heavy` says
-        that it is long, which spares the attempt to run it at once.
+        that it is long, which spares the attempt to run it at once. BudgetSpent or QueryTooExpensive if it needs more
+        work than a unit may.
         """
 
     @abstractmethod
     async def write(self, fn: Callable[[Tx], T], *, heavy: bool = False) -> T:
-        """Run a unit, and return (or raise) only once its outcome is on disk.
+        """Run a unit, perhaps twice, and return (or raise) only once its outcome is on disk.
 
-        `heavy` says that it touches thousands of rows, so that it does not hold up the event loop.
+        `heavy` says that it touches many rows, which spares the attempt to run it on the event loop. BudgetSpent or
+        QueryTooExpensive if it needs more work than a unit may; nothing of it was kept then.
         """
 
     @abstractmethod
@@ -255,7 +266,7 @@ class Database(ABC):
         """As `write`, for commands and tests."""
 
     @abstractmethod
-    def changed(self) -> int:
+    def data_version(self) -> int:
         """A number that differs whenever anyone may have committed since; 0 when that cannot be known.
 
         Ask before reading what is to be remembered under it, on the event loop: elsewhere the answer is 0.

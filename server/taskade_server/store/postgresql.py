@@ -26,7 +26,9 @@ from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.types.numeric import Int4Dumper, IntDumper
 from psycopg.types.string import StrDumper
 
+from taskade_server.kit.budget import READ, UNLIMITED, WRITE, Budget
 from taskade_server.store.interface import (
+    READ_A_STEP,
     BadQuery,
     Conflict,
     ConstraintFailed,
@@ -76,6 +78,10 @@ SESSION = """
 """
 # A unit that only reads waits for no lock; if it takes longer than this, it keeps others from reading.
 READ_SECONDS = 5.0
+# All statements of a unit together may take twice as long. In one that writes they may take this, since it may have to
+# wait for locks.
+CHANGE_SECONDS = 30.0
+FOREVER = float("inf")
 # For commands that read or write all there is.
 PATIENT = "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0"
 
@@ -219,13 +225,16 @@ class PostgresTx(Tx):
     """A unit of work on one psycopg connection."""
 
     dialect = "postgresql"
+    locks_rows = True
     for_update = " FOR UPDATE"
     for_share = " FOR SHARE"
 
-    __slots__ = ("_cursor", "_session", "committing")
+    __slots__ = ("_cursor", "_session", "_until", "committing")
 
-    def __init__(self, session: _Session, *, writable: bool) -> None:
-        super().__init__(writable=writable)
+    def __init__(self, session: _Session, *, writable: bool, budget: Budget, seconds: float) -> None:
+        """`seconds`: after so long no further statement begins; the server itself bounds a single one."""
+        super().__init__(writable=writable, budget=budget)
+        self._until = time.monotonic() + seconds
         self._session = session
         self._cursor = session.cursor
         self.committing = False
@@ -246,7 +255,9 @@ class PostgresTx(Tx):
             f" FROM ({sql}) AS found) AS sized WHERE _size - octet_length(doc) <= ?",
             (*params, most),
         )
-        return [row[:-1] for row in rows], bool(rows) and rows[-1][-1] > most
+        size = rows[-1][-1] if rows else 0
+        self.budget.spend(size // READ_A_STEP)
+        return [row[:-1] for row in rows], size > most
 
     def run(self, sql: str, params: Params = ()) -> int:
         self._check_writable()
@@ -284,6 +295,12 @@ class PostgresTx(Tx):
         self.committing = True
         self._control("COMMIT")
 
+    def _check_usable(self) -> None:
+        super()._check_usable()
+        if time.monotonic() > self._until:
+            self.failed = QueryTooExpensive("The queries take too long; ask for less at a time.")
+            raise self.failed
+
     def _control(self, sql: str) -> None:
         try:
             self._session.control(sql)
@@ -310,12 +327,18 @@ class PostgresDatabase(Database):
     dialect = "postgresql"
 
     def __init__(
-        self, url: str, *, pool_size: int = 8, required: bool = True, patient: bool = False,
+        self,
+        url: str,
+        *,
+        pool_size: int = 8,
+        required: bool = True,
+        patient: bool = False,
         read_seconds: float = READ_SECONDS,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._url = url
         self._read_seconds = read_seconds
         self._patient = patient
+        self._steps = (UNLIMITED, UNLIMITED) if patient else (READ, WRITE)
         self._required = required
         self._half = max(1, pool_size // 2)
         self._readers: ThreadPoolExecutor | None = None
@@ -401,28 +424,29 @@ class PostgresDatabase(Database):
 
     async def read(self, fn: Callable[[Tx], T], *, snapshot: bool = False, heavy: bool = False) -> T:
         self._check_open()
-        job = partial(self._run, fn, writable=False, snapshot=snapshot)
+        job = partial(self._run, fn, writable=False, steps=self._steps[False], snapshot=snapshot)
         async with self._read_turns.turn():
             return await self._in_thread(self._readers, job, Unavailable)
 
     async def write(self, fn: Callable[[Tx], T], *, heavy: bool = False) -> T:
         self._check_open()
+        job = partial(self._run, fn, writable=True, steps=self._steps[True])
         async with self._write_turns.turn():
-            return await self._in_thread(self._writers, partial(self._run, fn, writable=True), OutcomeUnknown)
+            return await self._in_thread(self._writers, job, OutcomeUnknown)
 
     def read_sync(self, fn: Callable[[Tx], T], *, snapshot: bool = False) -> T:
         self._check_open()
-        return self._run(fn, writable=False, snapshot=snapshot)
+        return self._run(fn, writable=False, steps=self._steps[False], snapshot=snapshot)
 
     def write_sync(self, fn: Callable[[Tx], T]) -> T:
         self._check_open()
-        return self._run(fn, writable=True)
+        return self._run(fn, writable=True, steps=UNLIMITED)
 
     def _check_open(self) -> None:
         if self._writers is None or self._closing:
             raise Unavailable("The database is not open.")
 
-    def changed(self) -> int:
+    def data_version(self) -> int:
         return 0
 
     def stats(self) -> dict[str, float]:
@@ -467,15 +491,17 @@ class PostgresDatabase(Database):
             raise Overloaded("The database is busy with what came before.")
         finally:
             answer.cancel()
+            del answer  # the traceback of an error that it carries knows this frame
             self._waiting -= 1
 
-    def _run(self, fn: Callable[[Tx], T], *, writable: bool, snapshot: bool = False) -> T:
-        """Run a unit until it is done, or not worth another attempt."""
+    def _run(self, fn: Callable[[Tx], T], *, writable: bool, steps: int, snapshot: bool = False) -> T:
+        """Run a unit until it is done, or not worth another attempt; each attempt has a budget of its own."""
         reconnected = False
         for attempt in itertools.count(1):
             session = self._borrow(writable)
             self._busy.add(session)
-            tx = PostgresTx(session, writable=writable)
+            seconds = FOREVER if steps == UNLIMITED else CHANGE_SECONDS if writable else 2 * self._read_seconds
+            tx = PostgresTx(session, writable=writable, budget=Budget(steps), seconds=seconds)
             try:
                 tx.begin(snapshot)
                 result = tx.perform(fn)

@@ -1,28 +1,29 @@
 """Whose turn it is at the database: everybody's who asks, one after another.
 
 Why by caller: in a queue in the order of arrival, one caller with twenty long units makes everybody else wait for all
-of them. So callers take turns, none ever has every place, and who has waited too long is told to come again.
+of them. So callers take turns, none ever has every slot, and who has waited too long is told to come again.
 """
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from taskade_server.store.interface import Overloaded
 
+T = TypeVar("T")
 CALLER: Final[ContextVar[Callable[[], Hashable]]] = ContextVar("caller", default=lambda: None)
 """Says on whose behalf the present task asks; whoever takes requests sets it."""
 
 
 class Turns:
-    """So many `places` for all; at most `waiting` wait, each for at most so many `seconds`."""
+    """There are `slots` for all; at most `waiting` wait, each for at most `seconds`."""
 
-    def __init__(self, places: int, *, waiting: int, seconds: float) -> None:
-        self._free = places
-        self._share = max(1, places - 1)
+    def __init__(self, slots: int, *, waiting: int, seconds: float) -> None:
+        self._free = slots
+        self._share = max(1, slots - 1)
         self._limit = waiting
         self._seconds = seconds
         self._running: Counter[Hashable] = Counter()
@@ -33,12 +34,12 @@ class Turns:
 
     @property
     def running(self) -> int:
-        """How many places are taken."""
+        """How many slots are taken."""
         return self._running.total()
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """A place for the present caller. Overloaded if none gets free in time."""
+        """A slot for the present caller. Overloaded if none gets free in time."""
         caller = CALLER.get()()
         if self._free and self._may(caller):
             self._begin(caller)
@@ -50,14 +51,14 @@ class Turns:
             self._end(caller)
 
     async def over(self) -> None:
-        """Return when nobody has a place or waits for one any more. Whoever closes lets nobody in from then on."""
+        """Return when nobody has a slot or waits for one any more. Whoever closes lets nobody in from then on."""
         while self._running:
             watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._watchers.append(watcher)
             await watcher
 
     def _may(self, caller: Hashable) -> bool:
-        """Whether a caller may have one more place. Nobody in particular may have them all."""
+        """Whether a caller may have one more slot. Nobody in particular may have them all."""
         return caller is None or self._running[caller] < self._share
 
     def _begin(self, caller: Hashable) -> None:
@@ -67,30 +68,30 @@ class Turns:
     async def _wait(self, caller: Hashable) -> None:
         if self.waiting >= self._limit:
             raise Overloaded("Too many requests are waiting for the database.")
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queues.setdefault(caller, deque()).append(place)
+        slot: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queues.setdefault(caller, deque()).append(slot)
         self.waiting += 1
         try:
-            await asyncio.wait({place}, timeout=self._seconds)
-            if not place.done():
+            await asyncio.wait({slot}, timeout=self._seconds)
+            if not slot.done():
                 raise Overloaded("The database is busy with what came before.")
         except BaseException:
-            if place.done():
+            if slot.done():
                 self._end(caller)
             else:
-                self._leave(caller, place)
+                self._leave(caller, slot)
             raise
         finally:
             self.waiting -= 1
 
-    def _leave(self, caller: Hashable, place: asyncio.Future[None]) -> None:
+    def _leave(self, caller: Hashable, slot: asyncio.Future[None]) -> None:
         queue = self._queues[caller]
-        queue.remove(place)
+        queue.remove(slot)
         if not queue:
             del self._queues[caller]
 
     def _end(self, caller: Hashable) -> None:
-        """Hand the place to the first whose turn it is and who does not have his share yet."""
+        """Hand the slot to the first caller whose turn it is and who does not have their share yet."""
         self._free += 1
         self._running[caller] -= 1
         if not self._running[caller]:
@@ -105,6 +106,59 @@ class Turns:
                 return
         if not self._running:
             for watcher in self._watchers:
-                if not watcher.done():  # he may have given up
+                if not watcher.done():  # they may have given up
                     watcher.set_result(None)
             self._watchers.clear()
+
+
+class FairQueue(Generic[T]):
+    """A queue from which the callers are served in turn: one of the first, one of the second, and so on.
+
+    `full` says that a caller has to come again: all together may have `most` waiting, and one of them half of that.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        # In the order of whose turn is next.
+        self._queues: dict[Hashable, deque[T]] = {}
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[T]:
+        for queue in self._queues.values():
+            yield from queue
+
+    def full(self, caller: Hashable) -> bool:
+        """Whether there is no room for another of this caller. Nobody in particular (None) may have all of it."""
+        share = self._most if caller is None else max(1, self._most // 2)
+        return self._length >= self._most or len(self._queues.get(caller, ())) >= share
+
+    def append(self, caller: Hashable, item: T) -> None:
+        """Put in one at the end of those of its caller."""
+        self._queues.setdefault(caller, deque()).append(item)
+        self._length += 1
+
+    def put_back(self, caller: Hashable, item: T) -> None:
+        """Put in one before all others: it was taken and could not be served."""
+        queue = self._queues.pop(caller, deque[T]())
+        queue.appendleft(item)
+        self._queues = {caller: queue, **self._queues}
+        self._length += 1
+
+    def pop(self) -> T:
+        """Take out the next one; IndexError if there is none."""
+        for caller, queue in self._queues.items():
+            item = queue.popleft()
+            del self._queues[caller]
+            if queue:
+                self._queues[caller] = queue
+            self._length -= 1
+            return item
+        raise IndexError
+
+    def clear(self) -> None:
+        """Take out all."""
+        self._queues.clear()
+        self._length = 0

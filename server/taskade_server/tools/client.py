@@ -80,7 +80,7 @@ def reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not valid ({error.verify_message})"
     if isinstance(error, ConnectionRefusedError):
-        return "nobody listens there"
+        return "nothing listens there"
     if isinstance(error, TimeoutError):
         return "it does not answer in time"
     if isinstance(error, http.client.RemoteDisconnected | ConnectionResetError | BrokenPipeError):
@@ -106,7 +106,7 @@ class Api:
         return self.exchange(method, path, body, **parameters)[0]
 
     def exchange(self, method: str, path: str, body: Any = None, **parameters: Any) -> tuple[Any, Mapping[str, str]]:
-        """The same with the answer's headers, by lower-case name. It waits where a rate limit says so."""
+        """Send a request; the decoded body and the headers, by lower-case name. Waits where a rate limit says so."""
         given = {name: value for name, value in parameters.items() if value is not None}
         target = f"{self.address.path.rstrip('/')}/v1{path}{f'?{urlencode(given)}' if given else ''}"
         until = time.monotonic() + PATIENCE_SECONDS
@@ -117,7 +117,7 @@ class Api:
                 break
             time.sleep(int(pause))
         if status >= 300:
-            raise Failed(self.told(status, content, f"{method} {path}"), status)
+            raise Failed(self.explain(status, content, f"{method} {path}"), status)
         try:
             return json.decode(content) if content else None, headers
         except ValueError as error:
@@ -139,8 +139,10 @@ class Api:
                 if response.status == 200:
                     yield response
                     return
-        told = self.told(response.status, content, f"GET {path}")
-        raise Lost(told) if response.status in (408, 429) or response.status >= 500 else Failed(told, response.status)
+        detail = self.explain(response.status, content, f"GET {path}")
+        raise (
+            Lost(detail) if response.status in (408, 429) or response.status >= 500 else Failed(detail, response.status)
+        )
 
     def _once(self, method: str, target: str, body: Any) -> tuple[int, Mapping[str, str], bytes]:
         connection = self.address.connect(TIMEOUT_SECONDS)
@@ -155,7 +157,7 @@ class Api:
         finally:
             connection.close()
 
-    def told(self, status: int, content: bytes, what: str) -> str:
+    def explain(self, status: int, content: bytes, what: str) -> str:
         """An error answer as one sentence."""
         try:
             problem = json.decode(content)

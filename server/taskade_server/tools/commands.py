@@ -1,4 +1,4 @@
-"""The commands for whoever builds on the API: trigger, listen, events, webhooks.
+"""The commands for developers who build on the API: trigger, listen, events, webhooks.
 
 Why stdout holds data only and everything said goes to stderr: the next program in the pipe must not have to guess.
 """
@@ -13,9 +13,10 @@ import click
 from taskade_server.engine import events
 from taskade_server.kit import json, webhook_signatures
 from taskade_server.kit.errors import did_you_mean
+from taskade_server.kit.strict_json import decode_strict
 from taskade_server.tools import conformance, resending
 from taskade_server.tools.client import Address, Api, Failed
-from taskade_server.tools.forward import Receiver, Tally, brief, secret_of, shown, told
+from taskade_server.tools.forward import Receiver, Tally, as_record, brief, secret_of, shown
 from taskade_server.tools.stream import Listener
 from taskade_server.tools.triggers import IMPOSSIBLE, TRIGGERS, Scene
 
@@ -25,10 +26,18 @@ R = TypeVar("R")
 
 def api_options(command: Callable[P, R]) -> Callable[P, R]:
     """Which server, and with which key."""
-    command = click.option("--key", envvar="TASKADE_API_KEY", default="", metavar="KEY", show_envvar=True,
-                           help="The API key to use.")(command)  # fmt: skip
-    return click.option("--url", envvar="TASKADE_URL", default="http://127.0.0.1:8000", metavar="URL",
-                        show_default=True, show_envvar=True, help="The server's address.")(command)  # fmt: skip
+    command = click.option(
+        "--key", envvar="TASKADE_API_KEY", default="", metavar="KEY", show_envvar=True, help="The API key to use."
+    )(command)
+    return click.option(
+        "--url",
+        envvar="TASKADE_URL",
+        default="http://127.0.0.1:8000",
+        metavar="URL",
+        show_default=True,
+        show_envvar=True,
+        help="The server's address.",
+    )(command)
 
 
 # ---- trigger ---------------------------------------------------------------------------------------------------------
@@ -38,16 +47,25 @@ def api_options(command: Callable[P, R]) -> Callable[P, R]:
 @click.argument("event", required=False)
 @click.option("--list", "wants_list", is_flag=True, help="List the events that can be triggered.")
 @click.option("--project", metavar="ID", help="Where tasks and comments are made; a new project by default.")
-@click.option("--data", multiple=True, metavar="NAME=VALUE",
-              help="A member of what the event is about, repeatable: priority=urgent, custom_fields.effort=3.",
-              )  # fmt: skip
+@click.option(
+    "--data",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A member of what the event is about, repeatable: priority=urgent, custom_fields.effort=3.",
+)
 @click.option("--cleanup", is_flag=True, help="Delete again what was made (which is an event, too).")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @api_options
 def trigger(
-    event: str | None, wants_list: bool, project: str | None, data: tuple[str, ...], cleanup: bool, as_json: bool,
-    url: str, key: str,
-) -> None:  # fmt: skip
+    event: str | None,
+    wants_list: bool,
+    project: str | None,
+    data: tuple[str, ...],
+    cleanup: bool,
+    as_json: bool,
+    url: str,
+    key: str,
+) -> None:
     """Make an EVENT happen, by the changes that really cause it.
 
     \b
@@ -73,13 +91,20 @@ def trigger(
         if not as_json:
             _tell(scene, caused)
     if as_json:
-        click.echo(json.encode({
-            "event": event, "event_id": caused["id"] if caused else None,
-            "requests": [{"method": method, "path": path, "commit_seq": seq or None}
-                         for method, path, seq in scene.requests],
-            "made": [{"resource": thing.kind, "id": thing.id, "name": thing.name} for thing in scene.made],
-            "deleted": [thing.id for thing in deleted],
-        }))  # fmt: skip
+        click.echo(
+            json.encode(
+                {
+                    "event": event,
+                    "event_id": caused["id"] if caused else None,
+                    "requests": [
+                        {"method": method, "path": path, "commit_seq": seq or None}
+                        for method, path, seq in scene.requests
+                    ],
+                    "made": [{"resource": thing.kind, "id": thing.id, "name": thing.name} for thing in scene.made],
+                    "deleted": [thing.id for thing in deleted],
+                }
+            )
+        )
 
 
 def _members(pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -96,7 +121,7 @@ def _members(pairs: tuple[str, ...]) -> dict[str, Any]:
             if not isinstance(place, dict):
                 raise Failed(f"--data gives {step} two values.")
         try:
-            place[last] = json.decode_strict(text.encode())
+            place[last] = decode_strict(text.encode())
         except ValueError:
             place[last] = text
     return found
@@ -119,34 +144,57 @@ def stream_options(command: Callable[P, R]) -> Callable[P, R]:
     options = (
         click.option("--workspace", metavar="ID", help="The workspace; by default the one of the key's user."),
         click.option("--project", metavar="ID", help="Only what happens in this project."),
-        click.option("--since", type=click.IntRange(0), metavar="SEQ",
-                     help="Begin behind this position of the log; by default with what happens from now on."),
+        click.option(
+            "--since",
+            type=click.IntRange(0),
+            metavar="SEQ",
+            help="Begin behind this position of the log; by default with what happens from now on.",
+        ),
         click.option("--limit", type=click.IntRange(1), metavar="N", help="End after so many events."),
-    )  # fmt: skip
+    )
     for option in reversed(options):
         command = option(command)
     return command
 
 
 @click.command("listen")
+@click.option("--forward-to", metavar="URL", help="Where to send each event, such as localhost:3000/hooks.")
 @click.option(
-    "--forward-to", required=True, metavar="URL", help="Where to send each event, such as localhost:3000/hooks."
+    "--events",
+    "patterns",
+    default="*",
+    show_default=True,
+    metavar="PATTERNS",
+    help="Which events: task.*,comment.created.",
 )
-@click.option("--events", "patterns", default="*", show_default=True, metavar="PATTERNS",
-              help="Which events: task.*,comment.created.")  # fmt: skip
 @stream_options
-@click.option("--secret", envvar="TASKADE_WEBHOOK_SECRET", metavar="SECRET", show_envvar=True,
-              help="What to sign with; by default a secret of its own, always the same for one key.")  # fmt: skip
+@click.option(
+    "--secret",
+    envvar="TASKADE_WEBHOOK_SECRET",
+    metavar="SECRET",
+    show_envvar=True,
+    help="What to sign with; by default a secret of its own, always the same for one key.",
+)
 @click.option("--print-secret", is_flag=True, help="Only print the secret.")
 @click.option("--headers", multiple=True, metavar="NAME:VALUE", help="A header to add, repeatable.")
 @click.option("--skip-verify", is_flag=True, help="Take any certificate of an https receiver.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document for each event on stdout.")
 @api_options
 def listen(
-    forward_to: str | None, patterns: str, workspace: str | None, project: str | None, since: int | None,
-    limit: int | None, secret: str | None, print_secret: bool, headers: tuple[str, ...], skip_verify: bool,
-    as_json: bool, url: str, key: str,
-) -> None:  # fmt: skip
+    forward_to: str | None,
+    patterns: str,
+    workspace: str | None,
+    project: str | None,
+    since: int | None,
+    limit: int | None,
+    secret: str | None,
+    print_secret: bool,
+    headers: tuple[str, ...],
+    skip_verify: bool,
+    as_json: bool,
+    url: str,
+    key: str,
+) -> None:
     """Forward a workspace's events to a server on your machine, signed and formed as a webhook would be.
 
     No webhook and no public address are needed: the events come over a connection that this command opens, and
@@ -155,7 +203,7 @@ def listen(
     \b
       taskade listen --forward-to localhost:3000/webhooks
       taskade listen --forward-to localhost:3000/webhooks --events 'task.*,comment.created' --json
-      taskade listen --forward-to localhost:3000/webhooks --print-secret
+      taskade listen --print-secret
     """
     api, chosen = Api(url, key), secret or secret_of(key)
     if refusal := webhook_signatures.secret_refusal(chosen):
@@ -176,7 +224,7 @@ def listen(
     try:
         for happening in islice(listener.events(), limit):
             outcome = tally.forward(happening, receiver, chosen)
-            click.echo(json.encode(told(happening, outcome)) if as_json else shown(happening, outcome))
+            click.echo(json.encode(as_record(happening, outcome)) if as_json else shown(happening, outcome))
     except KeyboardInterrupt:
         _say("")
     finally:
@@ -213,9 +261,15 @@ def events_group() -> None:
 @click.option("--json", "as_json", is_flag=True, help="The whole event as one line of JSON.")
 @api_options
 def tail(
-    patterns: str, workspace: str | None, project: str | None, since: int | None, limit: int | None, as_json: bool,
-    url: str, key: str,
-) -> None:  # fmt: skip
+    patterns: str,
+    workspace: str | None,
+    project: str | None,
+    since: int | None,
+    limit: int | None,
+    as_json: bool,
+    url: str,
+    key: str,
+) -> None:
     """Print events as they happen, one a line, until Ctrl-C.
 
     \b
@@ -234,8 +288,15 @@ def tail(
 @events_group.command("resend")
 @click.argument("event")
 @click.option("--webhook", required=True, metavar="ID", help="The webhook to deliver it to: wh_...")
-@click.option("--wait", "seconds", type=click.FloatRange(0, 300), default=30.0, show_default=True, metavar="SECONDS",
-              help="How long to wait for the answer; 0 does not.")  # fmt: skip
+@click.option(
+    "--wait",
+    "seconds",
+    type=click.FloatRange(0, 300),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for the answer; 0 does not.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The delivery with its attempts as one JSON document.")
 @api_options
 def resend(event: str, webhook: str, seconds: float, as_json: bool, url: str, key: str) -> None:
@@ -265,16 +326,20 @@ def webhooks_group() -> None:
 
 @webhooks_group.command("verify")
 @click.option("--url", required=True, metavar="URL", help="The receiver to test.")
-@click.option("--secret", required=True, envvar="TASKADE_WEBHOOK_SECRET", metavar="SECRET", show_envvar=True,
-              help="The secret that the receiver knows.")  # fmt: skip
+@click.option(
+    "--secret",
+    required=True,
+    envvar="TASKADE_WEBHOOK_SECRET",
+    metavar="SECRET",
+    show_envvar=True,
+    help="The secret that the receiver knows.",
+)
 @click.option("--event", "kind", default="task.completed", show_default=True, help="What the deliveries are about.")
 @click.option("--plain", is_flag=True, help="The receiver checks X-Taskade-Signature and nothing else.")
 @click.option("--skip-verify", is_flag=True, help="Take any certificate.")
 @click.option("--yes", is_flag=True, help="Send to a receiver that is not on this machine.")
 @click.option("--json", "as_json", is_flag=True, help="The result as one JSON document on stdout.")
-def verify(
-    url: str, secret: str, kind: str, plain: bool, skip_verify: bool, yes: bool, as_json: bool
-) -> None:  # fmt: skip
+def verify(url: str, secret: str, kind: str, plain: bool, skip_verify: bool, yes: bool, as_json: bool) -> None:
     """Test a receiver: whether it takes what it should, and nothing else. Exit status 1 if it does not.
 
     It sends about twenty deliveries of events that never happened: good ones, repeated, out of order, with two

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from taskade_server.engine import event_schema, events
-from taskade_server.kit import ids, json, webhook_signatures
+from taskade_server.kit import ids, webhook_signatures
 from taskade_server.kit import time as moments
+from taskade_server.kit.portable_json import portable
 from taskade_server.tools.client import Failed
 from taskade_server.tools.forward import Outcome, Receiver, signed
 
@@ -67,7 +68,7 @@ class Kit:
         yield from self._wrong()
 
     def _delivery(self, name: str, event: Mapping[str, Any], why: str, ago: int = 0) -> Delivery:
-        body = json.portable(dict(event)).encode()
+        body = portable(dict(event)).encode()
         return Delivery(name, True, body, signed(event, body, [self._secret], ago), why)
 
     def _right(self) -> Iterator[Delivery]:
@@ -81,23 +82,33 @@ class Kit:
         yield self._two_signatures("new secret first", first=True)
         yield self._two_signatures("new secret last", first=False)
         yield self._unknown_version()
-        yield self._delivery("unknown type", self.event(type=f"{self._sample['type']}.twice"),
-                             "a type of a later version: answer 2xx, or it is sent again and the webhook switched off",
-                             )  # fmt: skip
-        yield self._delivery("unknown member", self.event(extension={"of": "a later version"}),
-                             "members may be added to an event; ignore those you do not know")  # fmt: skip
+        yield self._delivery(
+            "unknown type",
+            self.event(type=f"{self._sample['type']}.twice"),
+            "a type of a later version: answer 2xx, or it is sent again and the webhook switched off",
+        )
+        yield self._delivery(
+            "unknown member",
+            self.event(extension={"of": "a later version"}),
+            "members may be added to an event; ignore those you do not know",
+        )
         text = 'Ünïcode  "quotes" \\ / 🚲 \u2028 </script>'
-        yield self._delivery("any text", self.event(data={**data, "name": text, "body": text}),
-                             "verify the bytes as they came, not text that was decoded and encoded")  # fmt: skip
+        yield self._delivery(
+            "any text",
+            self.event(data={**data, "name": text, "body": text}),
+            "verify the bytes as they came, not text that was decoded and encoded",
+        )
         big = {f"field_{number}": "x" * 5000 for number in range(LARGE_BYTES // 5000)}
-        yield self._delivery("large body", self.event(data={**data, "custom_fields": big}),
-                             f"{LARGE_BYTES >> 10} KiB; some frameworks take 100 KB unless they are told otherwise",
-                             )  # fmt: skip
+        yield self._delivery(
+            "large body",
+            self.event(data={**data, "custom_fields": big}),
+            f"{LARGE_BYTES >> 10} KiB; some frameworks take 100 KB unless configured otherwise",
+        )
 
     def _two_signatures(self, name: str, *, first: bool) -> Delivery:
         """While a secret is being replaced there are two signatures; the plain header has room for one."""
         event = self.event()
-        body = json.portable(event).encode()
+        body = portable(event).encode()
         keys = [_STRANGER, self._secret] if first else [self._secret, _STRANGER]
         headers = signed(event, body, keys)
         why = "a secret is being replaced: one signature of those in webhook-signature has to fit"
@@ -110,8 +121,9 @@ class Kit:
         return Delivery(delivery.name, True, delivery.body, headers, delivery.why)
 
     def _wrong(self) -> Iterator[Delivery]:
-        def bad(name: str, change: Callable[[bytes, dict[str, str]], bytes], why: str, *, plain: bool = True,
-                ago: int = 0) -> Delivery:  # fmt: skip
+        def bad(
+            name: str, change: Callable[[bytes, dict[str, str]], bytes], why: str, *, plain: bool = True, ago: int = 0
+        ) -> Delivery:
             good = self._delivery(name, self.event(), why, ago)
             headers = dict(good.headers)
             return Delivery(name, False, change(good.body, headers), headers, why, plain)
@@ -133,12 +145,23 @@ class Kit:
         yield bad("flipped byte", _flip, "the body was changed on its way")
         yield bad("bad signature", by_stranger, "it was signed with another secret")
         yield bad("no signature", unsigned, "anybody could have sent it")
-        yield bad("stale timestamp", _same, "it is ten minutes old: somebody may have recorded it", plain=False,
-                  ago=FAR_SECONDS)  # fmt: skip
-        yield bad("future timestamp", _same, "it is from ten minutes ahead, and could be sent again for that long",
-                  plain=False, ago=-FAR_SECONDS)  # fmt: skip
-        yield bad("wrong id", renamed, "webhook-id is signed, too; with another one a repetition looks new",
-                  plain=False)  # fmt: skip
+        yield bad(
+            "stale timestamp",
+            _same,
+            "it is ten minutes old: somebody may have recorded it",
+            plain=False,
+            ago=FAR_SECONDS,
+        )
+        yield bad(
+            "future timestamp",
+            _same,
+            "it is from ten minutes ahead, and could be sent again for that long",
+            plain=False,
+            ago=-FAR_SECONDS,
+        )
+        yield bad(
+            "wrong id", renamed, "webhook-id is signed, too; with another one a repetition looks new", plain=False
+        )
 
 
 def _same(body: bytes, headers: dict[str, str]) -> bytes:
@@ -152,7 +175,10 @@ def _flip(body: bytes, headers: dict[str, str]) -> bytes:
 
 
 def run(receiver: Receiver, kit: Kit, *, plain: bool) -> Iterator[Finding]:
-    """Send all of it; `plain` says that the receiver looks at X-Taskade-Signature alone. Failed if nobody is there."""
+    """Send all deliveries of a kit. Failed if nothing listens there.
+
+    `plain`: the receiver looks at X-Taskade-Signature alone.
+    """
     for number, delivery in enumerate(kit.deliveries()):
         outcome = receiver.post(delivery.body, delivery.headers)
         if number == 0 and outcome.error and not outcome.status:
@@ -185,5 +211,5 @@ def line(finding: Finding) -> str:
     said = finding.error or str(finding.status)
     text = f"{mark:<5} {finding.name:<18} {said} in {finding.milliseconds:,.0f} ms"
     if finding.passed is None:
-        return f"{text}  cannot be told by X-Taskade-Signature alone"
+        return f"{text}  cannot be detected by X-Taskade-Signature alone"
     return text if finding.passed else f"{text}, not {finding.expected}: {finding.why}"

@@ -13,9 +13,9 @@ from time import perf_counter
 from typing import Any, Final
 
 from taskade_server.consumers import sender
-from taskade_server.consumers.outbound import USER_AGENT
 from taskade_server.engine import events
 from taskade_server.kit import ids, time, webhook_signatures
+from taskade_server.outbound.proxy import USER_AGENT
 from taskade_server.tools.client import Address, reason
 from taskade_server.tools.stream import Happening
 
@@ -118,14 +118,20 @@ def shown(happening: Happening, outcome: Outcome) -> str:
     return f"{event['seq']:>6}  {event['type']:<20} {event['id']}  {answer}"
 
 
-def told(happening: Happening, outcome: Outcome) -> dict[str, Any]:
-    """The same for programs."""
+def as_record(happening: Happening, outcome: Outcome) -> dict[str, Any]:
+    """A delivery and its outcome as a JSON object, for programs."""
     event = happening.event
     return {
-        "id": event["id"], "type": event["type"], "seq": event["seq"], "object_id": event["data"]["id"],
-        "status": outcome.status or None, "milliseconds": round(outcome.milliseconds, 1), "body": outcome.body,
-        "error": outcome.error or None, "taken": outcome.taken,
-    }  # fmt: skip
+        "id": event["id"],
+        "type": event["type"],
+        "seq": event["seq"],
+        "object_id": event["data"]["id"],
+        "status": outcome.status or None,
+        "milliseconds": round(outcome.milliseconds, 1),
+        "body": outcome.body,
+        "error": outcome.error or None,
+        "taken": outcome.taken,
+    }
 
 
 def secret_of(key: str) -> str:

@@ -1,6 +1,6 @@
 """Has the server deliver an event to a webhook once more, and waits for what the receiver says.
 
-Why it waits: whoever sends something again wants to know whether it is taken this time.
+Why it waits: the reason to send an event again is to learn whether it is accepted this time.
 """
 
 import time

@@ -19,11 +19,15 @@ LONGEST_PAUSE: Final = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One message of Server-Sent Events. `type` is empty for one that only moves the position."""
+    """One message of Server-Sent Events. `type` is empty for one that only moves the position.
+
+    `place` is its id as the server gave it, `seq` the number in it; None and "" for a message without one.
+    """
 
     type: str
     data: str
     seq: int | None
+    place: str
 
 
 @dataclass(slots=True)
@@ -37,7 +41,7 @@ class Happening:
 class Listener:
     """Follows the events that `parameters` choose, from behind `after` (None: from now on).
 
-    `say` is told what the person at the terminal should know. `ready` is called once, with the workspace and the
+    `say` gets the messages for the person at the terminal. `ready` is called once, with the workspace and the
     position from which nothing will be missed.
     """
 
@@ -55,6 +59,7 @@ class Listener:
         self._ready = ready
         self._met = False
         self._retry = FIRST_PAUSE
+        self._place = "" if after is None else str(after)
         self.position = after
 
     def events(self) -> Iterator[Happening]:
@@ -64,10 +69,12 @@ class Listener:
             try:
                 for frame in self._frames():
                     pause = FIRST_PAUSE
-                    if frame.type and not self._told(frame) and (frame.seq or 0) > (self.position or 0):
+                    if frame.type and not self._is_control_frame(frame) and (frame.seq or 0) > (self.position or 0):
                         yield Happening(frame.data, json.decode(frame.data))
                     if frame.seq is not None:
-                        self.position = max(frame.seq, self.position or 0)
+                        # Only after a restore from a backup does the server go back.
+                        self.position = max(frame.seq, 0 if frame.type == "resync" else self.position or 0)
+                        self._place = frame.place
                 # It ended in good order, as that of a server does which is replaced by another.
                 time.sleep(self._retry)
             except Lost as lost:
@@ -77,8 +84,8 @@ class Listener:
                 time.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
 
-    def _told(self, frame: Frame) -> bool:
-        """Whether it was about the stream itself."""
+    def _is_control_frame(self, frame: Frame) -> bool:
+        """Act on a frame about the stream itself; False for an event."""
         if frame.type == "ready":
             document = json.decode(frame.data)
             if not self._met:
@@ -95,20 +102,22 @@ class Listener:
         return False
 
     def _resync(self, document: dict[str, Any]) -> None:
-        if document.get("reason") == "log":
+        if document.get("reason") == "log" and (self.position or 0) > document["seq"]:
+            self._say(f"The log of {document['workspace_id']} ends at {document['seq']}: going on from there.")
+        elif document.get("reason") == "log":
             self._say(f"The log no longer reaches back so far: what was before {document['seq']} is missed.")
         else:
             self._say("The key may see less than before.")
 
     def _frames(self) -> Iterator[Frame]:
-        with self._api.stream("/events/stream", **self._parameters, after=self.position) as response:
+        with self._api.stream("/events/stream", **self._parameters, after=self._place or None) as response:
             try:
                 yield from self._read(response)
             except (OSError, http.client.HTTPException) as error:
                 raise Lost(f"The connection to {self._api.address.text} was lost: {reason(error)}.") from error
 
     def _read(self, response: http.client.HTTPResponse) -> Iterator[Frame]:
-        kind, data, seq = "", [], None
+        kind, data, seq, place = "", [], None, ""
         while line := response.readline():
             name, _, value = line.decode().rstrip("\r\n").partition(":")
             value = value.removeprefix(" ")
@@ -116,11 +125,11 @@ class Listener:
                 kind = value
             elif name == "data":
                 data.append(value)
-            elif name == "id" and value.isdigit():
-                seq = int(value)
+            elif name == "id" and value.rpartition("-")[2].isdigit():
+                place, seq = value, int(value.rpartition("-")[2])
             elif name == "retry" and value.isdigit():
                 self._retry = max(0.1, int(value) / 1000)
             elif line in (b"\n", b"\r\n"):
                 if data or seq is not None:
-                    yield Frame(kind if data else "", "\n".join(data), seq)
-                kind, data, seq = "", [], None
+                    yield Frame(kind if data else "", "\n".join(data), seq, place)
+                kind, data, seq, place = "", [], None, ""

@@ -1,0 +1,1 @@
+"""Who may come in, and how often: credentials, tickets, rate limits, and bounds on connections."""

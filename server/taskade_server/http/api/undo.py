@@ -1,0 +1,202 @@
+"""POST /events/{id}/revert and POST /events/revert: which changes are to be undone, and what that did.
+
+Why the answer lists the events that undoing causes: with `dry_run` it is the preview, without it the receipt, and both
+come from what was really written, so neither can promise what the other does not do.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from msgspec.structs import replace
+
+from taskade_server.domain import undo
+from taskade_server.engine import edit, events, log
+from taskade_server.engine.log import Event
+from taskade_server.engine.model import REGISTRY, Checker
+from taskade_server.http.api import undo_schema
+from taskade_server.http.api.route import Route
+from taskade_server.http.wire.call import Call
+from taskade_server.http.wire.reply import Reply
+from taskade_server.kit import ids, json, time, zones
+from taskade_server.kit.errors import Forbidden, Invalid, Issue, Malformed, NotFound
+from taskade_server.kit.strict_json import escape_pointer
+from taskade_server.store.database import Tx
+
+MEMBERS: Final = ("request_id", "api_key_id", "since", "until", "event_ids", "workspace_id")
+# A change has up to four events.
+MAX_EVENTS: Final = 4 * undo.MAX_CHANGES
+_WAYS: Final = ("request_id", "api_key_id", "event_ids")
+
+
+def one(call: Call, tx: Tx) -> Reply:
+    """POST /events/{id}/revert."""
+    call.no_parameters()
+    if call.body is not None and call.body != {}:
+        raise Invalid("This operation takes no body; POST /v1/events/revert takes one.")
+    return _undone(call, tx, [_event(call, tx, call.path[0])], {"type": "revert", "event_id": call.path[0]})
+
+
+def many(call: Call, tx: Tx) -> Reply:
+    """POST /events/revert."""
+    call.no_parameters()
+    if not isinstance(call.body, dict):
+        raise Malformed(
+            'The body is a JSON object such as {"request_id": "req_..."} or {"api_key_id": ..., "since": ...}.'
+        )
+    checker = Checker()
+    call = replace(call, body={name: value for name, value in call.body.items() if value is not None})
+    body = call.body
+    for name in body:
+        if name not in MEMBERS:
+            checker.unknown(f"/{escape_pointer(name)}", name, MEMBERS, "revert")
+    ways = [name for name in _WAYS if name in body]
+    if len(ways) != 1 and not checker.issues:
+        checker.fault("", "required", f"Name the changes in one way: by {', '.join(_WAYS[:-1])} or {_WAYS[-1]}.")
+    for name in ("since", "until", "workspace_id"):
+        if name in body and ways and ways != ["api_key_id"]:
+            checker.fault(f"/{name}", "not_allowed", f"{name} goes with api_key_id only.")
+    edit.fail(checker.issues)
+    choose = {"request_id": _of_request, "api_key_id": _of_key, "event_ids": _listed}[ways[0]]
+    found, origin = choose(call, tx, checker)
+    return _undone(call, tx, found, {"type": "revert", **origin})
+
+
+def _undone(call: Call, tx: Tx, found: list[Event], origin: dict[str, Any]) -> Reply:
+    """Undo, and list what that did: of what comes along (the tasks of a project) as far as the key's scopes go."""
+    names = undo.revert(tx, call.context(), found, origin)
+    changes = [
+        f'{{"type":"{done.type}","workspace_id":"{done.workspace_id}","resource":"{done.resource}",'
+        f'"object_id":"{done.object_id}","data":{done.data},"previous":{done.previous or "null"}}}'
+        for done in log.written(tx)
+        if call.principal.allows(events.read_scope(REGISTRY[done.resource], done.project_id))
+    ]
+    return Reply(200, f'{{"reverted":{json.encode(names)},"changes":{json.array(changes)}}}')
+
+
+def _event(call: Call, tx: Tx, name: str) -> Event:
+    event = log.find(tx, name)
+    if event is None or not events.sees(call.principal, event):
+        raise NotFound(f"There is no event {name[:80]} that this key can see.")
+    if not events.sees_previous(call.principal, event):
+        raise Forbidden(
+            f"The event {name} moved its object out of a project that this key cannot see into this one;"
+            " somebody who sees both can undo it."
+        )
+    return event
+
+
+_Chosen = tuple[list[Event], dict[str, Any]]
+
+
+def _listed(call: Call, tx: Tx, checker: Checker) -> _Chosen:
+    names = call.body["event_ids"]
+    if (
+        not isinstance(names, list)
+        or not 1 <= len(names) <= undo.MAX_CHANGES
+        or not all(isinstance(name, str) for name in names)
+    ):
+        checker.fault("/event_ids", "wrong_type", f"event_ids is a list of 1 to {undo.MAX_CHANGES:,} ids of events.")
+    edit.fail(checker.issues)
+    return [_event(call, tx, name) for name in dict.fromkeys(names)], {"event_ids": len(names), "event_id": names[0]}
+
+
+def _of_request(call: Call, tx: Tx, checker: Checker) -> _Chosen:
+    name = call.body["request_id"]
+    if not isinstance(name, str) or not ids.is_id(name, "req"):
+        checker.fault("/request_id", "invalid_format", "request_id is the X-Request-Id of an answer: req_...")
+    edit.fail(checker.issues)
+    found = _seen(call, _whole(*log.of_request(tx, name, MAX_EVENTS + 1)), f"the request {name}")
+    if not found:
+        raise NotFound(f"There is no request {name} that changed anything which this key can see.")
+    return found, {"request_id": name}
+
+
+def _of_key(call: Call, tx: Tx, checker: Checker) -> _Chosen:
+    name, workspace_id = call.body["api_key_id"], call.body.get("workspace_id")
+    if not isinstance(name, str) or not ids.is_id(name, "key"):
+        checker.fault("/api_key_id", "invalid_format", "api_key_id is the id of a key: key_...")
+    if workspace_id is not None and (not isinstance(workspace_id, str) or call.principal.grant(workspace_id) is None):
+        detail = f"There is no workspace {str(workspace_id)[:80]} that you can see."
+        checker.fault("/workspace_id", "unknown_reference", detail)
+    zone = zones.get(call.principal.zone(workspace_id if isinstance(workspace_id, str) else None))
+    since, until = _moment(call.body, "since", checker, zone), _moment(call.body, "until", checker, zone)
+    if "since" not in call.body:
+        checker.fault("/since", "required", "since says from when on: a time, a date or a while ago such as -1h.")
+    edit.fail(checker.issues)
+    found: list[Event] = []
+    places = [place for place in sorted(call.principal.grants) if call.principal.grants[place].live]
+    for place in [workspace_id] if workspace_id else places:
+        first = log.seq_before(tx, place, since or 0)
+        last = log.head(tx, place) if until is None else log.seq_before(tx, place, until + 1)
+        found += _whole(*log.of_key(tx, place, name, first, last, MAX_EVENTS + 1 - len(found)))
+        if len(found) > MAX_EVENTS:
+            break
+    if not found and not any(log.of_key(tx, place, name, 0, log.MAX_SEQ, 1)[0] for place in places):
+        raise NotFound(f"There is no key {name} that changed anything which this key can see.")
+    return _seen(call, found, f"the key {name}"), {"api_key_id": name, "since": time.format_ms(since or 0)}
+
+
+def _moment(body: dict[str, Any], name: str, checker: Checker, zone: zones.Zone) -> int | None:
+    value = body.get(name)
+    if value is None:
+        return None
+    now = time.now_ms()
+    try:
+        moment = time.moment_ms(value if isinstance(value, str) else "", now, zone)
+    except ValueError:
+        moment = now + 1
+    if moment > now:
+        detail = f"{name} is a time in the past, a date or a while ago such as -1h."
+        checker.fault(f"/{name}", "invalid_format", detail)
+        return None
+    return moment
+
+
+def _whole(found: list[Event], cut: bool) -> list[Event]:
+    if cut:
+        detail = "The objects are too large to be undone at once; choose a shorter time, or name the events."
+        raise Invalid(detail, errors=[Issue("too_many", detail, pointer="")])
+    return found
+
+
+def _seen(call: Call, found: list[Event], what: str) -> list[Event]:
+    """All of the events; Forbidden if the caller may see some and not others, for half of it is not what was meant."""
+    seen = [event for event in found if events.sees(call.principal, event)]
+    whole = [event for event in seen if events.sees_previous(call.principal, event)]
+    if seen and len(whole) < len(found):
+        raise Forbidden(f"Some of what {what} did is beyond this key; somebody who sees all of it can undo it.")
+    return seen
+
+
+def routes() -> Iterator[Route]:
+    """The routes of undo."""
+    yield Route(
+        "POST",
+        "/events/{id}/revert",
+        "events.revert",
+        "",
+        one,
+        None,
+        "Undo a change",
+        writes=True,
+        heavy=True,
+        body="empty",
+        answer="document",
+        batchable=False,
+        document=undo_schema.REVERT,
+    )
+    yield Route(
+        "POST",
+        "/events/revert",
+        "events.revert_many",
+        "",
+        many,
+        None,
+        "Undo all changes of a request, of a key, or of some events",
+        writes=True,
+        heavy=True,
+        body="revert",
+        answer="document",
+        batchable=False,
+        document=undo_schema.REVERT_MANY,
+    )

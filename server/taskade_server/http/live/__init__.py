@@ -1,0 +1,1 @@
+"""Responses that last: event streams and the WebSocket."""

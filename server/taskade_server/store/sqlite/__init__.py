@@ -1,0 +1,1 @@
+"""The SQLite database: one writer that commits in groups, and readers beside it."""

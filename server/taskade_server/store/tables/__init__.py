@@ -1,0 +1,1 @@
+"""Tables that are no resources: one file for each."""
