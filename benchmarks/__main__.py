@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import compare, load, machine, million, scaling, streams, webhooks
+from benchmarks import compare, hostile, load, machine, million, scaling, search, streams, webhooks
+from benchmarks.report import Report
 
 
 def arguments() -> argparse.Namespace:
@@ -22,6 +23,10 @@ def arguments() -> argparse.Namespace:
         "--streams", action="store_true", help="1,000 streams, and readers that break off (printed only)"
     )
     parser.add_argument("--webhooks", action="store_true", help="drain a backlog of deliveries, and time single ones")
+    parser.add_argument(
+        "--hostile", action="store_true", help="known attacks and random large requests: how long others have to wait"
+    )
+    parser.add_argument("--search", action="store_true", help="what finding words of each script costs, before and now")
     parser.add_argument("--tasks", type=int, metavar="N", help="another number of tasks (the result is not written)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="with --million: keep the data here, and use it again")
     parser.add_argument(
@@ -50,45 +55,39 @@ def folder(keep: Path | None) -> Iterator[Path]:
 
 def main() -> None:
     given = arguments()
-    if given.streams:
-        machine.join_clients()
-        with folder(None) as data:
-            print(streams.run(data))
-        return
-    if not given.webhooks:
+    if not (given.streams or given.hostile or given.search or given.webhooks):
         load.build()
     if given.scaling:
         machine.share_cores()
     else:
         machine.join_clients()
     with folder(given.keep) as data:
-        if given.webhooks:
-            report = webhooks.run(data, webhooks.QUICK if given.quick else webhooks.FULL)
-        elif given.scaling:
-            report = scaling.run(data)
-        elif given.million:
-            report = million.run(given.tasks or 1_000_000, data, keep=given.keep is not None)
-        else:
-            plan = compare.QUICK if given.quick else compare.FULL
-            plan = replace(plan, tasks=given.tasks or plan.tasks)
-            report = compare.run(plan, given.peers.split(","), data)
+        if given.streams:
+            print(streams.run(data))
+            return
+        name, report = _run(given, data)
     print(report.text)
-    if given.webhooks and given.quick:
-        return
-    if given.tasks is None and given.peers == ",".join(compare.PEERS):
-        name = (
-            "webhooks"
-            if given.webhooks
-            else "scaling"
-            if given.scaling
-            else "million"
-            if given.million
-            else "quick"
-            if given.quick
-            else "latest"
-        )
+    other_plan = given.tasks is not None or given.peers != ",".join(compare.PEERS)
+    if not other_plan and (name == "quick" or not given.quick):
         report.write(name)
         print(f"Written to benchmarks/results/{name}.md and {name}.json")
+
+
+def _run(given: argparse.Namespace, data: Path) -> tuple[str, Report]:
+    """The report that was asked for, and the name under which a complete one is kept."""
+    if given.hostile:
+        return "hostile", hostile.run(data, quick=given.quick)
+    if given.search:
+        return "search", search.run(data, quick=given.quick)
+    if given.webhooks:
+        return "webhooks", webhooks.run(data, webhooks.QUICK if given.quick else webhooks.FULL)
+    if given.scaling:
+        return "scaling", scaling.run(data)
+    if given.million:
+        return "million", million.run(given.tasks or 1_000_000, data, keep=given.keep is not None)
+    plan = compare.QUICK if given.quick else compare.FULL
+    plan = replace(plan, tasks=given.tasks or plan.tasks)
+    return "quick" if given.quick else "latest", compare.run(plan, given.peers.split(","), data)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from typing import Any
 import uvloop
 from granian.constants import Interfaces
 from granian.server.embed import Server
-from taskade_server.http import connections
+from taskade_server.http.admission import connections
+from taskade_server.kit.defaults import MAX_CONNECTIONS
 
 Message = dict[str, Any]
 Application = Callable[
@@ -46,10 +47,10 @@ def application() -> Application:
 
 
 async def serve(port: int) -> None:
-    # ASGINL only leaves out the start and stop messages; the rest is what taskade_server.serving gives Granian.
+    # ASGINL only leaves out the start and stop messages; the rest is what taskade_server.serving.process gives Granian.
     server = Server(
         application(), port=port, interface=Interfaces.ASGINL, http=connections.MODE, http1_settings=connections.HTTP1,
-        websockets=True, log_enabled=False, backlog=1024, backpressure=connections.MAX_CONNECTIONS,
+        websockets=True, log_enabled=False, backlog=1024, backpressure=MAX_CONNECTIONS,
     )  # fmt: skip
     await server.serve()
 
