@@ -24,7 +24,10 @@ _SCOPES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What the model needs of an event. `at` is in milliseconds since 1970, `data` the JSON text of the object."""
+    """What the model needs of an event. `data` is the JSON text of the object.
+
+    `at` is when the event could be seen, in milliseconds since 1970: on PostgreSQL that of the commit.
+    """
 
     workspace_id: str
     seq: int

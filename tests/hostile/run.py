@@ -453,7 +453,11 @@ class Fuzzer:
                         f"{one.marker} was shown without the right to it ({where}):\n  {one.what}")  # fmt: skip
 
     def _read_log(self, db: Database, workspace: str, head: int) -> None:
-        columns = "workspace_id, seq, type, resource, object_id, project_id, at, data, previous"
+        # What a transaction changes is seen from its commit on. On PostgreSQL many write at once: one that waited for
+        # its locks commits long after the time that its events carry.
+        commit = "(extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1000)::bigint"
+        seen_since = f"greatest(at, {commit})" if self._server.database_url else "at"
+        columns = f"workspace_id, seq, type, resource, object_id, project_id, {seen_since}, data, previous"
         query = f"SELECT {columns} FROM events WHERE workspace_id = ? AND seq > ? ORDER BY seq LIMIT {PAGE}"
 
         def page(tx: Tx) -> list[Row]:
