@@ -44,9 +44,11 @@ READ_QUEUE_SECONDS = 5.0
 # read costs more than it takes: one that is long moves to a thread after a millisecond, which no short one needs.
 INLINE_TICK, INLINE_COST = 5_000, 2_500
 THREAD_TICK, THREAD_COST = 1_000_000, 10_000
-# A step may be as long as the text that it looks through, so time counts, too: for a read that of the clock, since it
-# keeps others from reading.
+# A step may be as long as the text that it looks through, so time counts, too: that of the processor, or a busy machine
+# would refuse what a quiet one answers. A read keeps others from reading while it waits for the disk, which takes no
+# time of the processor, so the clock counts as well, with a bound that only a read which does not get on reaches.
 THREAD_SECONDS = 5.0
+THREAD_CLOCK_SECONDS = 30.0
 
 STATEMENT_CACHE = 500
 WRITER_PRAGMAS = "PRAGMA cache_size = -32000; PRAGMA journal_size_limit = 67108864"
@@ -79,7 +81,8 @@ class SqliteDatabase(Database):
         self._synchronous = synchronous
         self._vfs = vfs
         patient = read_steps == UNLIMITED
-        self._thread_budget = read_steps, FOREVER if patient else THREAD_SECONDS
+        times = (FOREVER, FOREVER) if patient else (THREAD_SECONDS, THREAD_CLOCK_SECONDS)
+        self._thread_budget = read_steps, *times
         self._patient = patient
         self._on_fatal = on_fatal
         self._stopped: StoreError | None = Unavailable("The database is not open.")

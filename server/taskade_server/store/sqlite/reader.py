@@ -4,7 +4,6 @@ import asyncio
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -12,7 +11,7 @@ import apsw
 
 from taskade_server.kit.budget import Budget, BudgetSpent
 from taskade_server.store.interface import Tx
-from taskade_server.store.sqlite.transaction import Meter, SpentError, SqliteTx
+from taskade_server.store.sqlite.transaction import FOREVER, Meter, SpentError, SqliteTx
 from taskade_server.store.sqlite.writer import T
 
 # Reads in a row after which holding a lock for all of them pays, and for how long.
@@ -30,17 +29,25 @@ def step_back() -> None:
 class Reader:
     """A connection that only reads, with a budget for each unit."""
 
-    def __init__(self, connection: apsw.Connection, tick: tuple[int, int], steps: int, seconds: float) -> None:
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        tick: tuple[int, int],
+        steps: int,
+        seconds: float,
+        clock_seconds: float = FOREVER,
+    ) -> None:
+        """`tick`: as for Meter. Each unit has so many steps, processor time of its thread, and time by the clock."""
         self.connection = connection
         self._cursor = connection.cursor()
         self._version = connection.cursor()
-        self._meter = Meter(connection, *tick, time.monotonic)
-        self._budget = steps, seconds
+        self._meter = Meter(connection, *tick)
+        self._steps = steps
+        self._times = seconds, clock_seconds
 
     def run(self, fn: Callable[[Tx], T], snapshot: bool) -> T:
-        steps, seconds = self._budget
-        tx = SqliteTx(self._cursor, writable=False, budget=Budget(steps))
-        self._meter.charge(tx.budget, seconds)
+        tx = SqliteTx(self._cursor, writable=False, budget=Budget(self._steps))
+        self._meter.charge(tx.budget, *self._times)
         self._meter.interrupts = True
         try:
             if snapshot:

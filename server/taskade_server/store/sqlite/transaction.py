@@ -1,6 +1,7 @@
 """A unit of work on an SQLite connection: its statements, its budget, and SQLite's errors as ours."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -181,26 +182,34 @@ class SpentError(Exception):
 class Meter:
     """Charges what a connection does to the budget of the unit that runs; interrupts its queries when that is spent."""
 
-    __slots__ = ("_budget", "_clock", "_cost", "_until", "interrupts")
+    __slots__ = ("_budget", "_clock_until", "_cost", "_until", "interrupts")
 
-    def __init__(self, connection: apsw.Connection, tick: int, cost: int, clock: Callable[[], float]) -> None:
-        """`cost`: what every `tick` steps of the virtual machine take from the budget. `clock` gives seconds."""
+    def __init__(self, connection: apsw.Connection, tick: int, cost: int) -> None:
+        """`cost`: what every `tick` steps of the virtual machine take from the budget."""
         self._cost = cost
-        self._clock = clock
         # What is written is not interrupted: SQLite would roll the whole transaction back.
         self.interrupts = False
         self.charge(Budget(UNLIMITED), FOREVER)
         connection.set_progress_handler(self._tick, tick)
         connection.create_scalar_function("text_at", self._text_at, 3, deterministic=True)
 
-    def charge(self, budget: Budget, seconds: float) -> None:
-        """From here on charge this budget, and allow queries so much time."""
+    def charge(self, budget: Budget, seconds: float, clock_seconds: float = FOREVER) -> None:
+        """From here on charge this budget, and allow queries so much time.
+
+        `seconds`: of the processor, in the thread that calls this. `clock_seconds`: by the clock.
+        """
         self._budget = budget
-        self._until = FOREVER if seconds == FOREVER else self._clock() + seconds
+        self._until = FOREVER if seconds == FOREVER else time.thread_time() + seconds
+        self._clock_until = FOREVER if clock_seconds == FOREVER else time.monotonic() + clock_seconds
 
     def _tick(self) -> bool:
         self._budget.left -= self._cost if self.interrupts else self._cost // WRITING_SHARE
-        return self.interrupts and (self._budget.left < 0 or (self._until != FOREVER and self._clock() > self._until))
+        return self.interrupts and (self._budget.left < 0 or self._late())
+
+    def _late(self) -> bool:
+        if self._until != FOREVER and time.thread_time() > self._until:
+            return True
+        return self._clock_until != FOREVER and time.monotonic() > self._clock_until
 
     def _text_at(self, *arguments: Any) -> str | None:
         """SQL function of (JSON document, member, key): the text that this object in it has under the key, or None.

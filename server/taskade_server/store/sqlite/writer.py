@@ -107,7 +107,7 @@ class Writer:
     def __init__(self, connection: apsw.Connection, path: Path) -> None:
         self.connection = connection
         self._cursor = connection.cursor()
-        self.meter = Meter(connection, WRITER_TICK, WRITER_COST, time.thread_time)
+        self.meter = Meter(connection, WRITER_TICK, WRITER_COST)
         self.lock = threading.Lock()
         self._path = path
         self._wal_pages = 0
