@@ -133,10 +133,10 @@ def test_a_key_that_may_not(server: Server):
 
 
 def test_too_many_requests(start_server):
-    server = start_server(rate_limit="2/minute")
+    server = start_server(rate_limit="1/minute")
     with server.client() as client:
-        answers = [client.get("/v1/users/me") for _ in range(3)]
-    assert [answer.status_code for answer in answers] == [200, 200, 429]
+        answers = [client.get("/v1/users/me") for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 429]
     look_at(answers[-1].json(), "quota-exceeded")
     assert int(answers[-1].headers["retry-after"]) > 0
 
