@@ -3,13 +3,15 @@
 import fcntl
 import os
 import resource
+import select
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
 import pytest
-from taskade_server.http.admission.connections import Trimmer, fair_share, harden
+from taskade_server.http.admission.connections import Trimmer, fair_share, harden, unread
+from taskade_server.serving.sockets import queued
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is but one address to come from")
 
@@ -19,7 +21,7 @@ class Door:
 
     def __init__(self) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
-        self.listener.settimeout(10)
+        self.listener.settimeout(120)
         self.port: int = self.listener.getsockname()[1]
         self.inside: list[socket.socket] = []
         self.outside: list[socket.socket] = []
@@ -167,3 +169,23 @@ print(capacity({wanted}), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(room), str(hard)], "and as many files as it may open at all"
+
+
+def test_what_has_arrived_and_was_not_read_is_seen(door):
+    (client,) = door.enter("127.0.0.1", 1)
+    assert not unread(door.port)
+    client.sendall(b"GET")
+    assert select.select(door.inside, [], [], 120)[0]
+    assert unread(door.port) and not unread(door.port + 1)
+    door.inside[0].recv(10)
+    assert not unread(door.port)
+
+
+@linux_only
+def test_how_many_wait_to_be_accepted_is_known(door):
+    assert queued(door.listener) == 0
+    for count in (1, 2):
+        door.outside.append(socket.create_connection(("127.0.0.1", door.port)))
+        assert queued(door.listener) == count
+    door.inside.append(door.listener.accept()[0])
+    assert queued(door.listener) == 1

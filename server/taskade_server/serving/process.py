@@ -26,7 +26,7 @@ from granian.server.embed import Server as EmbeddedServer
 from taskade_server.config import ConfigError
 from taskade_server.http.admission import connections
 from taskade_server.kit import logs
-from taskade_server.serving.sockets import BACKLOG, INHERIT, Inherited
+from taskade_server.serving.sockets import BACKLOG, INHERIT, Inherited, queued
 from taskade_server.serving.traffic import Application, Requests, Traffic
 
 logger: Final = logging.getLogger("taskade")
@@ -270,20 +270,27 @@ class Process:
     async def _leave(self, serving: asyncio.Task[None]) -> None:
         self._traffic.ending = True
         await asyncio.sleep(self._delay)
+        port, until = self._listener.getsockname()[1], time.monotonic() + LINGER_SECONDS
+        # Those that wait in the queue came before the request to stop. With the last socket they would be reset.
+        while self.ending is Ending.STOP and queued(self._listener) and time.monotonic() < until:
+            await asyncio.sleep(0.01)
         self._server.stop_accepting()
         if self.ending is Ending.STOP:
             self._listener.close()
         for leave in self._traffic.leaving:
             leave()
-        await self._wait_until_quiet()
+        await self._wait_until_quiet(port)
         self._server.stop()  # type: ignore[no-untyped-call]
         await asyncio.wait({serving})
 
-    async def _wait_until_quiet(self) -> None:
+    async def _wait_until_quiet(self, port: int) -> None:
         """Wait until no more requests come on the connections that are open."""
         until = time.monotonic() + LINGER_SECONDS
         asked = -1
-        while asked != self._requests.asked and time.monotonic() < until:
+        while time.monotonic() < until:
+            # On a busy machine requests may have arrived that nobody has had the time to read.
+            if asked == self._requests.asked and not await asyncio.to_thread(connections.unread, port):
+                return
             asked = self._requests.asked
             await asyncio.sleep(QUIET_SECONDS)
 

@@ -2,6 +2,8 @@
 
 import os
 import socket
+import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -9,6 +11,9 @@ from taskade_server.config import ConfigError
 
 INHERIT: Final = "TASKADE_INHERIT"
 BACKLOG: Final = 1024
+# Of the kernel's `struct tcp_info`; of a socket that listens, this member says how many connections are in its queue.
+_INFO_BYTES: Final = 104
+_QUEUED: Final = struct.Struct("=24xI")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +61,10 @@ def bound(family: int, address: Any, *, shared: bool = False) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def queued(listener: socket.socket) -> int:
+    """How many connections wait to be accepted from a socket; 0 where the system does not tell (it is not Linux)."""
+    with suppress(OSError, AttributeError, struct.error):
+        return int(_QUEUED.unpack_from(listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES))[0])
+    return 0

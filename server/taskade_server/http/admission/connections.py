@@ -6,11 +6,13 @@ the server above it believes it to be in.
 """
 
 import asyncio
+import fcntl
 import logging
 import os
 import resource
 import socket
 import stat
+import termios
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager, suppress
@@ -125,6 +127,17 @@ def _hang_up(number: int, port: int, peer: Peer) -> bool:
         with suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)
         return True
+
+
+def unread(port: int) -> bool:
+    """Whether something has arrived on a connection that this process has not read yet."""
+    for number in map(int, os.listdir("/dev/fd")):
+        with _duplicate(number) as connection:
+            if connection is not None and _peer(connection, port) is not None:
+                waiting = fcntl.ioctl(connection, termios.FIONREAD, bytes(4))
+                if any(waiting):
+                    return True
+    return False
 
 
 def fair_share(counts: Iterable[int], total: int) -> int:
