@@ -122,7 +122,7 @@ def talk(port: int, *parts: bytes, finish: bool = False) -> Answer | None:
 
     `finish` closes our side after the last part, as a client does that gives up.
     """
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
         try:
             for part in parts:
                 connection.sendall(part)

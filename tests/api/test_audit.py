@@ -22,7 +22,7 @@ def refused(api):
     """What is on record of a refusal, once it is."""
 
     def read(response, **params):
-        until = time.monotonic() + 60
+        until = time.monotonic() + 180
         while True:
             found = entries(api, request_id=response.headers["x-request-id"], **params)
             if found:
@@ -38,7 +38,7 @@ def installation(database_of):
     """The newest entry of the installation's own log that a request made."""
 
     def read(response):
-        until = time.monotonic() + 60
+        until = time.monotonic() + 180
         while True:
             row = database_of.read_sync(
                 lambda tx: tx.one(
@@ -136,7 +136,7 @@ def busy(api, invite):
             api.patch(f"/v1/tasks/{task['id']}", json={"priority": "high"})
     problem(member.client.delete(f"/v1/workspaces/{workspace}"), 403)
     problem(member.client.patch(f"/v1/workspaces/{workspace}", json={"name": "x"}), 403)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 180
     while len(entries(api, workspace_id=workspace, outcome="denied")) < 2:
         assert time.monotonic() < until
         time.sleep(0.05)
@@ -318,7 +318,7 @@ def test_nobody_writes_into_the_log_of_a_workspace_that_they_have_no_part_in(api
     with server.client(secret) as weak:
         response = weak.patch(f"/v1/tasks/{a_task['id']}", json={"name": "x"})
     problem(response, 403)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 180
     while not (found := entries(outsider, request_id=response.headers["x-request-id"])):
         assert time.monotonic() < until
         time.sleep(0.05)
@@ -368,7 +368,7 @@ def test_no_credential_is_no_login(server, database_of):
         problem(response, 401)
     with server.client("again") as client:  # something behind it that is written down
         other = client.get("/v1/projects")
-    until = time.monotonic() + 60
+    until = time.monotonic() + 180
 
     def known(answer):
         sql = "SELECT 1 FROM accesses WHERE request_id = ?"
@@ -399,16 +399,18 @@ def test_a_flood_is_counted_not_copied(start_server):
     server = start_server()
     with server.client() as owner:
         key = create(owner, "api-keys", name="weak", scopes=["tasks:read"])["secret"]
+        began = time.monotonic()
         with server.client(key) as weak:
             for _ in range(200):
                 problem(weak.post("/v1/tasks", json={"name": "x"}), 403)
             for _ in range(50):
                 problem(weak.patch(f"/v1/tasks/{ids.new('task')}", json={"name": "x"}), 403)
+    minutes = 1 + int(time.monotonic() - began) // 60  # a slow machine needs more than one
     server.restart()
     with server.client() as owner:
-        found = entries(owner, outcome="denied")
+        found = entries(owner, outcome="denied", limit=1000)
     assert sum(entry["times"] for entry in found) == 250
-    assert len(found) < 70
+    assert len(found) < 70 * minutes
     assert sum(entry["times"] for entry in found if entry["operation"] == "tasks.create") == 200
-    assert sum(entry["times"] for entry in found if entry["action"] == "access.more") >= 21
+    assert sum(entry["times"] for entry in found if entry["action"] == "access.more") >= 51 - 30 * minutes
     assert [entry["seq"] for entry in found] == list(range(len(found), 0, -1))

@@ -119,7 +119,7 @@ def test_a_long_poll_is_answered_by_the_event_it_waits_for(api, a_project, home)
     answers = []
 
     def wait() -> None:
-        where = {"after": f"{home}:{after}", "types": "task.completed", "project_id": a_project["id"], "wait": 30}
+        where = {"after": f"{home}:{after}", "types": "task.completed", "project_id": a_project["id"], "wait": 60}
         answers.append(api.get("/v1/events", params=where))
 
     waiting = threading.Thread(target=wait)
@@ -128,7 +128,7 @@ def test_a_long_poll_is_answered_by_the_event_it_waits_for(api, a_project, home)
     time.sleep(0.2)
     assert not answers, "another type does not end it"
     api.post(f"/v1/tasks/{task}/complete", json={})
-    waiting.join(20)
+    waiting.join(180)
     (event,) = answers[0].json()
     assert (event["type"], event["data"]["id"]) == ("task.completed", task)
 

@@ -39,7 +39,7 @@ def scrape(client: httpx2.Client, **headers: str) -> Numbers:
 
 def until(check: Callable[[], Any], what: str) -> Any:
     """Ask again until the answer is true."""
-    for _ in range(600):
+    for _ in range(1800):
         found = check()
         if found:
             return found
@@ -229,7 +229,9 @@ def test_a_line_for_each_request(server, api):
 def test_refusals_are_logged_too(server, api):
     found = line_of(server, api.get("/v1/tasks/task_x?fields=nonsense"))
     assert (found["status"], found["level"]) in {(400, "warning"), (404, "warning")}
-    stranger = httpx2.Client(base_url=server.url, headers={"Authorization": "Bearer tsk_wrong"}, trust_env=False)
+    stranger = httpx2.Client(
+        base_url=server.url, headers={"Authorization": "Bearer tsk_wrong"}, trust_env=False, timeout=120
+    )
     with closing(stranger):
         found = line_of(server, stranger.get("/v1/tasks"))
     assert found["status"] == 401
@@ -351,6 +353,7 @@ def test_a_collector_that_is_away_costs_one_line(traced, collector):
             assert response.status_code == 200
             until(lambda: scrape(client)["taskade_spans_failed_total",] > 0, "a span that cannot be sent")
             time.sleep(0.2)
+        until(warnings, "word that it is away")
         assert len(warnings()) == 1
         assert collector.url in warnings()[0]
         collector.start()

@@ -26,7 +26,7 @@ def dev(tmp_path_factory):
 
 @pytest.fixture
 def http(dev):
-    with httpx2.Client(base_url=dev.url, timeout=20, trust_env=False) as client:
+    with httpx2.Client(base_url=dev.url, timeout=120, trust_env=False) as client:
         yield client
 
 
@@ -67,8 +67,8 @@ def test_large_bodies_are_cut_and_larger_ones_refused(http, a_bin):
 
 def test_waiting_for_what_comes(http, a_bin, dev):
     async def run():
-        async with httpx2.AsyncClient(base_url=dev.url, timeout=20, trust_env=False) as client:
-            waiting = asyncio.create_task(client.get(a_bin, params={"count": 2, "wait": 15}))
+        async with httpx2.AsyncClient(base_url=dev.url, timeout=180, trust_env=False) as client:
+            waiting = asyncio.create_task(client.get(a_bin, params={"count": 2, "wait": 120}))
             for _ in range(2):
                 await asyncio.sleep(0.05)
                 await client.post(a_bin)
@@ -101,7 +101,8 @@ def test_the_first_attempts_at_each_message_fail(http, a_bin):
 
 def test_a_delay(http, a_bin):
     with pytest.raises(httpx2.ReadTimeout):
-        http.post(f"{a_bin}?delay=5", timeout=0.2)
+        http.post(f"{a_bin}?delay=120", timeout=httpx2.Timeout(120, read=0.2))
+    assert http.get(a_bin, params={"count": 1, "wait": 120}).json()["total"] == 1
     assert http.post(f"{a_bin}?delay=0.05").status_code == 200
     assert kept(http, a_bin)[1]["answered"] == "200 after 0.05 s"
 

@@ -75,14 +75,15 @@ def test_a_break_anywhere_loses_and_doubles_nothing(api, listen, server):
     for thread in writing:
         thread.start()
     found: dict[int, list[int]] = {}
-    readers = [
-        threading.Thread(target=lambda seed: found.__setitem__(seed, read(listen, workspace, start, writing, seed)),
-                         args=(seed,)) for seed in range(4)
-    ]  # fmt: skip
+
+    def follow(seed: int) -> None:
+        found[seed] = read(api, listen, workspace, start, writing, seed)
+
+    readers = [threading.Thread(target=follow, args=(seed,)) for seed in range(4)]
     for thread in readers:
         thread.start()
     for thread in (*writing, *readers):
-        thread.join(60)
+        thread.join(600)
     head = int(api.get("/v1/events", params={"workspace_id": workspace, "after": "latest"}).headers["next-after"])
     assert head - int(start) > 150
     assert found == {seed: list(range(int(start) + 1, head + 1)) for seed in range(4)}
@@ -103,14 +104,16 @@ def write(server, project, seed):
                     assert client.post("/v1/tasks/bulk", json=body).status_code == 201
 
 
-def read(listen, workspace, place, writing, seed):
+def read(api, listen, workspace, place, writing, seed):
     """The seqs in the order in which they came, over many connections."""
     chance, got = random.Random(100 + seed), []
     while True:
         over = not any(thread.is_alive() for thread in writing)
-        stream, most = listen(workspace_id=workspace, last_event_id=place, seconds=1), chance.randrange(1, 30)
+        limit = {} if over else {"seconds": 1}
+        stream, most = listen(workspace_id=workspace, last_event_id=place, **limit), chance.randrange(1, 30)
         if over:
-            stream.until_end()
+            end = api.get("/v1/events", params={"workspace_id": workspace, "after": "latest"}).headers["next-after"]
+            stream.until_seq(int(end))
         else:
             stream.until(lambda messages, stream=stream, most=most: len(messages) > most or stream.ended)
         stream.close()
@@ -221,10 +224,13 @@ def test_whoever_was_away_is_told_what_was_taken(api, listen, somebody, a_projec
     first.close()
     assert api.delete(f"/v1/projects/{a_project['id']}/members/{user}").status_code == 204
     create(api, "tasks", name="Not for guests", project_id=a_project["id"])
-    stream = listen(key=secret, after=place, seconds=1)
-    revoked = [message.data["id"] for message in stream.until_end() if message.type == "access.revoked"]
+    for seconds in (1, 10, 60):  # as many as the machine needs
+        stream = listen(key=secret, after=place, seconds=seconds)
+        revoked = [message.data["id"] for message in stream.until_end() if message.type == "access.revoked"]
+        assert "Not for guests" not in str(stream.messages)
+        if revoked:
+            break
     assert revoked == [a_project["id"]]
-    assert "Not for guests" not in str(stream.messages)
 
 
 def test_a_task_that_moves_out_of_sight(api, listen, somebody, a_task):

@@ -336,7 +336,7 @@ def test_a_key_cannot_make_a_stronger_one(key_with, heads):
 def test_a_key_cannot_leave_its_limits_by_way_of_another(api, server, a_project, home):
     limits = {
         "workspace_ids": [home], "project_ids": [a_project["id"]], "allowed_ips": ["127.0.0.0/24"],
-        "rate_limit": 50, "expires_at": in_ms(60_000),
+        "rate_limit": 50, "expires_at": in_ms(3_600_000),
     }  # fmt: skip
     key = create(api, "api-keys", name="Limited", **limits)
     with server.client(key["secret"]) as client:
@@ -349,7 +349,7 @@ def test_a_key_cannot_leave_its_limits_by_way_of_another(api, server, a_project,
             ):
                 refused = problem(way, 422)
                 assert (places(refused), codes(refused)) == ([f"/{name}"], ["exceeds_own_limits"])
-        wider = {"allowed_ips": ["127.0.0.0/8"], "rate_limit": 51, "expires_at": in_ms(120_000)}
+        wider = {"allowed_ips": ["127.0.0.0/8"], "rate_limit": 51, "expires_at": in_ms(7_200_000)}
         for name, value in wider.items():
             refused = problem(client.post("/v1/api-keys", json={"name": "x", **limits, name: value}), 422)
             assert places(refused) == [f"/{name}"]
@@ -406,6 +406,6 @@ def test_the_last_use_of_a_key_appears(start_server):
     with server.client(secret) as client:
         (used,) = listed(client, "api-keys", name="Used")
         assert used["last_used_at"] is not None and used["version"] == unused["version"]
-        assert 0 <= time.now_ms() - time.parse_ms(used["last_used_at"]) <= 120_000
+        assert 0 <= time.now_ms() - time.parse_ms(used["last_used_at"]) <= 3_600_000
         read = client.get(f"/v1/api-keys/{used['id']}")
         assert read.json()["last_used_at"] == used["last_used_at"]

@@ -15,7 +15,7 @@ from tests.api.asking import create
 from tests.support.processes import free_port
 from tests.support.receiver import Receiver
 
-PATIENCE = 60
+PATIENCE = 180
 HEAD = b"HTTP/1.1 200 OK\r\n"
 
 

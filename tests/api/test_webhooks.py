@@ -3,12 +3,14 @@
 import hashlib
 import hmac
 import json
+import threading
 import time
 
 import pytest
 from taskade_server.kit import ids, webhook_signatures
 
 from tests.api.asking import create, problem
+from tests.support.listening import eventually
 from tests.support.receiver import Receiver
 
 SECRET = "your_webhook_secret"
@@ -40,7 +42,7 @@ def deliveries(api):
     """The deliveries of a webhook, once there are so many that are over (or, with `state`, in that state)."""
 
     def read(webhook, count, state="succeeded,failed"):
-        until = time.monotonic() + 60
+        until = time.monotonic() + 180
         while True:
             found = api.get(f"/v1/webhooks/{webhook['id']}/deliveries", params={"state": state}).json()
             if len(found) >= count:
@@ -49,6 +51,11 @@ def deliveries(api):
             time.sleep(0.01)
 
     return read
+
+
+def told(receiver):
+    """The names of the tasks that a receiver was told of."""
+    return [found.event["data"]["name"] for found in list(receiver.received)]
 
 
 def add(api, project, **body):
@@ -221,7 +228,7 @@ def test_a_retry_has_the_same_id_and_another_time(api, hook, receiver, a_project
     receiver.wait(1)
     (delivery,) = deliveries(webhook, 1, "pending,succeeded")
     assert api.post(f"/v1/webhooks/{webhook['id']}/deliveries/{delivery['id']}/resend").status_code == 202
-    first, second = receiver.wait(2)
+    first, second, *_ = receiver.wait(2)  # a third, if the one that is due after 5 seconds came before
     assert first.body == second.body and first.headers["webhook-id"] == second.headers["webhook-id"]
     assert deliveries(webhook, 1)[0]["state"] == "succeeded"
 
@@ -310,11 +317,14 @@ def test_a_thin_webhook_tells_only_what_happened_to_which_object(api, hook, rece
 
 
 def test_no_more_at_a_time_than_allowed(api, hook, a_project, receiver):
-    under_way, most = [], []
+    under_way, most, several = [], [], threading.Event()
 
     def slow(received):
         under_way.append(received)
         most.append(len(under_way))
+        if len(under_way) > 1:
+            several.set()
+        assert several.wait(180)
         time.sleep(0.05)
         under_way.remove(received)
         return 200, {}
@@ -350,21 +360,22 @@ def test_a_webhook_that_is_deleted_or_changed_amid_its_retries(api, hook, receiv
     add(api, a_project)
     receiver.wait(1)
     with Receiver() as other:
-        api.patch(path, json={"url": other.url})
         fresh = api.post(f"{path}/rotate-secret", json={"overlap_hours": 0}).json()["secret"]
+        api.patch(path, json={"url": other.url})
         (delivery,) = deliveries(webhook, 1, "pending,succeeded")
         api.post(f"{path}/deliveries/{delivery['event_id']}/resend")
-        (found,) = other.wait(1)
+        found = other.wait(1)[0]
         webhook_signatures.verify(found.headers, found.body, [fresh], now=time.time())
         assert found.headers["webhook-id"] == receiver.received[0].headers["webhook-id"]
         assert len(deliveries(webhook, 1)) == 1
         add(api, a_project, name="The last")
-        other.wait(2)
+        eventually(lambda: "The last" in told(other))
         assert api.delete(path).status_code == 204
         add(api, a_project, name="Not told any more")
         api.post("/v1/tasks", json={"name": "x"})
         problem(api.get(f"{path}/deliveries"), 404)
-        assert len(other.received) == 2
+        # What was sent again may have come twice: by itself when it was due, and because it was asked for.
+        assert set(told(other)) == {"A task", "The last"}
 
 
 # ---- tests, recovery, replays ----------------------------------------------------------------------------------------
@@ -372,7 +383,7 @@ def test_a_webhook_that_is_deleted_or_changed_amid_its_retries(api, hook, receiv
 
 def finished(api, webhook, replay):
     """A replay, once nothing of it is pending."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + 180
     while True:
         found = api.get(f"/v1/webhooks/{webhook['id']}/replays/{replay['id']}").json()
         if found["state"] != "running" and not found["deliveries"]["pending"]:

@@ -66,7 +66,7 @@ def server(request, copy, tmp_path_factory) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def api(server) -> Iterator[httpx2.Client]:
     key = server.command("keys", "create", "--name", "tests")
-    with httpx2.Client(base_url=f"{server.url}/v1", headers={"Authorization": f"Bearer {key}"}, timeout=60) as client:
+    with httpx2.Client(base_url=f"{server.url}/v1", headers={"Authorization": f"Bearer {key}"}, timeout=180) as client:
         yield client
 
 
@@ -151,8 +151,8 @@ def test_rights_are_kept(api, server):
 
 
 def test_the_documents_describe_it(server):
-    document = httpx2.get(f"{server.url}/openapi.json", timeout=60).json()
+    document = httpx2.get(f"{server.url}/openapi.json", timeout=180).json()
     for path in ("/v1/notes", "/v1/notes/{id}", "/v1/notes/query", "/v1/notes/{id}/restore"):
         assert path in document["paths"] or path.removeprefix("/v1") in document["paths"], path
     assert set(document["components"]["schemas"]["Note"]["properties"]) > {"id", "name", "body"}
-    assert "note.created" in httpx2.get(f"{server.url}/asyncapi.json", timeout=60).text
+    assert "note.created" in httpx2.get(f"{server.url}/asyncapi.json", timeout=180).text

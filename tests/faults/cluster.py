@@ -21,6 +21,7 @@ from typing import Any
 
 import click
 from taskade_server.engine import check
+from taskade_server.serving.process import QUIET_SECONDS
 from taskade_server.store.database import connect
 
 from tests.support import cluster as clusters
@@ -30,10 +31,11 @@ from tests.support.load import Client
 from tests.support.postgres import PostgreSQL
 from tests.support.processes import make_run_folder, remove
 from tests.support.server import Server
+from tests.support.standstill import Standstill
 from tests.support.valkey import Valkey
 
 CLIENTS = 6
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
 LIMIT = 30
 
 
@@ -129,13 +131,15 @@ class Play:
         ledger = self.ledger
         statuses, lost, steps = ledger.statuses.copy(), ledger.broken.total(), ledger.steps
         began = time.monotonic()
-        yield
-        self.go_on()
+        with Standstill() as standstill:
+            yield
+            self.go_on()
         seen = ledger.statuses - statuses
         lost = ledger.broken.total() - lost
         self.say(f"{title:<32} {time.monotonic() - began:5.1f} s  {ledger.steps - steps:5} rounds  {dict(seen)}"
                  f"{f'  {lost} connections lost' if lost else ''}")  # fmt: skip
-        if lost > broken:
+        # A balancer that stands still does not notice in time that a server closes what is idle.
+        if lost > broken and standstill.longest < QUIET_SECONDS / 2:
             ledger.faults.append(f"{title}: {lost} connections were lost: {ledger.broken} {self.balancer.lost[-3:]}")
         if not refusals and (seen[503] or seen[409]):
             ledger.faults.append(f"{title}: {seen}")

@@ -187,7 +187,7 @@ def measured(port: int, requests: list[bytes], seconds: float, *, least: int = 1
     return found
 
 
-def ask(port: int, *parts: bytes, timeout: float = 20.0) -> tuple[int, bytes]:
+def ask(port: int, *parts: bytes, timeout: float = 120.0) -> tuple[int, bytes]:
     """Send these bytes and read to the end of the connection, or of the first answer. The status is 0 without one."""
     received = b""
     try:

@@ -33,7 +33,7 @@ class Work:
         headers = {"Authorization": f"Bearer {key}", "User-Agent": agent}
         try:
             answer = httpx2.post(
-                f"{server.url}/v1/tasks", json=body, headers=headers, timeout=30, trust_env=False, verify=False
+                f"{server.url}/v1/tasks", json=body, headers=headers, timeout=120, trust_env=False, verify=False
             )
         except httpx2.TransportError:
             return  # that server is not there any more

@@ -85,7 +85,7 @@ def test_ready_says_whether_the_database_is_there(own_postgres, server):
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert client.get("/health").status_code == 200
         own_postgres.start_again()
-        until = time.monotonic() + 60
+        until = time.monotonic() + 180
         while client.get("/ready").status_code != 200:
             assert time.monotonic() < until
             time.sleep(0.05)
@@ -111,7 +111,7 @@ def test_a_commit_in_doubt_is_said_to_be(server, url):
         )
         with Client(server.url, server.key) as client:
             asked = askers.submit(client.ask, "POST", "/v1/tasks", {"name": "in doubt"})
-            until = time.monotonic() + 60
+            until = time.monotonic() + 180
             while not other.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'COMMIT' AND state = 'active'"
             ).fetchall():
@@ -129,7 +129,12 @@ def test_a_primary_that_became_a_standby_is_left(server, url):
     with psycopg.connect(url, autocommit=True) as other, Client(server.url, server.key) as client:
         assert client.ask("POST", "/v1/tasks", {"name": "before"})[0] == 201
         other.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-        other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+        ending = other.execute(
+            "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+        ).fetchall()
+        alive = "SELECT 1 FROM pg_stat_activity WHERE pid = ANY(%s)"
+        while other.execute(alive, ([pid for pid, _ in ending],)).fetchall():
+            time.sleep(0.01)
         status, headers, _ = client.ask("POST", "/v1/tasks", {"name": "meanwhile"})
         assert (status, headers["retry-after"]) == (503, "1")
         assert client.ask("GET", "/v1/tasks")[0] == 200
@@ -143,6 +148,8 @@ def test_a_database_that_hangs(own_postgres, url, monkeypatch):
     monkeypatch.setattr(postgresql, "QUEUE_SECONDS", 1.0)
     monkeypatch.setattr(postgresql, "UNIT_SECONDS", 2.0)
 
+    expected = [{Unavailable: 4, Overloaded: 5}, {OutcomeUnknown: 4, Overloaded: 5}]
+
     async def outcomes(db: PostgresDatabase) -> list[type]:
         one = partial(PostgresTx.all, sql="SELECT 1")
         units = [db.read(one) for _ in range(9)] + [db.write(one) for _ in range(9)]
@@ -151,18 +158,23 @@ def test_a_database_that_hangs(own_postgres, url, monkeypatch):
     async def scene() -> None:
         db = PostgresDatabase(url)
         await db.open()
-        assert set(await outcomes(db)) == {list}
-        own_postgres.suspend()
-        kinds = await outcomes(db)
-        assert Counter(kinds[:9]) == {Unavailable: 4, Overloaded: 5}
-        assert Counter(kinds[9:]) == {OutcomeUnknown: 4, Overloaded: 5}
-        own_postgres.resume()
+        for _ in range(5):  # on a machine that stands still for a second, fewer of them have begun
+            while set(await outcomes(db)) != {list}:
+                await asyncio.sleep(0.05)
+            own_postgres.suspend()
+            kinds = await outcomes(db)
+            own_postgres.resume()
+            seen = [Counter(kinds[:9]), Counter(kinds[9:])]
+            assert {Overloaded} < seen[0].keys() | seen[1].keys() <= {Overloaded, Unavailable, OutcomeUnknown}
+            if seen == expected:
+                break
+        assert seen == expected
         while set(await outcomes(db)) != {list}:
             await asyncio.sleep(0.05)
         await db.close()
 
     async def bounded() -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(300):
             await scene()
 
     asyncio.run(bounded())

@@ -66,7 +66,7 @@ def names(client: Client, position: str = "") -> set[str]:
 def test_only_what_names_a_position_goes_to_the_replica(server, own_replica):
     with Client(server.url, server.key) as client, asked(server, own_replica) as count:
         position = write(client, "a")
-        until = time.monotonic() + 60
+        until = time.monotonic() + 180
         while count() == 0:  # as soon as it follows
             assert "a" in names(client, position)
             assert time.monotonic() < until

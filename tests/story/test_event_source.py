@@ -22,7 +22,7 @@ from tests.support.cutting import Cutter
 from tests.support.listening import eventually
 
 STREAMS = 5
-PATIENCE = 60  # seconds, for slow machines
+PATIENCE = 180  # seconds, for slow machines
 OPENED = re.compile(rb"GET /v1/events/stream\?(\S*ticket=([^&\s]+))")
 REFUSED = b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 USE = """

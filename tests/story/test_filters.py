@@ -75,7 +75,7 @@ def test_requests(server, january, spelling):
         session.trust_env = False
         session.headers["Authorization"] = f"Bearer {server.key}"
         params = parameters(january.project_id, spelling)
-        response = session.get(f"{server.url}/v1/tasks", params=params, timeout=30)
+        response = session.get(f"{server.url}/v1/tasks", params=params, timeout=120)
     assert response.status_code == 200, response.text
     assert rows(response.json()) == january.rows
 

@@ -32,7 +32,7 @@ class Mirror:
     def ask(self, method: str, path: str, key: str = "", **options: Any) -> Any:
         headers = {"Idempotency-Key": key} if key else {}
         while True:
-            response = self._session.request(method, self._base + path, headers=headers, timeout=60, **options)
+            response = self._session.request(method, self._base + path, headers=headers, timeout=180, **options)
             self.answers[response.status_code] += 1
             if response.status_code != 429:
                 assert response.ok, response.text

@@ -14,7 +14,7 @@ from tests.story.conftest import HERE
 from tests.support import toolchains
 
 SECRET = "your_webhook_secret"
-PATIENCE = 60
+PATIENCE = 180
 
 
 @pytest.fixture
@@ -37,14 +37,14 @@ def receivers():
 
 def paths_of(port):
     """Which of the two listens there."""
-    answer = httpx2.get(f"http://127.0.0.1:{port}/seen", trust_env=False, verify=False)
+    answer = httpx2.get(f"http://127.0.0.1:{port}/seen", trust_env=False, verify=False, timeout=120)
     return ["/webhook/task-updated", "/seen"] if answer.status_code == 200 else ["/library", "/kept"]
 
 
 def asked(receivers, path, count):
     """What a receiver has taken, once there is so much."""
     until = time.monotonic() + PATIENCE
-    while len(found := httpx2.get(receivers[path] + path, trust_env=False, verify=False).json()) < count:
+    while len(found := httpx2.get(receivers[path] + path, trust_env=False, verify=False, timeout=120).json()) < count:
         assert time.monotonic() < until, found
         time.sleep(0.05)
     return found
@@ -90,7 +90,11 @@ def refuses_a_flipped_byte(receivers, one):
     url = f"{receivers['/webhook/task-updated']}/webhook/task-updated"
     headers = {"Content-Type": "application/json", "X-Taskade-Signature": one["headers"]["x-taskade-signature"]}
     body = one["body"].encode()
-    assert httpx2.post(url, content=body, headers=headers, trust_env=False, verify=False).status_code == 200
+    assert (
+        httpx2.post(url, content=body, headers=headers, trust_env=False, verify=False, timeout=120).status_code == 200
+    )
     at = body.index(b'"name":"') + 8
     flipped = body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :]
-    assert httpx2.post(url, content=flipped, headers=headers, trust_env=False, verify=False).status_code in (400, 401)
+    assert httpx2.post(
+        url, content=flipped, headers=headers, trust_env=False, verify=False, timeout=120
+    ).status_code in (400, 401)

@@ -67,7 +67,7 @@ class _Server:
 
     async def check(self) -> None:
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 answer = await self.ask(b"GET /ready HTTP/1.1\r\nHost: balancer\r\n\r\n")
             self.ready = answer.startswith(b"HTTP/1.1 200 ")
         except (OSError, LostError, TimeoutError):
@@ -95,12 +95,12 @@ class Balancer:
 
     def __enter__(self) -> "Balancer":
         self._thread.start()
-        self._up.wait(60)
+        self._up.wait(240)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._over.set)
-        self._thread.join(60)
+        self._thread.join(240)
         self._loop.close()
 
     async def _run(self) -> None:

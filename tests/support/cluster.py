@@ -62,7 +62,7 @@ class Cluster:
             helper.terminate()
         with ThreadPoolExecutor(len(self.servers)) as stoppers:
             statuses = list(stoppers.map(Server.stop, self.servers))
-        return [*statuses, *(helper.wait(60) for helper in self.helpers)]
+        return [*statuses, *(helper.wait(180) for helper in self.helpers)]
 
     def said(self) -> str:
         """What all of it has logged."""

@@ -59,7 +59,7 @@ class Collector:
                     self._spans += [_readable(span) for span in scope.spans]
             self._more.notify_all()
 
-    def span(self, request_id: str, seconds: float = 60) -> Span:
+    def span(self, request_id: str, seconds: float = 180) -> Span:
         """The span of a request, once it has arrived."""
         with self._more:
             found: list[Span] = []

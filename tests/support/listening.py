@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlencode, urlsplit
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 
 
 class Message(NamedTuple):

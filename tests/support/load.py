@@ -13,6 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from taskade_server.serving.process import QUIET_SECONDS
+
+from tests.support.standstill import Standstill
+
 DISTANCE_SECONDS = 0.03
 
 
@@ -80,12 +84,14 @@ class Load:
         self._positions = positions
         self._allowed = allowed
         self._over = threading.Event()
+        self._standstill = Standstill()
         self._threads = [
             threading.Thread(target=self._work, args=(number, number < clients), daemon=True)
             for number in range(clients + fresh)
         ]
 
     def __enter__(self) -> "Load":
+        self._standstill.__enter__()
         for thread in self._threads:
             thread.start()
         return self
@@ -93,9 +99,18 @@ class Load:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         for thread in self._threads:
-            thread.join(90)
+            thread.join(200)
+        self._standstill.__exit__()
 
-    def wait_for(self, more: int, seconds: float = 60) -> None:
+    @property
+    def in_time(self) -> bool:
+        """Whether all requests came within QUIET_SECONDS of the one before, as far as this process is concerned.
+
+        Otherwise one may meet a connection that a server which is being replaced has just closed.
+        """
+        return self._standstill.longest < QUIET_SECONDS / 2
+
+    def wait_for(self, more: int, seconds: float = 180) -> None:
         """Until so many more writes were acknowledged."""
         goal, until = len(self.ledger.written) + more, time.monotonic() + seconds
         while len(self.ledger.written) < goal:

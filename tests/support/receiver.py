@@ -79,7 +79,7 @@ class Receiver:
         self._server.shutdown()
         self._server.server_close()
 
-    def wait(self, count: int, seconds: float = 60.0) -> list[Received]:
+    def wait(self, count: int, seconds: float = 180.0) -> list[Received]:
         """What was received, once that is so many requests."""
         until = time.monotonic() + seconds
         while len(self.received) < count:

@@ -10,7 +10,7 @@ from typing import Final
 
 Judge = Callable[[Mapping[str, str], bytes], tuple[int, str]]
 """From the headers, in lower case, and the body to a status and a text."""
-PATIENCE_SECONDS: Final = 20
+PATIENCE_SECONDS: Final = 180
 
 
 @dataclass

@@ -47,7 +47,8 @@ class World:
 
     def __init__(self) -> None:
         headers = {"Authorization": f"Bearer {os.environ['TASKADE_KEY']}"}
-        self.client = httpx2.Client(base_url=f"{os.environ['TASKADE_URL']}/v1", headers=headers, trust_env=False)
+        base = f"{os.environ['TASKADE_URL']}/v1"
+        self.client = httpx2.Client(base_url=base, headers=headers, trust_env=False, timeout=120)
         self.client.event_hooks = {"response": [conformity.watch]}
         self.me = self.read("/users/me")
         self.anchors: dict[str, str] = {"workspace": self.me["workspace_id"], "user": self.make("user")}

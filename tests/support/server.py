@@ -21,8 +21,8 @@ from taskade_server.commands.keys import keys
 from tests.support import conformity
 from tests.support.processes import free_port
 
-START_SECONDS = 120
-STOP_SECONDS = 60
+START_SECONDS = 240
+STOP_SECONDS = 180
 
 
 class Server:
@@ -163,7 +163,7 @@ class Server:
     def _answers(self) -> bool:
         assert self._process is not None
         until = time.monotonic() + START_SECONDS
-        with httpx2.Client(base_url=self.url, timeout=10, trust_env=False, verify=False) as client:
+        with httpx2.Client(base_url=self.url, timeout=60, trust_env=False, verify=False) as client:
             while time.monotonic() < until and self._process.poll() is None:
                 try:
                     if client.get("/health").status_code == 200:

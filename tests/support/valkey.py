@@ -17,8 +17,8 @@ from pathlib import Path
 
 from tests.support.processes import free_port
 
-START_SECONDS = 30
-PATIENCE = "socket_timeout=10&socket_connect_timeout=10"
+START_SECONDS = 120
+PATIENCE = "socket_timeout=60&socket_connect_timeout=60"
 """For the URL of those who need an answer more than they need it soon: the machine may be busy."""
 
 
@@ -79,7 +79,7 @@ class Valkey:
         (self._folder / "pid").write_text(str(self._process.pid))
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until and self._process.poll() is None:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as probe:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=30) as probe:
                 probe.sendall(b"INFO server\r\nQUIT\r\n")
                 answer = b"".join(iter(lambda: probe.recv(4096), b""))
                 # Not a stranger that took the port between our look and the server's.

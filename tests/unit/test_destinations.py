@@ -110,7 +110,7 @@ def traps() -> Iterator[tuple[int, list[socket.socket]]]:
         WATCHING.clear()
 
 
-def attempt(url: str, answers: list[str] | None = None, allowed: Any = ()) -> Any:
+def attempt(url: str, answers: list[str] | None = None, allowed: Any = (), seconds: float = 60.0) -> Any:
     """One exchange; with `answers` these are what the name resolves to."""
 
     async def resolve(host: str) -> list[str]:
@@ -120,7 +120,7 @@ def attempt(url: str, answers: list[str] | None = None, allowed: Any = ()) -> An
     async def main() -> Any:
         client = Outbound(allowed, resolver=resolve)
         try:
-            return await client.post(url, body=b"{}", headers={}, timeout=0.5)
+            return await client.post(url, body=b"{}", headers={}, timeout=seconds)
         finally:
             await client.close()
 
@@ -142,7 +142,7 @@ def test_a_packet_would_be_seen():
         trap.listen()
         WATCHING.append(True)
         EVENTS.clear()
-        assert attempt(f"http://127.0.0.1:{trap.getsockname()[1]}/", allowed=LOOPBACK).error == "timeout"
+        assert attempt(f"http://127.0.0.1:{trap.getsockname()[1]}/", allowed=LOOPBACK, seconds=0.5).error == "timeout"
         WATCHING.pop()
         assert [event for event, _ in EVENTS] == ["socket.connect"]
         assert select.select([trap], [], [], 0)[0] == [trap]

@@ -91,7 +91,7 @@ def test_it_does_not_change_hands_while_a_unit_holds_it(postgresql_db, name):
         assert not taken.wait(0.5)
 
     postgresql_db.write_sync(unit)
-    assert taken.wait(30)
+    assert taken.wait(180)
     robber.join()
 
 

@@ -490,9 +490,10 @@ print(admitted)
 
 def test_processes_together_get_no_more(valkey):
     command = [sys.executable, "-c", WORK, valkey.patient_url]
+    began = time.monotonic()
     workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     said = [int(worker.communicate()[0]) for worker in workers]
-    assert sum(said) in (100, 101), "one comes back each minute"
+    assert 100 <= sum(said) <= 100 + (time.monotonic() - began) / 60, "one comes back each minute"
 
 
 @examples(30)
@@ -580,18 +581,23 @@ def test_a_valkey_that_dies_under_use_and_comes_back_is_told_once_and_costs_no_r
 
 
 def test_a_valkey_that_hangs_is_waited_for_once(valkey, caplog):
-    client = Valkey(f"{valkey.url}?socket_timeout=0.2", retry_seconds=0.05)
-    limiter = Limiter(Policy("default", 60), SharedBuckets(client, "default"))
-    limiter.charge("a caller")
-    valkey.pause()
-    for _ in range(5):
+    def warnings(seconds: float) -> int:
+        caplog.clear()
+        client = Valkey(f"{valkey.url}?socket_timeout={seconds}", retry_seconds=0.05)
+        limiter = Limiter(Policy("default", 60), SharedBuckets(client, f"test{next(NUMBERS)}"))
         limiter.charge("a caller")
-    assert not client.answers
-    valkey.resume()
-    until(lambda: client.answers)
-    limiter.charge("a caller")
-    assert len([record for record in caplog.records if record.levelno == logging.WARNING]) == 2
-    client.close()
+        valkey.pause()
+        for _ in range(5):
+            limiter.charge("a caller")
+        assert not client.answers
+        valkey.resume()
+        until(lambda: client.answers)
+        limiter.charge("a caller")
+        client.close()
+        return len([record for record in caplog.records if record.levelno == logging.WARNING])
+
+    # On a busy machine one that does not hang may take longer than 0.2 seconds, too.
+    assert any(warnings(seconds) == 2 for seconds in (0.2, 3.0, 15.0))
 
 
 def test_a_valkey_that_was_restarted_between_two_requests_is_not_missed(valkey, caplog):
@@ -655,7 +661,7 @@ def test_a_url_that_cannot_be_understood():
 
 def until(condition):
     """Wait for something that is bound to happen."""
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + 180
     while not condition():
         assert time.monotonic() < limit, "it did not happen"
         time.sleep(0.01)

@@ -23,7 +23,7 @@ logs.configure(FORM, "info")
 def said(program: str, form: str = "json", status: int = 0) -> list[str]:
     """The lines that a program writes to standard error."""
     text = PRELUDE.replace("FORM", repr(form)) + program
-    done = subprocess.run([sys.executable, "-c", text], capture_output=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, timeout=300, check=False)
     assert done.returncode == status, done.stderr.decode()
     lines = done.stderr.decode().split("\n")
     assert lines.pop() == ""
@@ -191,7 +191,7 @@ def test_processes_that_share_a_pipe_leave_each_others_lines_whole(pipe):
     os.close(writing)
     time.sleep(1)  # the pipe is full by now
     reader.start()
-    assert [other.wait(60) for other in others] == [0, 0]
+    assert [other.wait(300) for other in others] == [0, 0]
     reader.join()
     assert sorted(found) == sorted(letter * 200 + b" %d" % number for letter in (b"a", b"b") for number in range(5000))
 
@@ -232,5 +232,5 @@ def test_the_last_lines_are_read_although_the_process_leaves_at_once(ending):
         "logs.SINK.start(); logs.SINK.put(b'last words');"
         f" process.leave(process.Ending.{ending}, socket.socket())"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, timeout=300)
     assert done.stderr == b"last words\n" + (b"the next one\n" if ending == "RELOAD" else b"")

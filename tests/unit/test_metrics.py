@@ -69,7 +69,7 @@ def test_what_a_killed_process_counted_is_kept(process, tmp_path):
         ready = spawn.Event()
         other = spawn.Process(target=_count, args=(str(tmp_path), ready), daemon=True)
         other.start()
-        assert ready.wait(60)
+        assert ready.wait(180)
         alive = folder.collect()
         assert alive[REQUESTS] == [1 + 5 * round_]
         assert alive[QUEUE] == [6]

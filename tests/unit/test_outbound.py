@@ -94,7 +94,7 @@ async def sent(port: int, *, limits: Limits | None = None, **more: Any) -> Excha
     client = Outbound(LOOPBACK, limits=limits or Limits())
     try:
         return await client.post(
-            f"http://127.0.0.1:{port}/hook", body=b'{"a":1}', headers={}, timeout=more.pop("timeout", 5.0), **more
+            f"http://127.0.0.1:{port}/hook", body=b'{"a":1}', headers={}, timeout=more.pop("timeout", 60.0), **more
         )
     finally:
         await client.close()
@@ -204,6 +204,10 @@ async def drip(writer: asyncio.StreamWriter, text: bytes) -> None:
         await asyncio.sleep(0.02)
 
 
+PATIENCE = (0.3, 3.0, 10.0)
+"""How many seconds to give an exchange that takes too long: more where the beginning of it needs more."""
+
+
 @pytest.mark.parametrize(
     ("at_once", "slowly", "status"),
     [
@@ -221,14 +225,22 @@ def test_an_answer_that_drips_is_given_up(run, at_once, slowly, status):
         writer.write(at_once)
         await drip(writer, slowly)
 
-    found = exchange_with(run, handle, timeout=0.3)
-    assert (found.status, found.error, found.ok) == (status, "timeout", False)
-    assert "0.3 seconds" in (found.detail or "")
+    for seconds in PATIENCE:
+        found = exchange_with(run, handle, timeout=seconds)
+        assert (found.error, found.ok) == ("timeout", False)
+        assert f"{seconds} seconds" in (found.detail or "")
+        if found.status == status:
+            break
+    assert found.status == status
 
 
 def test_no_answer_at_all(run):
-    found = exchange_with(run, answering(close=False), timeout=0.2)
-    assert (found.status, found.error, found.detail) == (None, "timeout", "There was no answer within 0.2 seconds.")
+    for seconds in PATIENCE:
+        found = exchange_with(run, answering(close=False), timeout=seconds)
+        assert (found.status, found.error) == (None, "timeout")
+        if "connect" in found.phases:
+            break
+    assert found.detail == f"There was no answer within {seconds} seconds."
 
 
 def test_a_receiver_that_does_not_read(run):
@@ -507,16 +519,17 @@ def test_an_address_that_does_not_answer(run):
 
 
 def test_a_silent_address_leaves_time_for_the_next(run):
-    async def main() -> Exchange:
+    async def main(seconds: float) -> Exchange:
         async with receiver(answering(OK), host="127.0.0.2") as port:
             with deaf("127.0.0.3", port):
-                limits = Limits(connect_seconds=0.1)
+                limits = Limits(connect_seconds=seconds)
                 client = Outbound(LOOPBACK, resolver=resolving(["127.0.0.3", "127.0.0.2"])[0], limits=limits)
-                found = await client.post(f"http://a.example:{port}/", body=b"", headers={})
+                found = await client.post(f"http://a.example:{port}/", body=b"", headers={}, timeout=60)
                 await client.close()
                 return found
 
-    assert run(main()).ok
+    # So long it may take to connect to the second one, too.
+    assert any(run(main(seconds)).ok for seconds in PATIENCE)
 
 
 def test_attempts_to_one_name_share_a_look_up(run, monkeypatch):
@@ -549,7 +562,7 @@ def test_look_ups_that_hang_are_bounded(run, monkeypatch):
 
     def look_up(host: bytes, *more: Any, **other: Any) -> Any:
         asked.append(host)
-        hanging.wait(10)
+        hanging.wait(120)
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
     async def main() -> list[Exchange]:
@@ -557,6 +570,8 @@ def test_look_ups_that_hang_are_bounded(run, monkeypatch):
         client = Outbound(limits=Limits(lookups=3))
         urls = [f"http://a{number}.example/" for number in range(10)]
         found = await asyncio.gather(*(client.post(url, body=b"", headers={}, timeout=0.1) for url in urls))
+        while len(asked) < 3:  # a thread may be about to begin
+            await asyncio.sleep(0.01)
         await client.close()
         return found
 
@@ -569,11 +584,11 @@ def test_look_ups_that_hang_are_bounded(run, monkeypatch):
 
 def test_a_look_up_that_is_given_up_at_the_end_is_a_failure_and_no_cancellation(run, monkeypatch):
     hanging = threading.Event()
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [hanging.wait(10)][1:])
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [hanging.wait(120)][1:])
 
     async def main() -> Exchange:
         client = Outbound()
-        under_way = asyncio.create_task(client.post("http://a.example/", body=b"", headers={}, timeout=5))
+        under_way = asyncio.create_task(client.post("http://a.example/", body=b"", headers={}, timeout=60))
         await asyncio.sleep(0.01)
         await client.close()
         return await under_way
@@ -617,11 +632,15 @@ def serving_many(connections: list[list[str]], *, end_after: int = 10**9) -> Han
     return handle
 
 
-async def several(port: int, hosts: list[str], **more: Any) -> list[Exchange]:
-    client = Outbound(LOOPBACK, resolver=resolving(["127.0.0.1"])[0], **more)
+async def several(port: int, hosts: list[str], said: asyncio.Event | None = None) -> list[Exchange]:
+    """One exchange after the other. `said`: what the other side sets when it has said all about the one before."""
+    client = Outbound(LOOPBACK, resolver=resolving(["127.0.0.1"])[0])
     found = []
     for host in hosts:
         found.append(await client.post(f"http://{host}:{port}/", body=b"{}", headers={}))
+        if said is not None:
+            await said.wait()
+            said.clear()
         await asyncio.sleep(0.02)  # so that the other side's goodbye, if any, has arrived or not: both are to work
     await client.close()
     return found
@@ -722,16 +741,20 @@ def test_an_answer_nobody_asked_for_answers_nothing(run):
 
 
 def test_what_comes_while_nothing_was_asked_ends_the_connection(run):
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            await read_request(reader)
-            writer.write(OK)
-            await asyncio.sleep(0.005)
-            writer.write(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
-
     async def main() -> list[Exchange]:
+        said = asyncio.Event()
+
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while True:
+                await read_request(reader)
+                writer.write(OK)
+                await asyncio.sleep(0.005)
+                writer.write(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
+                await asyncio.sleep(0)  # it is sent at the end of a turn of the loop
+                said.set()
+
         async with receiver(handle) as port:
-            return await several(port, ["a.example"] * 2)
+            return await several(port, ["a.example"] * 2, said)
 
     assert [(exchange.status, exchange.reused) for exchange in run(main())] == [(200, False)] * 2
 
@@ -755,7 +778,7 @@ def test_an_early_answer_is_an_answer(run):
     async def main() -> Exchange:
         async with receiver(handle, limit=1024) as port:
             client = Outbound(LOOPBACK)
-            found = await client.post(f"http://127.0.0.1:{port}/", body=bytes(20_000_000), headers={}, timeout=5)
+            found = await client.post(f"http://127.0.0.1:{port}/", body=bytes(20_000_000), headers={}, timeout=60)
             await client.close()
             return found
 
@@ -778,7 +801,7 @@ def test_idle_connections_are_closed(run):
             client = Outbound(LOOPBACK, limits=Limits(idle_seconds=0.05, idle_per_destination=2))
             url = f"http://127.0.0.1:{port}/"
             await asyncio.gather(*(client.post(url, body=b"", headers={}) for _ in range(5)))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while len(ended) < 5:
                     await asyncio.sleep(0.01)
             await client.close()
@@ -805,7 +828,7 @@ def test_who_leaves_takes_the_connection_along(run):
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            await asyncio.wait_for(closed.wait(), 5)
+            await asyncio.wait_for(closed.wait(), 60)
             await client.close()
 
     run(main())
@@ -839,7 +862,7 @@ def encrypted(run: Any, certificate: trustme.LeafCert, host: str = "a.example") 
     async def main() -> Exchange:
         async with receiver(answering(OK), ssl=context_of(certificate, names)) as port:
             client = Outbound(LOOPBACK, resolver=resolving(["127.0.0.1"])[0])
-            found = await client.post(f"https://{host}:{port}/", body=b"{}", headers={}, timeout=5)
+            found = await client.post(f"https://{host}:{port}/", body=b"{}", headers={}, timeout=60)
             await client.close()
             return found
 
@@ -884,7 +907,7 @@ def test_what_is_not_tls(run, text):
     async def main() -> Exchange:
         async with receiver(handle) as port:
             client = Outbound(LOOPBACK)
-            found = await client.post(f"https://127.0.0.1:{port}/", body=b"{}", headers={}, timeout=5)
+            found = await client.post(f"https://127.0.0.1:{port}/", body=b"{}", headers={}, timeout=60)
             await client.close()
             return found
 
@@ -916,7 +939,7 @@ def test_reading_stops_at_the_cap_through_tls_too(run, authority, trusting):
     async def main() -> Exchange:
         async with receiver(handle, ssl=context_of(authority.issue_cert("127.0.0.1"), [])) as port:
             client = Outbound(LOOPBACK)
-            found = await client.post(f"https://127.0.0.1:{port}/", body=b"{}", headers={}, timeout=5)
+            found = await client.post(f"https://127.0.0.1:{port}/", body=b"{}", headers={}, timeout=60)
             await client.close()
             return found
 
@@ -973,7 +996,7 @@ def test_through_a_proxy(run, authority, trusting):
                     "http://10.0.0.1/",
                     "http://0x7f.1/",
                 ]
-                found = [await client.post(url, body=b"{}", headers={}, timeout=5) for url in urls]
+                found = [await client.post(url, body=b"{}", headers={}, timeout=60) for url in urls]
                 await client.close()
                 return found
 
@@ -998,7 +1021,7 @@ def test_a_proxy_that_refuses(run, refusal):
     async def main() -> Exchange:
         async with proxy([], {}, refusal) as url:
             client = Outbound(proxy=url)
-            found = await client.post("https://a.example/", body=b"{}", headers={}, timeout=5)
+            found = await client.post("https://a.example/", body=b"{}", headers={}, timeout=60)
             await client.close()
             return found
 
@@ -1041,15 +1064,21 @@ def test_no_exchange_leaves_anything_open(run):
             for round_number in range(6):
                 client = Outbound(LOOPBACK)
                 for scheme in ("http", "https"):
-                    for port in ports:
+                    for handle, port in zip(handlers, ports, strict=True):
+                        # Who reads no head, or waits for the end of one where a handshake comes, never answers.
+                        never = handle is mute or (scheme == "https" and handle is not rude)
                         url = f"{scheme}://127.0.0.1:{port}/"
-                        found.append(await client.post(url, body=b"{}", headers={}, timeout=0.05))
+                        found.append(await client.post(url, body=b"{}", headers={}, timeout=0.05 if never else 60))
                 found.append(await client.post(f"http://127.0.0.3:{ports[0]}/", body=b"", headers={}))
                 await client.close()
                 await asyncio.sleep(0.05)
                 if round_number == 0:
                     before = len(os.listdir("/proc/self/fd"))
-            after = len(os.listdir("/proc/self/fd"))
+            for _ in range(6000):  # the other sides close theirs, too, if not at once
+                after = len(os.listdir("/proc/self/fd"))
+                if after <= before:
+                    break
+                await asyncio.sleep(0.01)
         return before, after, found
 
     if not os.path.isdir("/proc/self/fd"):

@@ -59,7 +59,7 @@ class Scene:
 
     def play(self) -> None:
         """Until the connection ends."""
-        asyncio.run(asyncio.wait_for(self.connection.run(), 30))
+        asyncio.run(asyncio.wait_for(self.connection.run(), 180))
 
 
 def failing_message(monkeypatch: pytest.MonkeyPatch) -> Scene:

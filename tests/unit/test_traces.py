@@ -100,7 +100,7 @@ def test_a_collector_that_answers_without_end_costs_nothing():
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         session = traces._session()
-        answer = session.post(f"http://127.0.0.1:{server.server_port}/v1/traces", data=b"x", timeout=10)
+        answer = session.post(f"http://127.0.0.1:{server.server_port}/v1/traces", data=b"x", timeout=120)
         assert (answer.status_code, answer.content) == (200, b"")
     finally:
         server.shutdown()

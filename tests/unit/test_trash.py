@@ -61,7 +61,7 @@ def made_and_deleted(db: Database, days_ago: int, *members: str) -> str:
 
 def empty_trash(db: Database) -> None:
     async def scene() -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(300):
             [job] = [job for job in housekeeping.jobs(db, TRASH_DAYS) if job.name == "trash"]
             lease = Lease("trash", "test", 60.0)
             assert await lease.take(db) == 0
@@ -159,19 +159,19 @@ def meet(db: Database, first: Callable[[Tx], object], second: Callable[[], objec
     def unit(tx: Tx) -> None:
         first(tx)
         done.set()
-        leave.wait(20)
+        leave.wait(180)
 
     with ThreadPoolExecutor(2) as threads:
         try:
             begun = threads.submit(db.write_sync, unit)
-            assert done.wait(20)
+            assert done.wait(180)
             other = threads.submit(second)
             while not db.read_sync(lambda tx: tx.one("SELECT 1 FROM pg_locks WHERE NOT granted")):
                 assert not other.done(), "the second has not waited for the first"
         finally:
             leave.set()
-        begun.result(20)
-        other.result(20)
+        begun.result(180)
+        other.result(180)
     assert db.read_sync(check.replay) == []
 
 

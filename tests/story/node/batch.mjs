@@ -62,7 +62,7 @@ function sentIntoTheDark(path, body, headers) {
 async function untilAnswered(path, body) {
   const headers = { 'Idempotency-Key': randomUUID() };
   await sentIntoTheDark(path, body, headers);
-  for (let attempt = 0; attempt < 20; attempt++) {
+  for (let attempt = 0; attempt < 600; attempt++) {
     const response = await fetched(path, body, headers);
     if (response.status !== 409) return [response, await fetched(path, body, headers)];
     await new Promise((resolve) => setTimeout(resolve, 200));
