@@ -160,7 +160,7 @@ def test_lines_arrive_without_being_asked_for(pipe):
     sink.close()
 
 
-def test_a_reader_that_stands_still_stops_nobody(pipe):
+def test_a_reader_that_stands_still_stops_nobody(pipe, monkeypatch):
     reading, writing = pipe
     sink = Sink(writing)
     sink.start()
@@ -169,6 +169,7 @@ def test_a_reader_that_stands_still_stops_nobody(pipe):
         sink.put(line)
     assert sink.dropped > 0
     sink.close()  # gives up in the end
+    monkeypatch.setattr(logs, "CLOSE_SECONDS", 600.0)
     found: list[bytes] = []
     reader = threading.Thread(target=lambda: found.extend(read_all(reading)))
     reader.start()
@@ -183,7 +184,8 @@ def test_processes_that_share_a_pipe_leave_each_others_lines_whole(pipe):
     reading, writing = pipe
     found: list[bytes] = []
     reader = threading.Thread(target=lambda: found.extend(read_all(reading)))
-    program = "import sys; from taskade_server.kit.logs import Sink; sink = Sink(int(sys.argv[1])); sink.start()\n"
+    program = "import sys; from taskade_server.kit import logs; from taskade_server.kit.logs import Sink\n"
+    program += "logs.CLOSE_SECONDS = 600; sink = Sink(int(sys.argv[1])); sink.start()\n"
     program += "for n in range(5000): sink.put(b'%s %d' % (sys.argv[2].encode() * 200, n))\nsink.close()"
     others = [
         subprocess.Popen([sys.executable, "-c", program, str(writing), letter], pass_fds=[writing]) for letter in "ab"

@@ -16,7 +16,7 @@ from taskade_server.http.wire.request import Scope
 from taskade_server.kit import json
 from taskade_server.selftest.ledger import Fate
 
-TIMEOUT_SECONDS: Final = 30.0
+TIMEOUT_SECONDS: Final = 120.0
 REPLAYED: Final = "idempotent-replayed"
 
 

@@ -25,7 +25,7 @@ from taskade_server.selftest.process import Server
 from taskade_server.selftest.writing_clients import WRITERS, WritingClients
 from taskade_server.store.database import connect
 
-SECONDS: Final = 30.0
+SECONDS: Final = 120.0
 # The server stops writing when 16 MiB are left.
 DISK_MIB: Final = 28
 DESCRIPTORS: Final = 64

@@ -32,7 +32,7 @@ WRITERS: Final = 4
 # How many requests each writer sends before one looks whether the fault has come by now, and how often one looks.
 REQUESTS: Final = 10
 LOOKS: Final = 30
-SECONDS: Final = 30.0
+SECONDS: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from taskade_server.selftest.writing_clients import WritingClients
 from taskade_server.store.schema import migrate, shipped
 from taskade_server.store.sqlite.database import SqliteDatabase
 
-SECONDS: Final = 20.0
+SECONDS: Final = 120.0
 # A place is: a statement, or an operation on the database's file or its log. The number is the most that is skipped.
 PLACES: Final[Mapping[str, tuple[str, int]]] = {
     "behind the commit, before the answer": ("after commit", 40),
