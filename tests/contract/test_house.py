@@ -86,6 +86,30 @@ def test_only_the_store_commits(trees):
     assert wrong == []
 
 
+def test_the_database_is_told_for_whom_a_request_asks(trees):
+    """Callers take turns at the database, so each use of it in `http` says whose turn it is (`caller=`)."""
+    wrong = [
+        f"{module}:{node.lineno}"
+        for module, node in nodes(trees, ast.Call)
+        if isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("read", "write")
+        and ast.unparse(node.func.value).split(".")[-1] in ("db", "_db", "replica")
+        and module.startswith("http/")
+        and "caller" not in {keyword.arg for keyword in node.keywords}
+    ]
+    assert wrong == []
+
+
+def test_what_a_function_needs_is_handed_to_it(trees):
+    """A ContextVar is a global that no signature shows: make it an argument."""
+    wrong = [
+        f"{module}:{node.lineno}"
+        for module, node in nodes(trees, ast.Import, ast.ImportFrom)
+        if "contextvars" in (getattr(node, "module", ""), *(alias.name for alias in node.names))
+    ]
+    assert wrong == []
+
+
 def test_functions_fit_on_a_screen(trees):
     """A longer one hides a second idea: give that idea a name."""
     wrong = [

@@ -90,7 +90,8 @@ class Caller(msgspec.Struct, eq=False):
                 enter()
         except Problem as problem:
             if isinstance(problem, RateLimited) and (
-                await self.credentials.db.read(log.rights_version) == self.rights_version
+                await self.credentials.db.read(log.rights_version, caller=self.request.claimed_caller)
+                == self.rights_version
             ):
                 raise
             self.principal = None

@@ -10,7 +10,6 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from contextvars import Context
 from typing import Final, TypeVar
 
 from taskade_server.consumers.feed import Feed
@@ -119,12 +118,12 @@ class Hub:
     async def rights_version(self) -> int:
         """The version of rights, as of no earlier than this call."""
         if self._asking is None:
-            self._asking = asyncio.create_task(self._ask(), context=Context())  # on behalf of all who ask
+            self._asking = asyncio.create_task(self._ask())
         return await asyncio.shield(self._asking)
 
     async def _ask(self) -> int:
         self._asking = None  # who comes from here on needs a later answer
-        found = await self.db.read(log.rights_version)
+        found = await self.db.read(log.rights_version, caller=None)  # for all who ask
         # Pages of the log are read for the present version of rights.
         self.feed.rights_version = max(self.feed.rights_version, found)
         return found
@@ -184,7 +183,7 @@ class Session:
             require_scope(principal, self._scope)
             return fn(self._make_call(principal), tx)
 
-        return await self.hub.db.read(unit, snapshot=snapshot, heavy=heavy)
+        return await self.hub.db.read(unit, snapshot=snapshot, heavy=heavy, caller=self.request.claimed_caller)
 
     async def principal(self, rights_version: int | None = None) -> Principal:
         """Return who the caller is by now, from memory where possible; the Problem if they may not go on.

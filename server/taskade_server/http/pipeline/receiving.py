@@ -24,11 +24,11 @@ async def receive_body(db: Database, route: Route, caller: Caller, receive: Rece
 
     presumed = route.body != "batch" and await caller.presume(route.scope, route.most_cost)
     if not presumed:
-        await db.read(admit)
+        await db.read(admit, caller=caller.request.claimed_caller)
     try:
         patch = route.body == "patch" and route.method == "PATCH"
         return await read_json(caller.request, receive, route.max_body, patch=patch)
     except Problem:
         if presumed:
-            await db.read(admit)
+            await db.read(admit, caller=caller.request.claimed_caller)
         raise

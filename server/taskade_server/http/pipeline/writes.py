@@ -92,27 +92,27 @@ class Writes:
         unit = partial(self._unit, _Write(route, caller, make_call, attempt, dry_run))
         heavy = route.heavy or weight.heavy
         if attempt is not None:
-            return await self._commit_once(attempt, unit, heavy=heavy)
+            return await self._commit_once(attempt, unit, heavy=heavy, caller=request.claimed_caller)
         try:
             if not weight.writes:
-                return await self._db.read(unit, snapshot=True, heavy=heavy)
-            return await self._commit(unit, heavy=heavy)
+                return await self._db.read(unit, snapshot=True, heavy=heavy, caller=request.claimed_caller)
+            return await self._commit(unit, heavy=heavy, caller=request.claimed_caller)
         except _DryRun as done:
             return done.reply
 
-    async def _commit(self, unit: Callable[[Tx], Reply], *, heavy: bool) -> Reply:
-        reply = await self._db.write(unit, heavy=heavy)
+    async def _commit(self, unit: Callable[[Tx], Reply], *, heavy: bool, caller: bytes) -> Reply:
+        reply = await self._db.write(unit, heavy=heavy, caller=caller)
         if self._services.feed is not None:
             self._services.feed.notify()
         return reply
 
-    async def _commit_once(self, attempt: Attempt, unit: Callable[[Tx], Reply], *, heavy: bool) -> Reply:
+    async def _commit_once(self, attempt: Attempt, unit: Callable[[Tx], Reply], *, heavy: bool, caller: bytes) -> Reply:
         """Commit, unless this process is just doing so for the same key: IdempotencyKeyInUse."""
         if attempt.key in self._under_way:
             raise idempotency.in_use()
         self._under_way.add(attempt.key)
         try:
-            return await self._commit(unit, heavy=heavy)
+            return await self._commit(unit, heavy=heavy, caller=caller)
         finally:
             self._under_way.discard(attempt.key)
 
