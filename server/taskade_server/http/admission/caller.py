@@ -102,14 +102,17 @@ class Caller(msgspec.Struct, eq=False):
         principal = self.charge(most)
         require_scope(principal, scope)
 
-    def admit(self, tx: Tx, most: int = 1) -> Principal:
+    def admit(self, tx: Tx, scope: str = "", most: int = 1) -> Principal:
         """Look the caller up in a unit of work, and charge the request to them if it was not charged yet.
 
-        `most` is how far the charge may be raised once more is known. Unauthenticated, Forbidden or RateLimited.
+        `scope` is what the caller's key has to have, if that is not checked later (by `operation.run`); `most` is how
+        far the charge may be raised once more is known. Unauthenticated, Forbidden or RateLimited.
         """
         principal = self.confirm(tx)
         if self._charge is None:
             self.charge(most)
+        if scope:
+            require_scope(principal, scope)
         return principal
 
     def confirm(self, tx: Tx) -> Principal:

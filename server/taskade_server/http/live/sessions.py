@@ -16,7 +16,7 @@ from taskade_server.consumers.feed import Feed
 from taskade_server.consumers.follower import RenderedEvents
 from taskade_server.consumers.presence import Presence
 from taskade_server.engine import log
-from taskade_server.engine.access import Principal, require_scope
+from taskade_server.engine.access import Principal
 from taskade_server.http.admission.caller import Caller
 from taskade_server.http.wire.call import Call
 from taskade_server.http.wire.request import Request
@@ -155,7 +155,8 @@ class Hub:
 class Session:
     """A caller who is in touch with the server for longer than one unit of work takes.
 
-    `make_call` makes the call of a unit, for the principal who the caller is by then; `scope` is what every unit needs.
+    `make_call` makes the call of a unit, for the principal who the caller is by then; `scope` is what each unit needs
+    that names no scope of its own.
     """
 
     def __init__(self, hub: Hub, caller: Caller, make_call: Callable[[Principal], Call], scope: str) -> None:
@@ -175,13 +176,17 @@ class Session:
         """A call of the caller as last looked up, who is known from the first unit on."""
         return self._make_call(self._caller.principal_or_fail)
 
-    async def read(self, fn: Callable[[Call, Tx], T], *, snapshot: bool = False, heavy: bool = False) -> T:
-        """Run a unit of work for whoever the caller is by now. The Problem if they may not do this any more."""
+    async def read(
+        self, fn: Callable[[Call, Tx], T], *, scope: str | None = None, snapshot: bool = False, heavy: bool = False
+    ) -> T:
+        """Run a unit of work for whoever the caller is by now. The Problem if they may not do this any more.
+
+        `scope` is what the unit needs; None: the scope of the session.
+        """
+        needed = self._scope if scope is None else scope
 
         def unit(tx: Tx) -> T:
-            principal = self._caller.admit(tx)
-            require_scope(principal, self._scope)
-            return fn(self._make_call(principal), tx)
+            return fn(self._make_call(self._caller.admit(tx, needed)), tx)
 
         return await self.hub.db.read(unit, snapshot=snapshot, heavy=heavy, caller=self.request.claimed_caller)
 

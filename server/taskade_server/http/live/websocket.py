@@ -13,13 +13,15 @@ from typing import Any, Final, TypeVar
 from taskade_server.consumers.follower import Follower
 from taskade_server.consumers.live_query import REST_SECONDS, LiveQuery, Picture, encoded
 from taskade_server.consumers.presence import Viewer
-from taskade_server.engine import access, log, query
+from taskade_server.engine import log, query
 from taskade_server.engine.query import Query
 from taskade_server.http.live.channel import FAULT, GOING_AWAY, NORMAL, TOO_BIG, UNAUTHENTICATED, Channel
 from taskade_server.http.live.messages import (
     MAX_NAME,
+    SCOPE,
     Message,
     event_message,
+    list_scope,
     lost_projects,
     may_look,
     parse_message,
@@ -259,7 +261,7 @@ class Connection:
 
     async def _subscribe_list(self, name: str, reading: Reading) -> None:
         hub, session = self._hub, self._session
-        parsed, workspace_id = await session.read(lambda call, tx: subscribed_list(call, tx, reading))
+        parsed, workspace_id = await session.read(partial(subscribed_list, reading=reading), scope=list_scope(reading))
         live = LiveQuery(
             hub.feed,
             hub.shown,
@@ -306,7 +308,7 @@ class Connection:
         if state is None:
             await self._presence.leave(self._viewer, project_id)
             return
-        workspace_id = await self._session.read(lambda call, tx: workspace_of_project(call, tx, project_id))
+        workspace_id = await self._session.read(partial(workspace_of_project, project_id=project_id), scope=SCOPE)
         await self._presence.enter(self._viewer, workspace_id, project_id, text)
 
 
@@ -326,11 +328,10 @@ async def _picture(session: Session, reading: Reading, workspace_id: str, listed
     """
 
     def read(call: Call, tx: Tx) -> Picture:
-        access.require_scope(call.principal, f"{listed.resource.plural}:read")
         meant = listed
         if not listed.keeps_zone(call.principal):
             meant = subscribed_list(call, tx, reading, workspace_id)[0]
         seq = log.head(tx, workspace_id)
         return Picture(seq, query.run(tx, call.principal, meant, call.secret).documents, meant)
 
-    return await session.read(read, snapshot=True)
+    return await session.read(read, scope=list_scope(reading), snapshot=True)
