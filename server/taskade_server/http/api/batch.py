@@ -16,8 +16,9 @@ from taskade_server.engine.access import Principal
 from taskade_server.http.api import batch_schema
 from taskade_server.http.api import operation as api
 from taskade_server.http.api.route import MIB, Route
-from taskade_server.http.api.routing import Table
+from taskade_server.http.api.routing import Table, no_path
 from taskade_server.http.api.weight import MAX_COST, MAX_LISTED, Weight, cost_of, listed
+from taskade_server.http.wire.body import TAKES_NO_BODY
 from taskade_server.http.wire.call import Call
 from taskade_server.http.wire.negotiation import named_version
 from taskade_server.http.wire.reply import Reply
@@ -31,7 +32,6 @@ from taskade_server.kit.errors import (
     Issue,
     Malformed,
     MethodNotAllowed,
-    NotFound,
     Problem,
     did_you_mean,
     with_allowed,
@@ -264,7 +264,7 @@ def _operation(index: int, item: Any, known: set[str], table: Table, issues: lis
         issues.append(Issue(code, problem.detail, pointer=f"{place}/path"))
         return None
     if item.get("body") is not None and not route.body:
-        issues.append(Issue("not_allowed", "This operation takes no body.", pointer=f"{place}/body"))
+        issues.append(Issue("not_allowed", TAKES_NO_BODY, pointer=f"{place}/body"))
     version = named_version(item.get("if_match"), place, issues)
     if version is not None and not route.versioned:
         detail = "This operation changes no single object that could have a version; leave if_match out."
@@ -342,7 +342,7 @@ def _perform(operation: _Operation, tx: Tx, run: _Run) -> Reply:
         body = _checked(_resolved(body, run))
     route, parameters = find(run.table, operation.method, path)
     if route is not operation.route:
-        raise NotFound(f"There is no path {path[:200]}.")
+        raise no_path(path)
     call = run.call
     inner = Call(
         run.principal,

@@ -17,7 +17,7 @@ from taskade_server.engine.edit import Context
 from taskade_server.engine.filters import Leaf
 from taskade_server.engine.model import Resource
 from taskade_server.http.api import json_patch
-from taskade_server.http.wire.body import JsonPatch
+from taskade_server.http.wire.body import SEND_NO_BODY, TAKES_NO_BODY, JsonPatch
 from taskade_server.http.wire.call import Call, Handler
 from taskade_server.http.wire.negotiation import names_etag
 from taskade_server.http.wire.query_string import take
@@ -266,8 +266,7 @@ def body_of(call: Call) -> Any:
     return call.body
 
 
-def no_body(call: Call) -> None:
+def no_body(call: Call, advice: str = "") -> None:
+    """Invalid if the request has a body other than `{}`; `advice` is what to do instead, with a space before it."""
     if call.body is not None and call.body != {}:
-        raise Invalid(
-            "This operation takes no body.", errors=[Issue("not_allowed", "Send no body, or {}.", pointer="")]
-        )
+        raise Invalid(f"{TAKES_NO_BODY}{advice}", errors=[SEND_NO_BODY])

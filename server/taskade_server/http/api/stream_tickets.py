@@ -4,20 +4,19 @@ from collections.abc import Iterator
 
 from taskade_server.http.admission import tickets
 from taskade_server.http.api import events_schema
+from taskade_server.http.api.generic import no_body
 from taskade_server.http.api.route import Route
 from taskade_server.http.wire.call import Call
 from taskade_server.http.wire.reply import Reply
 from taskade_server.kit import json, time
-from taskade_server.kit.errors import Forbidden, Invalid, Issue
+from taskade_server.kit.errors import Forbidden
 from taskade_server.store.database import Tx
 
 
 def create(call: Call, tx: Tx) -> Reply:
     """POST /stream-tickets."""
     call.no_parameters()
-    if call.body not in (None, {}):
-        detail = "Send no body, or {}."
-        raise Invalid("A ticket takes no body.", errors=[Issue("not_allowed", detail, pointer="")])
+    no_body(call)
     if call.principal.key_id is None:
         raise Forbidden("Tickets are for API keys.")
     ticket, expires = tickets.seal(call.secret, call.principal.key_id)

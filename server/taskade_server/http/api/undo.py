@@ -14,6 +14,7 @@ from taskade_server.engine import edit, events, log
 from taskade_server.engine.log import Event
 from taskade_server.engine.model import REGISTRY, Checker
 from taskade_server.http.api import undo_schema
+from taskade_server.http.api.generic import no_body
 from taskade_server.http.api.route import Route
 from taskade_server.http.wire.call import Call
 from taskade_server.http.wire.reply import Reply
@@ -31,8 +32,7 @@ _WAYS: Final = ("request_id", "api_key_id", "event_ids")
 def one(call: Call, tx: Tx) -> Reply:
     """POST /events/{id}/revert."""
     call.no_parameters()
-    if call.body is not None and call.body != {}:
-        raise Invalid("This operation takes no body; POST /v1/events/revert takes one.")
+    no_body(call, " POST /v1/events/revert takes one.")
     return _undone(call, tx, [_event(call, tx, call.path[0])], {"type": "revert", "event_id": call.path[0]})
 
 
