@@ -138,8 +138,14 @@ def scene(api):
 
 
 # What is sent to a webhook changes nothing that the log tells of; a membership that is there already stays as it is.
-SILENT = ("members.add", "webhooks.resend", "webhooks.test", "webhooks.recover", "webhooks.replay",
-          "webhooks.cancel_replay")  # fmt: skip
+SILENT = (
+    "members.add",
+    "webhooks.resend",
+    "webhooks.test",
+    "webhooks.recover",
+    "webhooks.replay",
+    "webhooks.cancel_replay",
+)
 
 
 @pytest.mark.parametrize("route", WRITES, ids=lambda route: route.operation_id)
@@ -217,8 +223,11 @@ def test_faults_are_told_as_the_write_would(case, api, heads):
     dry = problem(api.request(method, f"/v1/{path}?dry_run=true", json=body), status)
     real = problem(api.request(method, f"/v1/{path}", json=body), status)
     assert (dry["code"], dry["detail"], places(dry), codes(dry)) == (
-        real["code"], real["detail"], places(real), codes(real),
-    )  # fmt: skip
+        real["code"],
+        real["detail"],
+        places(real),
+        codes(real),
+    )
     assert heads() == before
 
 

@@ -234,10 +234,19 @@ def place(api, home, bystander, an_admin, a_member, a_guest, a_viewer):
     yield {
         "events": event,
         "stream-tickets": task,
-        "workspaces": workspace, "projects": project, "tasks": task, "comments": comment, "templates": template,
-        "users": user, "api-keys": key, "batch": task,
-        "event-types": task, "sync": task, "webhooks": webhook, "audit": template,
-    }  # fmt: skip
+        "workspaces": workspace,
+        "projects": project,
+        "tasks": task,
+        "comments": comment,
+        "templates": template,
+        "users": user,
+        "api-keys": key,
+        "batch": task,
+        "event-types": task,
+        "sync": task,
+        "webhooks": webhook,
+        "audit": template,
+    }
     heir = user().id if workspaces else ""
     for made in workspaces:
         hand_over(api, made, heir)
@@ -308,8 +317,9 @@ def batched(client: httpx2.Client, method: str, path: str, body: Any) -> tuple[i
 
 
 WAYS = [pytest.param(alone, route, id=route.operation_id) for route in all_routes()]
-WAYS += [pytest.param(batched, route, id=f"{route.operation_id} in a batch") for route in all_routes()
-         if route.batchable]  # fmt: skip
+WAYS += [
+    pytest.param(batched, route, id=f"{route.operation_id} in a batch") for route in all_routes() if route.batchable
+]
 
 
 @pytest.mark.parametrize("way, route", WAYS)

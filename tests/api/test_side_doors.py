@@ -249,15 +249,29 @@ def embedded(node: Any, top: bool = True) -> Iterator[tuple[str, str, Any]]:
         yield from chain.from_iterable(embedded(value, False) for value in node)
 
 
-CALLERS = ("owner", "admin", "member", "guest editor", "guest viewer", "stranger", "one project", "another project",
-           "another workspace")  # fmt: skip
+CALLERS = (
+    "owner",
+    "admin",
+    "member",
+    "guest editor",
+    "guest viewer",
+    "stranger",
+    "one project",
+    "another project",
+    "another workspace",
+)
 
 
 @pytest.fixture(scope="module")
 def callers(server: Any, api: httpx2.Client, world: World, open_key: Any, request: Any) -> dict[str, httpx2.Client]:
     """A client for each role, and some whose key is limited."""
-    people = {"admin": "an_admin", "member": "a_member", "guest editor": "a_guest", "guest viewer": "a_viewer",
-              "stranger": "a_stranger"}  # fmt: skip
+    people = {
+        "admin": "an_admin",
+        "member": "a_member",
+        "guest editor": "a_guest",
+        "guest viewer": "a_viewer",
+        "stranger": "a_stranger",
+    }
     elsewhere = create(api, "workspaces", name="Another")["id"]
     return {
         "owner": open_key("*"),

@@ -243,9 +243,15 @@ def run_pages(pages: Iterable[Path], server: Server, folder: Path) -> None:
     environment = {"PATH": os.pathsep.join(programs), "KEY": server.key, "BASE": server.url}
     environment |= {name: os.environ[name] for name in ("PYTHONPYCACHEPREFIX",) if name in os.environ}
     done = subprocess.run(
-        ["bash", "-c", "\n".join([SHELL, *(line for page in pages for line in script(page))])], cwd=folder,
-        env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
+        ["bash", "-c", "\n".join([SHELL, *(line for page in pages for line in script(page))])],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
 
 

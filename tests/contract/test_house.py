@@ -33,6 +33,8 @@ WRITES = re.compile(
 WRITERS = ("engine/log/appending.py", "engine/log/rows.py")
 """What `engine/log.apply` writes with, outside the store."""
 
+FORMATTER_OFF = "# fmt: " + "skip"
+
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -161,6 +163,44 @@ def test_what_only_some_servers_need_is_loaded_by_them_alone():
         [sys.executable, "-c", code, "psycopg", "valkey", "opentelemetry"], capture_output=True, text=True, check=True
     )
     assert found.stdout.strip() == "[]"
+
+
+def is_table(node: ast.AST | None) -> bool:
+    """Whether this is a literal list, tuple, set or dict of three or more rows on three or more lines."""
+    rows = getattr(node, "values" if isinstance(node, ast.Dict) else "elts", ())
+    return len(rows) >= 3 and node.end_lineno - node.lineno >= 2  # type: ignore[union-attr]
+
+
+def table_ends(tree: ast.Module) -> Iterator[int]:
+    """The last lines of what may be laid out by hand.
+
+    That is a table that a name stands for or a function returns, and an argument that is one: of a decorator
+    (`parametrize`), or of a call that makes a constant of the module (`Resource`, `Document`).
+    """
+    marked: list[tuple[ast.AST, ast.expr | None, bool]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign | ast.AnnAssign | ast.Return):
+            marked.append((node, node.value, node in tree.body))
+        marked += [(decorator, decorator, True) for decorator in getattr(node, "decorator_list", ())]
+    for statement, value, outermost in marked:
+        parts: list[ast.AST | None] = [value]
+        if outermost and isinstance(value, ast.Call):
+            parts += [*value.args, *(keyword.value for keyword in value.keywords)]
+        if any(map(is_table, parts)):
+            yield statement.end_lineno  # type: ignore[attr-defined]
+
+
+def test_only_tables_are_laid_out_by_hand():
+    """`# fmt: skip` is for literals whose rows are easier to compare when aligned; anything else is the formatter's."""
+    wrong = []
+    for folder in ("server", "tests", "benchmarks"):
+        for module in sorted((ROOT / folder).rglob("*.py")):
+            lines = module.read_text(encoding="utf-8").splitlines()
+            marked = {number for number, line in enumerate(lines, 1) if line.endswith(FORMATTER_OFF)}
+            if marked:
+                free = set(table_ends(ast.parse("\n".join(lines))))
+                wrong += [f"{module.relative_to(ROOT)}:{number}" for number in sorted(marked - free)]
+    assert wrong == []
 
 
 def test_types_need_no_secret_imports(trees):

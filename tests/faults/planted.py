@@ -247,8 +247,8 @@ BUGS = (
     Bug(
         "an answer kept for a batch that only reads",
         "http/pipeline/writes.py",
-        "        if key and not dry_run and weight.writes:\n",
-        "        if key and not dry_run:\n",
+        "        kept = key and not dry_run and weight.writes\n",
+        "        kept = key and not dry_run\n",
         "tests/api/test_idempotency.py -k only_reads",
     ),
     Bug(

@@ -40,8 +40,9 @@ class Work:
     """Changes tasks until it is told to stop, and does not mind when nobody answers."""
 
     def __init__(self, url: str, key: str, project: str) -> None:
-        self._client = httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=5,
-                                     trust_env=False)  # fmt: skip
+        self._client = httpx2.Client(
+            base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=5, trust_env=False
+        )
         self._project = project
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -161,8 +162,12 @@ def test_a_server_that_dies_while_the_endpoint_thinks(killable, receiver):
 
 def test_a_server_that_dies_in_the_middle_of_a_replay(killable, receiver):
     project, hook = register(url_of(killable), killable.key, receiver)
-    with httpx2.Client(base_url=f"{url_of(killable)}/v1", headers={"Authorization": f"Bearer {killable.key}"},
-                       trust_env=False, timeout=20) as client:  # fmt: skip
+    with httpx2.Client(
+        base_url=f"{url_of(killable)}/v1",
+        headers={"Authorization": f"Bearer {killable.key}"},
+        trust_env=False,
+        timeout=20,
+    ) as client:
         tasks = [{"name": f"Task {number}"} for number in range(700)]
         client.post("/tasks/bulk", json={"tasks": tasks, "project_id": project["id"]}).raise_for_status()
         receiver.wait(700)

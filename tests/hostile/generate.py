@@ -312,8 +312,10 @@ class Generator:
         def post(path: str, **body: Any) -> Request:
             return Request("POST", f"/v1/{path}", _json_headers(), json.dumps(body).encode(), f"{path}.create")
 
-        found = [post("templates", name=self.marker(), tasks=[{"name": self.marker()}]),
-                 post("webhooks", url=self.hook_url, events=["*"], description=self.marker())]  # fmt: skip
+        found = [
+            post("templates", name=self.marker(), tasks=[{"name": self.marker()}]),
+            post("webhooks", url=self.hook_url, events=["*"], description=self.marker()),
+        ]
         for visibility in ("workspace", "private"):
             project, task = new_id("proj", self.chance), new_id("task", self.chance)
             found += [

@@ -165,8 +165,11 @@ class Rights:
                      self._live.get(place.workspace_id)]  # fmt: skip
         if place.resource == "user":
             for workspace in self._workspaces_of[user] | self._workspaces_of[place.user_id or ""]:
-                histories += [self._members.get((workspace, user)), self._live.get(workspace),
-                              self._members.get((workspace, place.user_id or ""))]  # fmt: skip
+                histories += [
+                    self._members.get((workspace, user)),
+                    self._live.get(workspace),
+                    self._members.get((workspace, place.user_id or "")),
+                ]
         for history in histories:
             if history is not None:
                 yield from history.during(begin, end)

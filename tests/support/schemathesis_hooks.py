@@ -197,8 +197,14 @@ def _aim_at_events(case: Any, is_wrong: Callable[[ParameterLocation], bool]) -> 
     if is_wrong(ParameterLocation.QUERY):
         return
     query = {name: value for name, value in (case.query or {}).items() if name not in ("filter", "wait", "ticket")}
-    real = {"after": "0", "before": "5", "project_id": "project", "workspace_id": "workspace", "object_id": "task",
-            "min_seq": "1"}  # fmt: skip
+    real = {
+        "after": "0",
+        "before": "5",
+        "project_id": "project",
+        "workspace_id": "workspace",
+        "object_id": "task",
+        "min_seq": "1",
+    }
     query |= {name: world().anchors.get(value, value) for name, value in real.items() if name in query}
     case.query = query | ({"seconds": 1} if case.path == "/events/stream" else {})
 

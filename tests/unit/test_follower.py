@@ -75,8 +75,9 @@ def a_project(name, **members):
 
 
 def a_task(project, name="A task"):
-    return created(TASK, id=ids.new("task"), workspace_id=HERE, project_id=project, name=name, status="pending",
-                   position="a")  # fmt: skip
+    return created(
+        TASK, id=ids.new("task"), workspace_id=HERE, project_id=project, name=name, status="pending", position="a"
+    )
 
 
 def follow(place, wanted, callers, rounds=1):
@@ -123,8 +124,24 @@ def test_a_right_that_ends_is_told_once_whatever_tells_it(db, place):
 
 
 def test_what_an_event_took():
-    base = log.Event(HERE, 1, ids.new("evt"), "task.updated", "task", "task_1", HIDDEN, None, None, None, 0, "{}",
-                     f'{{"project_id":"{SEEN}"}}', None, None, None)  # fmt: skip
+    base = log.Event(
+        HERE,
+        1,
+        ids.new("evt"),
+        "task.updated",
+        "task",
+        "task_1",
+        HIDDEN,
+        None,
+        None,
+        None,
+        0,
+        "{}",
+        f'{{"project_id":"{SEEN}"}}',
+        None,
+        None,
+        None,
+    )
     guest = principal(only=frozenset({SEEN}))
     assert taken(guest, base) == ("task", "task_1", SEEN)
     assert taken(principal(project_roles={HIDDEN: "viewer"}), base) is None, "the reader sees where it went"

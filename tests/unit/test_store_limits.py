@@ -71,8 +71,12 @@ async def with_table(db: Database, scene: Scene) -> None:
 @pytest.fixture
 def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Scene], None]:
     """Runs a scene on a database with an empty table `t`. A test that is about a limit of time sets it itself."""
-    for module, limit in ((write_queue, "WRITER_SECONDS"), (sqlite, "THREAD_SECONDS"), (sqlite, "READ_QUEUE_SECONDS"),
-                          (writer, "QUEUE_SECONDS")):  # fmt: skip
+    for module, limit in (
+        (write_queue, "WRITER_SECONDS"),
+        (sqlite, "THREAD_SECONDS"),
+        (sqlite, "READ_QUEUE_SECONDS"),
+        (writer, "QUEUE_SECONDS"),
+    ):
         monkeypatch.setattr(module, limit, 600.0)
     return lambda scene: asyncio.run(with_table(SqliteDatabase(tmp_path / "x.db"), scene))
 

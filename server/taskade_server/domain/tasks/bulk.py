@@ -66,9 +66,7 @@ def require_condition(where: Node) -> None:
         edit.fail([Issue("wrong_type", _EVERY_TASK, pointer="/filter")])
 
 
-def update_bulk(
-    tx: Tx, context: Context, chosen: Sequence[str], patch: Any, *, by_filter: bool = False
-) -> list[str]:  # fmt: skip
+def update_bulk(tx: Tx, context: Context, chosen: Sequence[str], patch: Any, *, by_filter: bool = False) -> list[str]:
     """Apply one merge patch to many tasks, all or none; returns the documents.
 
     `by_filter`: a filter in the body has chosen them, so that faults have no id there to point to.

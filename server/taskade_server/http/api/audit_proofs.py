@@ -245,8 +245,11 @@ def _page_reader(workspace_id: str, part: Share, after: int, form: Any) -> Any:
 
 def _row(shown: dict[str, Any]) -> dict[str, Any]:
     actor, through = shown["actor"], shown["key"] or {}
-    flat = {**shown, **{f"actor_{name}": actor[name] for name in ("id", "name", "email")},
-            **{f"key_{name}": through.get(name) for name in ("id", "name", "prefix")}}  # fmt: skip
+    flat = {
+        **shown,
+        **{f"actor_{name}": actor[name] for name in ("id", "name", "email")},
+        **{f"key_{name}": through.get(name) for name in ("id", "name", "prefix")},
+    }
     return {name: flat[name] for name in CSV_COLUMNS}
 
 
@@ -274,15 +277,57 @@ def _cell(value: Any) -> str:
 
 def routes() -> Iterator[Route]:
     """The routes of proofs and of the export."""
-    yield Route("GET", "/audit/checkpoint", "audit.checkpoint", SCOPE, checkpoint, None,
-                "Read how far the audit log is, signed", answer="document", consistent=True,
-                document=audit_schema.CHECKPOINT)  # fmt: skip
-    yield Route("GET", "/audit/proof", "audit.proof", SCOPE, proof, None,
-                "Prove that an entry is in the audit log, or that the log only grew", answer="document",
-                consistent=True, document=audit_schema.PROOF)  # fmt: skip
-    yield Route("GET", "/audit/key", "audit.key", SCOPE, key, None,
-                "Read the public key that checkpoints are signed with", answer="document",
-                document=audit_schema.KEY)  # fmt: skip
-    yield Route("GET", "/audit/export", "audit.export", SCOPE, listing, None, "Export the audit log",
-                answer="document", batchable=False, live=exporting, read_action=EXPORTED,
-                media=("application/jsonl", "text/csv"), document=audit_schema.EXPORT)  # fmt: skip
+    yield Route(
+        "GET",
+        "/audit/checkpoint",
+        "audit.checkpoint",
+        SCOPE,
+        checkpoint,
+        None,
+        "Read how far the audit log is, signed",
+        answer="document",
+        consistent=True,
+        document=audit_schema.CHECKPOINT,
+    )
+    yield Route(
+        "GET",
+        "/audit/proof",
+        "audit.proof",
+        SCOPE,
+        proof,
+        None,
+        "Prove that an entry is in the audit log, or that the log only grew",
+        answer="document",
+        consistent=True,
+        document=audit_schema.PROOF,
+    )
+    yield Route(
+        "GET",
+        "/audit/key",
+        "audit.key",
+        SCOPE,
+        key,
+        None,
+        "Read the public key that checkpoints are signed with",
+        answer="document",
+        document=audit_schema.KEY,
+    )
+    yield _export_route()
+
+
+def _export_route() -> Route:
+    return Route(
+        "GET",
+        "/audit/export",
+        "audit.export",
+        SCOPE,
+        listing,
+        None,
+        "Export the audit log",
+        answer="document",
+        batchable=False,
+        live=exporting,
+        read_action=EXPORTED,
+        media=("application/jsonl", "text/csv"),
+        document=audit_schema.EXPORT,
+    )

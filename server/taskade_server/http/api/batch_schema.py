@@ -12,16 +12,26 @@ from taskade_server.http.api.weight import MAX_LISTED
 _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "QUERY")
 _PROJECT: Final = sample_id("proj")
 _EXAMPLES: Final[dict[str, tuple[str, Any]]] = {
-    "mixed": ("Change, create and delete", {"operations": [
-        {"method": "PUT", "path": f"/tasks/{sample_id('task')}", "body": {"status": "completed"}},
-        {"method": "POST", "path": "/tasks", "body": {"name": "Follow-up task", "project_id": _PROJECT}},
-        {"method": "DELETE", "path": f"/tasks/{sample_id('task')}"},
-    ]}),
-    "references": ("A new project that is archived at once", {"operations": [
-        {"id": "project", "method": "POST", "path": "/projects", "body": {"name": "Launch"}},
-        {"method": "POST", "path": "/projects/{project.id}/archive"},
-    ]}),
-}  # fmt: skip
+    "mixed": (
+        "Change, create and delete",
+        {
+            "operations": [
+                {"method": "PUT", "path": f"/tasks/{sample_id('task')}", "body": {"status": "completed"}},
+                {"method": "POST", "path": "/tasks", "body": {"name": "Follow-up task", "project_id": _PROJECT}},
+                {"method": "DELETE", "path": f"/tasks/{sample_id('task')}"},
+            ]
+        },
+    ),
+    "references": (
+        "A new project that is archived at once",
+        {
+            "operations": [
+                {"id": "project", "method": "POST", "path": "/projects", "body": {"name": "Launch"}},
+                {"method": "POST", "path": "/projects/{project.id}/archive"},
+            ]
+        },
+    ),
+}
 
 
 def _results() -> Schema:
@@ -30,20 +40,35 @@ def _results() -> Schema:
     return {"results": [one, {"status": 204, "headers": {}, "body": None}]}
 
 
-def _schemas() -> Mapping[str, Schema]:
-    operation = closed(
+def _operation() -> Schema:
+    return closed(
         {
-            "id": {"type": ["string", "null"], "pattern": "^[A-Za-z_][A-Za-z0-9_-]{0,63}$", "examples": ["project"],
-                   "description": "A name by which later operations refer to the result of this one."},
+            "id": {
+                "type": ["string", "null"],
+                "pattern": "^[A-Za-z_][A-Za-z0-9_-]{0,63}$",
+                "examples": ["project"],
+                "description": "A name by which later operations refer to the result of this one.",
+            },
             "method": {"type": "string", "enum": list(_METHODS), "description": "The HTTP method."},
-            "path": {"type": "string", "pattern": "^/", "examples": ["/tasks"],
-                     "description": "The path with its parameters, with or without `/v1`."},
+            "path": {
+                "type": "string",
+                "pattern": "^/",
+                "examples": ["/tasks"],
+                "description": "The path with its parameters, with or without `/v1`.",
+            },
             "body": {"description": "The body, if the operation takes one."},
-            "if_match": {"type": ["string", "integer", "null"], "examples": [3],
-                         "description": "The version that the object must have, as in `If-Match`."},
+            "if_match": {
+                "type": ["string", "integer", "null"],
+                "examples": [3],
+                "description": "The version that the object must have, as in `If-Match`.",
+            },
         },
-        required=["method", "path"], description="One operation of a batch.",
-    )  # fmt: skip
+        required=["method", "path"],
+        description="One operation of a batch.",
+    )
+
+
+def _schemas() -> Mapping[str, Schema]:
     result: Schema = {
         "type": "object",
         "properties": {
@@ -56,13 +81,18 @@ def _schemas() -> Mapping[str, Schema]:
         "required": ["status", "headers", "body"],
         "description": "The result of one operation.",
     }  # fmt: skip
-    operations = {"type": "array", "items": ref("BatchOperation"), "minItems": 1, "maxItems": MAX_LISTED,
-                  "description": "What to do, in this order."}  # fmt: skip
+    operations = {
+        "type": "array",
+        "items": ref("BatchOperation"),
+        "minItems": 1,
+        "maxItems": MAX_LISTED,
+        "description": "What to do, in this order.",
+    }
     results = {"type": "array", "items": ref("BatchResult"), "description": "The results, in the same order."}
     return {
         "Batch": closed({"operations": operations}, required=["operations"],
                         description="Operations that take effect together or not at all."),
-        "BatchOperation": operation,
+        "BatchOperation": _operation(),
         "BatchResults": {"type": "object", "required": ["results"], "properties": {"results": results},
                          "description": "One result for each operation.", "examples": [_results()]},
         "BatchResult": result,

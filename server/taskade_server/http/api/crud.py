@@ -42,38 +42,120 @@ def read_routes(resource: Resource) -> Iterator[Route]:
         listing=True,
         document=crud_schema.LIST,
     )
-    yield Route("GET", f"{path}/{{id}}", f"{name}.get", scope, generic.reading(resource), resource, f"Read {one}",
-                document=crud_schema.GET)  # fmt: skip
+    yield Route(
+        "GET",
+        f"{path}/{{id}}",
+        f"{name}.get",
+        scope,
+        generic.reading(resource),
+        resource,
+        f"Read {one}",
+        document=crud_schema.GET,
+    )
     own = _DOCUMENTS.get(name, _WITHOUT_EXAMPLES)
     for method, where, suffix, document in (
         ("QUERY", path, "query", own.query),
         ("POST", f"{path}/query", "query_post", own.query_post),
     ):
-        yield Route(method, where, f"{name}.{suffix}", scope, generic.querying(resource), resource,
-                    f"Query {nouns} with a JSON document", body="query", answer="list", document=document)  # fmt: skip
+        yield Route(
+            method,
+            where,
+            f"{name}.{suffix}",
+            scope,
+            generic.querying(resource),
+            resource,
+            f"Query {nouns} with a JSON document",
+            body="query",
+            answer="list",
+            document=document,
+        )
 
 
 def write_routes(resource: Resource) -> Iterator[Route]:
+    """The routes that create, change, delete and restore."""
+    yield _create_route(resource)
+    yield from _change_routes(resource)
+
+
+def _create_route(resource: Resource) -> Route:
     name, one = resource.plural, resource.one
     scope, path = f"{name}:write", f"/{name}"
     own = _DOCUMENTS.get(name, _WITHOUT_EXAMPLES)
     if name in _WITH_SECRET:
-        yield Route("POST", path, f"{name}.create", scope, _WITH_SECRET[name], resource, f"Create {one}", writes=True,
-                    body="create",
-                    answer="key", status=201, batchable=False, document=own.create)  # fmt: skip
-    else:
-        yield Route("POST", path, f"{name}.create", scope, generic.creating(resource, CREATE[resource.name]), resource,
-                    f"Create {one}", weigh=weigh_project if name == "projects" else None,
-                    writes=True, body="create", status=201, document=own.create)  # fmt: skip
+        return Route(
+            "POST",
+            path,
+            f"{name}.create",
+            scope,
+            _WITH_SECRET[name],
+            resource,
+            f"Create {one}",
+            writes=True,
+            body="create",
+            answer="key",
+            status=201,
+            batchable=False,
+            document=own.create,
+        )
+    return Route(
+        "POST",
+        path,
+        f"{name}.create",
+        scope,
+        generic.creating(resource, CREATE[resource.name]),
+        resource,
+        f"Create {one}",
+        weigh=weigh_project if name == "projects" else None,
+        writes=True,
+        body="create",
+        status=201,
+        document=own.create,
+    )
+
+
+def _change_routes(resource: Resource) -> Iterator[Route]:
+    name, one = resource.plural, resource.one
+    scope, path = f"{name}:write", f"/{name}"
+    own = _DOCUMENTS.get(name, _WITHOUT_EXAMPLES)
     change = generic.changing(resource, UPDATE[resource.name])
     for method, suffix, document in (("PATCH", "update", own.patch), ("PUT", "put", own.put)):
-        yield Route(method, f"{path}/{{id}}", f"{name}.{suffix}", scope, change, resource,
-                    f"Change {one} by merge patch",
-                    writes=True, body="patch", document=document)  # fmt: skip
-    yield Route("DELETE", f"{path}/{{id}}", f"{name}.delete", scope, generic.deleting(DELETE[resource.name]), resource,
-                _deletion(resource, one), writes=True, answer="none",
-                status=204, heavy=name == "projects", document=own.delete)  # fmt: skip
+        yield Route(
+            method,
+            f"{path}/{{id}}",
+            f"{name}.{suffix}",
+            scope,
+            change,
+            resource,
+            f"Change {one} by merge patch",
+            writes=True,
+            body="patch",
+            document=document,
+        )
+    yield Route(
+        "DELETE",
+        f"{path}/{{id}}",
+        f"{name}.delete",
+        scope,
+        generic.deleting(DELETE[resource.name]),
+        resource,
+        _deletion(resource, one),
+        writes=True,
+        answer="none",
+        status=204,
+        heavy=name == "projects",
+        document=own.delete,
+    )
     if resource.trash:
-        yield Route("POST", f"{path}/{{id}}/restore", f"{name}.restore", scope,
-                    generic.restoring(resource, RESTORE[resource.name]), resource, f"Bring {one} back from the trash",
-                    writes=True, body="empty", heavy=name == "projects", document=crud_schema.RESTORE)  # fmt: skip
+        yield Route(
+            "POST",
+            f"{path}/{{id}}/restore",
+            f"{name}.restore",
+            scope,
+            generic.restoring(resource, RESTORE[resource.name]),
+            resource,
+            f"Bring {one} back from the trash",
+            writes=True,
+            body="empty",
+            heavy=name == "projects",
+            document=crud_schema.RESTORE,
+        )

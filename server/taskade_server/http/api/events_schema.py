@@ -73,7 +73,8 @@ def _any_filter() -> Mapping[str, Schema]:
 def _ticket() -> Mapping[str, Schema]:
     return {
         "StreamTicket": {
-            "type": "object", "required": ["ticket", "expires_at"],
+            "type": "object",
+            "required": ["ticket", "expires_at"],
             "description": "A short-lived credential for a stream in a browser.",
             "properties": {
                 "ticket": {"type": "string", "description": "The ticket."},
@@ -81,15 +82,19 @@ def _ticket() -> Mapping[str, Schema]:
             },
             "examples": [{"ticket": "pVx2o1mN0u8Wd7cRWyJ0aWNrZXQiLDE3M10", "expires_at": event_schema.SAMPLE_TIME}],
         }
-    }  # fmt: skip
+    }
 
 
 EVENT_ID: Final[dict[str, Schema]] = {
     "PathEventId": {
-        "name": "id", "in": "path", "required": True, "example": sample_id("evt"), "schema": ref("EventId"),
+        "name": "id",
+        "in": "path",
+        "required": True,
+        "example": sample_id("evt"),
+        "schema": ref("EventId"),
         "description": "The id of the event.",
     }
-}  # fmt: skip
+}
 LIST: Final = Document(
     notes="Oldest first after `after`; `order=desc` or `before` gives the newest first. With `wait`, an empty response"
     " comes only after that many seconds. `Next-After` is the `after` of the next request, even if nothing was found. A"
@@ -112,13 +117,14 @@ STREAM: Final = Document(
     " everything again. `access.revoked` means: an object can no longer be seen. `end` says why the stream ends.",
     parameters={**_STREAMING, **_CHOOSING},
     answer=Answer(
-        "", "A stream of messages: `ready`, then events.", headers=("Cache-Control", "X-Accel-Buffering"),
-        media={"text/event-stream": {"schema": {"description": "Server-Sent Events."},
-                                     "example": _STREAM}},
+        "",
+        "A stream of messages: `ready`, then events.",
+        headers=("Cache-Control", "X-Accel-Buffering"),
+        media={"text/event-stream": {"schema": {"description": "Server-Sent Events."}, "example": _STREAM}},
     ),
     problems=(404, 410),
     cached=False,
-)  # fmt: skip
+)
 TICKET: Final = Document(
     notes="The ticket goes into `?ticket=` of `/events/stream` or `/realtime`, where a browser cannot send a header. It"
     " has the rights of the key and opens streams for one minute; open streams continue after that.",

@@ -1,6 +1,7 @@
 """The members of workspaces and projects: their routes, and what answers them."""
 
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 from taskade_server.domain import identity, projects, workspaces
@@ -48,18 +49,59 @@ def routes(name: str) -> Iterator[Route]:
     module = workspaces if name == "workspaces" else projects
     noun, within = name[:-1], f"{name[:-1]}_id"
     path, member = f"/{name}/{{id}}/members", identity.MEMBER
-    yield Route("GET", path, f"{name}.members.list", f"{name}:read", generic.listing(member, within), member,
-                f"List the members of a {noun}",
-                answer="list", listing=True, document=crud_schema.LIST)  # fmt: skip
-    yield Route("POST", path, f"{name}.members.add", f"{name}:write", adding_member(module.add_member), member,
-                f"Add a member to a {noun}", writes=True, body="member", status=201,
-                document=resources_schema.adding_member(name))  # fmt: skip
+    yield Route(
+        "GET",
+        path,
+        f"{name}.members.list",
+        f"{name}:read",
+        generic.listing(member, within),
+        member,
+        f"List the members of a {noun}",
+        answer="list",
+        listing=True,
+        document=crud_schema.LIST,
+    )
+    yield Route(
+        "POST",
+        path,
+        f"{name}.members.add",
+        f"{name}:write",
+        adding_member(module.add_member),
+        member,
+        f"Add a member to a {noun}",
+        writes=True,
+        body="member",
+        status=201,
+        document=resources_schema.adding_member(name),
+    )
+    yield from _routes_of_one(name, module, f"{path}/{{user}}")
+
+
+def _routes_of_one(name: str, module: ModuleType, path: str) -> Iterator[Route]:
+    """The routes of one member, at a path with `{user}`."""
     for method, suffix in (("PATCH", "update"), ("PUT", "put")):
-        yield Route(method, f"{path}/{{user}}", f"{name}.members.{suffix}", f"{name}:write",
-                    changing_member(module.change_member),
-                    member, "Change a member's role", writes=True, body="member_role",
-                    document=resources_schema.changing_member(name, put=method == "PUT"))  # fmt: skip
-    yield Route("DELETE", f"{path}/{{user}}", f"{name}.members.remove", f"{name}:write",
-                removing_member(module.remove_member),
-                member, f"Remove a member from a {noun}", writes=True, answer="none", status=204,
-                document=resources_schema.REMOVE_MEMBER)  # fmt: skip
+        yield Route(
+            method,
+            path,
+            f"{name}.members.{suffix}",
+            f"{name}:write",
+            changing_member(module.change_member),
+            identity.MEMBER,
+            "Change a member's role",
+            writes=True,
+            body="member_role",
+            document=resources_schema.changing_member(name, put=method == "PUT"),
+        )
+    yield Route(
+        "DELETE",
+        path,
+        f"{name}.members.remove",
+        f"{name}:write",
+        removing_member(module.remove_member),
+        identity.MEMBER,
+        f"Remove a member from a {name[:-1]}",
+        writes=True,
+        answer="none",
+        status=204,
+        document=resources_schema.REMOVE_MEMBER,
+    )

@@ -51,13 +51,17 @@ COMMENTS: Final = documents(
 )
 TEMPLATES: Final = documents(
     create={
-        "template": ("Two tasks", {
-            "name": "Customer onboarding", "project": {"type": "board"},
-            "tasks": [{"name": "Kick-off call", "due_in_days": 3}, {"name": "Training", "due_in_days": 14}],
-        }),
+        "template": (
+            "Two tasks",
+            {
+                "name": "Customer onboarding",
+                "project": {"type": "board"},
+                "tasks": [{"name": "Kick-off call", "due_in_days": 3}, {"name": "Training", "due_in_days": 14}],
+            },
+        ),
     },
     update=RENAME,
-)  # fmt: skip
+)
 
 
 def _users() -> Mapping[str, Schema]:
@@ -70,9 +74,10 @@ USERS: Final = documents(
     create={"person": ("Invite a person", {"name": "Ana Lima", "email": "ana@example.com", "handle": "ana"})},
     update=RENAME,
     query={"people": ("People by name", {"filter": {"kind": "person"}, "sort": "name"})},
-    created=Document(notes="A person needs an `email`; a service account (`kind`: `service`) does not.",
-                     schemas=_users),
-)  # fmt: skip
+    created=Document(
+        notes="A person needs an `email`; a service account (`kind`: `service`) does not.", schemas=_users
+    ),
+)
 ME: Final = Document(notes="The user whose API key the request carries.")
 
 
@@ -80,20 +85,23 @@ def _keys() -> Mapping[str, Schema]:
     text = "The secret of the key, for the header `Authorization`. No other response has it."
     return {
         "ApiKeyCreated": extended(
-            "ApiKey", {"secret": {"type": "string", "description": text}}, ["secret"],
+            "ApiKey",
+            {"secret": {"type": "string", "description": text}},
+            ["secret"],
             description="A new API key with its secret.",
             examples=[{**schema.sample(identity.API_KEY), "secret": _SECRET}],
         )
-    }  # fmt: skip
+    }
 
 
 API_KEYS: Final = documents(
     create={"reader": ("A key that can only read tasks", {"name": "Dashboard", "scopes": ["tasks:read"]})},
     update={"limit": ("Restrict it", {"scopes": ["tasks:read"], "rate_limit": 60})},
-    created=Document(notes="The response has the `secret`, which no other response has: store it at once.",
-                     schemas=_keys),
+    created=Document(
+        notes="The response has the `secret`, which no other response has: store it at once.", schemas=_keys
+    ),
     delete=Document(notes="The key stops working at once."),
-)  # fmt: skip
+)
 
 # ---- members ---------------------------------------------------------------------------------------------------------
 
@@ -103,11 +111,14 @@ _ROLES: Final = {
 }
 _MEMBER: Final[Mapping[str, Schema]] = {
     "PathUser": {
-        "name": "user", "in": "path", "required": True, "example": "ana",
+        "name": "user",
+        "in": "path",
+        "required": True,
+        "example": "ana",
         "schema": {"type": "string", "pattern": "^[^/]+$", "minLength": 1, "maxLength": 320},
         "description": "The member: the id, handle or e-mail address of the user.",
     }
-}  # fmt: skip
+}
 
 
 def adding_member(owner: str) -> Document:

@@ -43,8 +43,12 @@ def _changes(kind: str) -> Schema:
         "deleted": {"type": "array", "items": id_schema(resource.name),
                     "description": "Deleted or no longer visible. Remove them, if they are there."},
     }  # fmt: skip
-    return {"type": "object", "properties": properties, "required": list(properties),
-            "description": f"Changes of {resource.nouns}."}  # fmt: skip
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "description": f"Changes of {resource.nouns}.",
+    }
 
 
 def _sample() -> Schema:

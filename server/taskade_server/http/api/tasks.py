@@ -59,9 +59,7 @@ def _zoned(body: Any) -> tuple[Any, dict[str, Any]]:
     return rest, {name: rest.pop(name) for name in ("timezone",) if name in rest}
 
 
-def _chosen(
-    call: Call, tx: Tx, chosen: list[str] | None, condition: Any, zone: dict[str, Any]
-) -> list[str]:  # fmt: skip
+def _chosen(call: Call, tx: Tx, chosen: list[str] | None, condition: Any, zone: dict[str, Any]) -> list[str]:
     if chosen is not None:
         return chosen
     parsed = query.parse(tx, call.principal, tasks.TASK, call.secret, [], {"filter": condition, **zone})
@@ -75,27 +73,83 @@ def _chosen(
 
 def routes() -> Iterator[Route]:
     """The routes of tasks that other resources have not."""
-    scope, task = "tasks:write", tasks.TASK
+    yield from _routes_of_many()
+    yield from _routes_of_one()
+
+
+def _routes_of_many() -> Iterator[Route]:
     many: Any = {"heavy": True, "weigh": weight.bulk, "most_cost": MAX_COST, "max_body": 8 * MIB}
-    yield Route("POST", "/tasks/bulk", "tasks.create_bulk", scope, create_tasks, task,
-                "Create up to 1,000 tasks, all or none",
-                writes=True, body="bulk_create", **many, answer="list", status=201,
-                document=tasks_schema.BULK_CREATE)  # fmt: skip
-    yield Route("PATCH", "/tasks/bulk", "tasks.update_bulk", scope, update_tasks, task,
-                "Change up to 1,000 tasks, all or none",
-                writes=True, body="bulk_update", **many, answer="list",
-                document=tasks_schema.BULK_UPDATE)  # fmt: skip
-    yield Route("DELETE", "/tasks/bulk", "tasks.delete_bulk", scope, delete_tasks, task,
-                "Move up to 1,000 tasks to the trash",
-                writes=True, body="bulk_delete", **many, answer="list",
-                document=tasks_schema.BULK_DELETE)  # fmt: skip
+    yield Route(
+        "POST",
+        "/tasks/bulk",
+        "tasks.create_bulk",
+        "tasks:write",
+        create_tasks,
+        tasks.TASK,
+        "Create up to 1,000 tasks, all or none",
+        writes=True,
+        body="bulk_create",
+        **many,
+        answer="list",
+        status=201,
+        document=tasks_schema.BULK_CREATE,
+    )
+    yield Route(
+        "PATCH",
+        "/tasks/bulk",
+        "tasks.update_bulk",
+        "tasks:write",
+        update_tasks,
+        tasks.TASK,
+        "Change up to 1,000 tasks, all or none",
+        writes=True,
+        body="bulk_update",
+        **many,
+        answer="list",
+        document=tasks_schema.BULK_UPDATE,
+    )
+    yield Route(
+        "DELETE",
+        "/tasks/bulk",
+        "tasks.delete_bulk",
+        "tasks:write",
+        delete_tasks,
+        tasks.TASK,
+        "Move up to 1,000 tasks to the trash",
+        writes=True,
+        body="bulk_delete",
+        **many,
+        answer="list",
+        document=tasks_schema.BULK_DELETE,
+    )
+
+
+def _routes_of_one() -> Iterator[Route]:
     for verb, category, summary, document in (
         ("complete", "done", "Complete a task: move it to the first done status", tasks_schema.COMPLETE),
         ("reopen", "todo", "Reopen a task: move it to the first todo status", tasks_schema.REOPEN),
     ):
-        yield Route("POST", f"/tasks/{{id}}/{verb}", f"tasks.{verb}", scope,
-                    generic.acting(task, partial(tasks.set_status, category=category)),
-                    task, summary, writes=True, body="empty", document=document)  # fmt: skip
-    yield Route("POST", "/tasks/{id}/move", "tasks.move", scope, generic.changing(task, tasks.move), task,
-                "Move a task to a project, parent or place among its siblings", writes=True, body="move",
-                document=tasks_schema.MOVE)  # fmt: skip
+        yield Route(
+            "POST",
+            f"/tasks/{{id}}/{verb}",
+            f"tasks.{verb}",
+            "tasks:write",
+            generic.acting(tasks.TASK, partial(tasks.set_status, category=category)),
+            tasks.TASK,
+            summary,
+            writes=True,
+            body="empty",
+            document=document,
+        )
+    yield Route(
+        "POST",
+        "/tasks/{id}/move",
+        "tasks.move",
+        "tasks:write",
+        generic.changing(tasks.TASK, tasks.move),
+        tasks.TASK,
+        "Move a task to a project, parent or place among its siblings",
+        writes=True,
+        body="move",
+        document=tasks_schema.MOVE,
+    )

@@ -15,23 +15,36 @@ _MOST: Final = f"At most {tasks.MAX_BULK:,} tasks, all or none."
 TASKS: Final = documents(
     create={
         "short": ("A name is enough", {"name": "API Test Task"}),
-        "full": ("With details", {
-            "name": "Design mockups", "project_id": _PROJECT, "assignee": "ana", "priority": "high",
-            "labels": ["client-work"], "due_date": "2024-01-31", "custom_fields": {"estimated_hours": 8},
-        }),
+        "full": (
+            "With details",
+            {
+                "name": "Design mockups",
+                "project_id": _PROJECT,
+                "assignee": "ana",
+                "priority": "high",
+                "labels": ["client-work"],
+                "due_date": "2024-01-31",
+                "custom_fields": {"estimated_hours": 8},
+            },
+        ),
     },
     update={
         "status": ("Complete it by its status", {"status": "completed"}),
         "custom": ("Custom fields merge", {"custom_fields": {"difficulty": "medium", "estimated_hours": None}}),
     },
     query={
-        "due": ("What is due soon and matters", {
-            "filter": {"$or": [{"priority": {"$in": ["high", "urgent"]}}, {"due_date": {"$lte": "+7d"}}]},
-            "sort": ["-due_date", "name"], "include": ["assignee", "project"], "limit": 50,
-        }),
+        "due": (
+            "What is due soon and matters",
+            {
+                "filter": {"$or": [{"priority": {"$in": ["high", "urgent"]}}, {"due_date": {"$lte": "+7d"}}]},
+                "sort": ["-due_date", "name"],
+                "include": ["assignee", "project"],
+                "limit": 50,
+            },
+        ),
         "search": ("By words", {"q": "mock", "count": True}),
     },
-)  # fmt: skip
+)
 
 
 def _move() -> Mapping[str, Schema]:
@@ -71,8 +84,11 @@ def _bulk_create() -> Mapping[str, Schema]:
 
 
 def _bulk_update() -> Mapping[str, Schema]:
-    version = {"type": ["string", "integer", "null"], "examples": [3],
-               "description": "The version that the task must have, as in `If-Match`."}  # fmt: skip
+    version = {
+        "type": ["string", "integer", "null"],
+        "examples": [3],
+        "description": "The version that the task must have, as in `If-Match`.",
+    }
     each = {**schema.update(tasks.TASK)["properties"], "id": id_schema("task"), "if_match": version}
     several = {"type": "array", "items": ref("TaskBulkChange"), "minItems": 1, "maxItems": tasks.MAX_BULK}
     found: dict[str, Schema] = {
@@ -84,17 +100,20 @@ def _bulk_update() -> Mapping[str, Schema]:
         for way, properties in _chosen().items()
     }
     found["TaskBulkUpdateEach"] = closed(
-        {"tasks": {**several, "description": "The tasks with their changes."}}, required=["tasks"],
+        {"tasks": {**several, "description": "The tasks with their changes."}},
+        required=["tasks"],
         description="Different changes to several tasks.",
-    )  # fmt: skip
+    )
     found["TaskBulkChange"] = closed(
         each, required=["id"], description="A JSON merge patch for one task, with the id of the task in it."
     )
     return {
         **found,
-        "TaskBulkUpdate": {"oneOf": [ref(name) for name in found if name != "TaskBulkChange"],
-                           "description": "Which tasks to change, and how."},
-    }  # fmt: skip
+        "TaskBulkUpdate": {
+            "oneOf": [ref(name) for name in found if name != "TaskBulkChange"],
+            "description": "Which tasks to change, and how.",
+        },
+    }
 
 
 def _bulk_delete() -> Mapping[str, Schema]:
@@ -114,13 +133,16 @@ BULK_CREATE: Final = Document(
     notes=f"{_MOST} A fault answers 422 and names its place, such as `/tasks/17/name`.",
     body="TaskBulkCreate",
     examples={
-        "three": ("Three tasks of a project", {
-            "project_id": _PROJECT,
-            "tasks": [{"name": "Design mockups"}, {"name": "Write documentation"}, {"name": "Code review"}],
-        })
+        "three": (
+            "Three tasks of a project",
+            {
+                "project_id": _PROJECT,
+                "tasks": [{"name": "Design mockups"}, {"name": "Write documentation"}, {"name": "Code review"}],
+            },
+        )
     },
     schemas=_bulk_create,
-)  # fmt: skip
+)
 BULK_UPDATE: Final = Document(
     notes=f"One change to the tasks that `ids` or `filter` choose, or to each of `tasks` a change of its own. {_MOST}",
     body="TaskBulkUpdate",

@@ -74,11 +74,20 @@ def _results() -> Mapping[str, Schema]:
         "data": schema.sample(REGISTRY["task"]), "previous": {"name": "WRONG"},
     }  # fmt: skip
     return {
-        "RevertChange": {"type": "object", "properties": change, "required": list(change),
-                         "description": "One change that undoing makes."},
-        "Reverted": {"type": "object", "properties": done, "required": list(done), "description": "What was undone.",
-                     "examples": [{"reverted": [sample_id("evt")], "changes": [example]}]},
-    }  # fmt: skip
+        "RevertChange": {
+            "type": "object",
+            "properties": change,
+            "required": list(change),
+            "description": "One change that undoing makes.",
+        },
+        "Reverted": {
+            "type": "object",
+            "properties": done,
+            "required": list(done),
+            "description": "What was undone.",
+            "examples": [{"reverted": [sample_id("evt")], "changes": [example]}],
+        },
+    }
 
 
 REVERT: Final = Document(

@@ -197,8 +197,9 @@ def _query(known: Schema) -> Schema:
     """The parameters of the stream, as the OpenAPI document has them."""
     shared = known["components"]["parameters"]
     found = [shared[item["$ref"].rpartition("/")[2]] for item in known["paths"][_STREAM]["get"]["parameters"]]
-    chosen = {item["name"]: {"type": "string", "description": item["description"]} for item in found
-              if item["in"] == "query"}  # fmt: skip
+    chosen = {
+        item["name"]: {"type": "string", "description": item["description"]} for item in found if item["in"] == "query"
+    }
     return {"type": "object", "properties": chosen}
 
 

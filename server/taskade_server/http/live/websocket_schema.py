@@ -27,8 +27,11 @@ def _text(description: str, **more: Any) -> Schema:
 
 _NAME: Final = _text("The name that the client gave to the subscription.", minLength=1, maxLength=64)
 _SEQ: Final[Schema] = {"type": "integer", "minimum": 0, "description": "The position in the log."}
-_POSITIONS: Final[Schema] = {"type": "object", "additionalProperties": {"type": "integer"},
-                             "description": "The last position sent to each subscription, by its name."}  # fmt: skip
+_POSITIONS: Final[Schema] = {
+    "type": "object",
+    "additionalProperties": {"type": "integer"},
+    "description": "The last position sent to each subscription, by its name.",
+}
 _PROJECT: Final = _text("The project.")
 _WORKSPACE: Final = _text("The workspace.")
 _FILTER: Final[Schema] = {

@@ -68,9 +68,8 @@ class Writes:
         if_none_match = versions(request.headers.get(b"if-none-match"))
         if if_none_match is not None and not route.versioned:
             raise no_version("If-None-Match")
-        url = ""
-        if route.answer in ("list", "document", "events", "batch"):
-            url = f"{services.public_url or request.base_url}{request.path}"
+        links = route.answer in ("list", "document", "events", "batch")
+        url = f"{services.public_url or request.base_url}{request.path}" if links else ""
         user_agent = request.header(b"user-agent")[:MAX_USER_AGENT] or None
         key = idempotency.key_of(request)
         dry_run, query_string = _dry_run(request.query_string)
@@ -79,24 +78,37 @@ class Writes:
         if weight.cost > 1:
             await caller.raise_charge_to(weight.cost)
         # A batch that only reads does not use the writer, and its answer is not kept for the Idempotency-Key.
-        attempt = None
-        if key and not dry_run and weight.writes:
-            attempt = idempotency.attempt_of(key, caller, query_string, body)
-        seed = idempotency.seed(attempt)
+        kept = key and not dry_run and weight.writes
+        attempt = idempotency.attempt_of(key, caller, query_string, body) if kept else None
 
         def make_call(principal: Principal) -> Call:
-            return Call(principal, services.secret, request.request_id, path, query_string, body, url,
-                        caller.rights_version, if_match, None, if_none_match, request.client, user_agent,
-                        services.destinations, seed, caller.refresh)  # fmt: skip
+            return Call(
+                principal,
+                services.secret,
+                request.request_id,
+                path,
+                query_string,
+                body,
+                url,
+                caller.rights_version,
+                if_match,
+                None,
+                if_none_match,
+                request.client,
+                user_agent,
+                services.destinations,
+                idempotency.seed(attempt),
+                caller.refresh,
+            )
 
         unit = partial(self._unit, _Write(route, caller, make_call, attempt, dry_run))
-        heavy = route.heavy or weight.heavy
+        heavy, asker = route.heavy or weight.heavy, request.claimed_caller
         if attempt is not None:
-            return await self._commit_once(attempt, unit, heavy=heavy, caller=request.claimed_caller)
+            return await self._commit_once(attempt, unit, heavy=heavy, caller=asker)
         try:
             if not weight.writes:
-                return await self._db.read(unit, snapshot=True, heavy=heavy, caller=request.claimed_caller)
-            return await self._commit(unit, heavy=heavy, caller=request.claimed_caller)
+                return await self._db.read(unit, snapshot=True, heavy=heavy, caller=asker)
+            return await self._commit(unit, heavy=heavy, caller=asker)
         except _DryRun as done:
             return done.reply
 
