@@ -49,8 +49,8 @@ def sentence(entry: dict[str, Any]) -> str:
     about = entry["object_id"] or entry["operation"] or ""
     times = f" ({entry['times']} times)" if entry["times"] > 1 else ""
     reason = f"  {entry['reason']}" if entry["reason"] else ""
-    place = entry["address"] or "-"
-    return f"{entry['timestamp']}  {entry['action']:<20} {about:<32} {who}{through}  {place}{times}{reason}"
+    address = entry["address"] or "-"
+    return f"{entry['timestamp']}  {entry['action']:<20} {about:<32} {who}{through}  {address}{times}{reason}"
 
 
 def export(

@@ -323,5 +323,5 @@ def require_project(principal: Principal, workspace_id: str, project_id: str, ro
 
 def _forbidden(workspace_id: str, detail: str) -> Forbidden:
     found = Forbidden(detail)
-    found.place = workspace_id
+    found.workspace_id = workspace_id
     return found

@@ -125,7 +125,7 @@ class Forbidden(Problem):
     status = 403
     code = "forbidden"
     title = "This key or its user may not do that"
-    place = ""
+    workspace_id = ""
     """The workspace in which it may not be done, if that is known."""
     advice = "`detail` names the missing scope or role. Use a key with that scope, or ask an admin of the workspace."
 

@@ -45,20 +45,20 @@ class Token:
 
 
 class Walk(NamedTuple):
-    """A walk through the rows: of everything (`full`), or where rights have changed; `place` is the next leg."""
+    """A walk through the rows: of everything (`full`), or where rights have changed; `location` is the next leg."""
 
     full: bool
     wide: bool
     begun: int
     section: int
-    place: str
+    location: str
     rank: int
     n: int
 
     @property
     def at_start(self) -> bool:
         """Whether nothing has been walked through."""
-        return (self.section, self.place, self.rank, self.n) == (0, "", 0, 0)
+        return (self.section, self.location, self.rank, self.n) == (0, "", 0, 0)
 
 
 def seal(secret: bytes, token: Token) -> str:

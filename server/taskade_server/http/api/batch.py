@@ -236,39 +236,41 @@ def _operations(body: Any, table: Table) -> list[_Operation]:
 
 
 def _operation(index: int, item: Any, known: set[str], table: Table, issues: list[Issue]) -> _Operation | None:
-    place = f"/operations/{index}"
+    pointer = f"/operations/{index}"
     if not isinstance(item, dict):
-        issues.append(Issue("wrong_type", "An operation is an object with a method and a path.", pointer=place))
+        issues.append(Issue("wrong_type", "An operation is an object with a method and a path.", pointer=pointer))
         return None
-    issues += [_unknown(place, name, _MEMBERS) for name in item if name not in _MEMBERS]
+    issues += [_unknown(pointer, name, _MEMBERS) for name in item if name not in _MEMBERS]
     name, method, path = item.get("id"), item.get("method"), item.get("path")
     if name is not None and (not isinstance(name, str) or not _ID.fullmatch(name)):
         detail = "An id begins with a letter and has up to 64 letters, digits, _ and -."
-        issues.append(Issue("invalid_format", detail, pointer=f"{place}/id"))
+        issues.append(Issue("invalid_format", detail, pointer=f"{pointer}/id"))
     elif name in known:
-        issues.append(Issue("duplicate", f'Two operations have the id "{name}".', pointer=f"{place}/id"))
+        issues.append(Issue("duplicate", f'Two operations have the id "{name}".', pointer=f"{pointer}/id"))
     if not isinstance(method, str):
-        issues.append(Issue("required", "method is GET, POST, PUT, PATCH, DELETE or QUERY.", pointer=f"{place}/method"))
+        issues.append(
+            Issue("required", "method is GET, POST, PUT, PATCH, DELETE or QUERY.", pointer=f"{pointer}/method")
+        )
     if not isinstance(path, str) or not path.startswith("/"):
-        issues.append(Issue("required", "path is a text such as /tasks or /v1/tasks.", pointer=f"{place}/path"))
+        issues.append(Issue("required", "path is a text such as /tasks or /v1/tasks.", pointer=f"{pointer}/path"))
     if not isinstance(method, str) or not isinstance(path, str) or not path.startswith("/"):
         return None
     path = _below_v1(path)
     used = _used(path, item.get("body"))
     bad = (reference for reference in used if reference.partition(".")[0] not in known)
-    issues += [_bad_reference(place, reference, known) for reference in islice(bad, MAX_ISSUES)]
+    issues += [_bad_reference(pointer, reference, known) for reference in islice(bad, MAX_ISSUES)]
     try:
         route, _ = find(table, method.upper(), _route_path(path))
     except Problem as problem:
         code = "not_allowed" if isinstance(problem, Invalid) else problem.code.replace("-", "_")
-        issues.append(Issue(code, problem.detail, pointer=f"{place}/path"))
+        issues.append(Issue(code, problem.detail, pointer=f"{pointer}/path"))
         return None
     if item.get("body") is not None and not route.body:
-        issues.append(Issue("not_allowed", TAKES_NO_BODY, pointer=f"{place}/body"))
-    version = named_version(item.get("if_match"), place, issues)
+        issues.append(Issue("not_allowed", TAKES_NO_BODY, pointer=f"{pointer}/body"))
+    version = named_version(item.get("if_match"), pointer, issues)
     if version is not None and not route.versioned:
         detail = "This operation changes no single object that could have a version; leave if_match out."
-        issues.append(Issue("not_allowed", detail, pointer=f"{place}/if_match"))
+        issues.append(Issue("not_allowed", detail, pointer=f"{pointer}/if_match"))
     return _Operation(index, name or "", method.upper(), path, route, item.get("body"), version, bool(used))
 
 
@@ -283,18 +285,18 @@ def _route_path(path: str) -> str:
     return _SHORT.sub("-", _REFERENCE.sub("-", path)).partition("?")[0]
 
 
-def _unknown(place: str, name: str, allowed: tuple[str, ...]) -> Issue:
+def _unknown(pointer: str, name: str, allowed: tuple[str, ...]) -> Issue:
     detail = with_allowed(f'There is no field "{name[:80]}" here.', name, allowed)
-    return Issue("unknown_field", detail, pointer=f"{place}/{escape_pointer(name)}")
+    return Issue("unknown_field", detail, pointer=f"{pointer}/{escape_pointer(name)}")
 
 
-def _bad_reference(place: str, reference: str, known: set[str]) -> Issue:
+def _bad_reference(pointer: str, reference: str, known: set[str]) -> Issue:
     first = reference.partition(".")[0]
     return Issue(
         "unknown_reference",
         f'"{reference[:80]}" names no earlier operation: give the id or index of one before this, and a field of its'
         f" result, such as 0.id.{did_you_mean(first, known) if len(known) <= MAX_GUESSED else ''}",
-        pointer=place,
+        pointer=pointer,
     )
 
 
@@ -399,10 +401,10 @@ def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.encode(value)
 
 
-def _place_in(values: list[Any], step: str) -> int | None:
-    """The place in a list that a step names, None if there is none."""
-    place = whole(step)
-    return None if place is None or place >= len(values) else place
+def _index_in(values: list[Any], step: str) -> int | None:
+    """The index in a list that a step names, None if there is none."""
+    index = whole(step)
+    return None if index is None or index >= len(values) else index
 
 
 def _value(reference: str, run: _Run) -> Any:
@@ -414,8 +416,8 @@ def _value(reference: str, run: _Run) -> Any:
     for step in steps:
         if isinstance(value, dict) and step in value:
             value = value[step]
-        elif isinstance(value, list) and (place := _place_in(value, step)) is not None:
-            value = value[place]
+        elif isinstance(value, list) and (number := _index_in(value, step)) is not None:
+            value = value[number]
         else:
             detail = f'The result of operation {index} has no "{step[:80]}" (in the reference "{reference[:80]}").'
             raise Invalid(detail, errors=[Issue("unknown_reference", detail, pointer="")])
@@ -439,13 +441,13 @@ def _failed(operation: _Operation, error: Problem | Conflict, request_id: str) -
     """The whole batch's failure, with the answer that the operation would have had alone."""
     if isinstance(error, Conflict):
         error = Invalid("Another object has the same unique value.")
-    place = f"/operations/{operation.index}"
+    pointer = f"/operations/{operation.index}"
     shown = f'"{operation.name}" ' if operation.name else ""
     inner = error.to_dict(f"/v1{operation.path}"[:500], request_id)
     issues = [
-        Issue(issue.code, issue.detail, pointer=f"{place}/path")
+        Issue(issue.code, issue.detail, pointer=f"{pointer}/path")
         if issue.pointer is None
-        else issue.below(f"{place}/body")
+        else issue.below(f"{pointer}/body")
         for issue in error.errors
     ]
     return BatchFailed(
@@ -454,7 +456,7 @@ def _failed(operation: _Operation, error: Problem | Conflict, request_id: str) -
         errors=issues,
         headers=error.headers,
         extra={
-            "pointer": place,
+            "pointer": pointer,
             "operation": {
                 "index": operation.index,
                 **({"id": operation.name} if operation.name else {}),
