@@ -83,8 +83,6 @@ class Principal:
     rate: int | None = None
     timezone: str | None = None
     """The user's own time zone, if they have chosen one."""
-    queries: dict[tuple[str, str], Any] = field(default_factory=dict, init=False, compare=False, repr=False)
-    """Lists this caller has asked for, parsed; whatever they refer to cannot change without a new principal."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "grants", MappingProxyType(dict(self.grants)))

@@ -358,6 +358,7 @@ def _perform(operation: _Operation, tx: Tx, run: _Run) -> Reply:
         address=call.address,
         user_agent=call.user_agent,
         destinations=call.destinations,
+        queries=call.queries if run.principal is call.principal else None,
     )
     return api.run(route, inner, tx)
 

@@ -110,6 +110,7 @@ class Reads:
                 caller.rights_version,
                 None,
                 cached_etags,
+                queries=caller.queries,
             )
 
         reply: Reply | Stream

@@ -70,7 +70,6 @@ class Writes:
             raise no_version("If-None-Match")
         links = route.answer in ("list", "document", "events", "batch")
         url = f"{services.public_url or request.base_url}{request.path}" if links else ""
-        user_agent = request.header(b"user-agent")[:MAX_USER_AGENT] or None
         key = idempotency.key_of(request)
         dry_run, query_string = _dry_run(request.query_string)
         body = await receive_body(self._db, route, caller, receive)
@@ -95,10 +94,11 @@ class Writes:
                 None,
                 if_none_match,
                 request.client,
-                user_agent,
+                request.header(b"user-agent")[:MAX_USER_AGENT] or None,
                 services.destinations,
                 idempotency.seed(attempt),
                 caller.refresh,
+                caller.queries,
             )
 
         unit = partial(self._unit, _Write(route, caller, make_call, attempt, dry_run))
