@@ -1,23 +1,42 @@
 """The routes that all resources have: create, read, list, change, delete and restore."""
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
 
 from taskade_server.domain import identity
 from taskade_server.domain.resources import CREATE, DELETE, RESTORE, UPDATE
 from taskade_server.engine.model import Resource
-from taskade_server.http.api import crud_schema, generic, resources_schema, tasks_schema, webhooks, webhooks_schema
-from taskade_server.http.api.keys import create_key
-from taskade_server.http.api.projects import weigh_project
+from taskade_server.http.api import crud_schema, generic
+from taskade_server.http.api.crud_schema import ResourceDocuments
 from taskade_server.http.api.route import Route
+from taskade_server.http.api.weight import Weight
+from taskade_server.http.wire.call import Handler
 
-_DOCUMENTS: Final = {
-    **resources_schema.BY_RESOURCE,
-    "tasks": tasks_schema.TASKS,
-    "webhooks": webhooks_schema.WEBHOOKS,
-}
 _WITHOUT_EXAMPLES: Final = crud_schema.documents(create={}, update={})
-_WITH_SECRET: Final = {"api-keys": create_key, "webhooks": webhooks.create}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the ordinary operations of one resource differ from those of others, and what they say about themselves.
+
+    The defaults are for a resource that has nothing of its own.
+    """
+
+    documents: ResourceDocuments = _WITHOUT_EXAMPLES
+    create: Handler | None = None
+    """Answers POST where the answer holds a secret, in place of the general handler."""
+    weigh: Callable[[Any], Weight] | None = None
+    """Tells what the body of POST makes of the request."""
+    heavy: bool = False
+    """Whether deleting and restoring one may touch thousands of rows."""
+
+
+def routes(resource: Resource, options: Options) -> Iterator[Route]:
+    """The routes that all resources have."""
+    yield from _read_routes(resource, options.documents)
+    yield _create_route(resource, options)
+    yield from _change_routes(resource, options)
 
 
 def _deletion(resource: Resource, one: str) -> str:
@@ -26,7 +45,7 @@ def _deletion(resource: Resource, one: str) -> str:
     return f"Revoke {one}" if resource is identity.API_KEY else f"Delete {one} for good"
 
 
-def read_routes(resource: Resource) -> Iterator[Route]:
+def _read_routes(resource: Resource, own: ResourceDocuments) -> Iterator[Route]:
     name, one = resource.plural, resource.one
     scope, path = f"{name}:read", f"/{name}"
     nouns = resource.nouns
@@ -52,7 +71,6 @@ def read_routes(resource: Resource) -> Iterator[Route]:
         f"Read {one}",
         document=crud_schema.GET,
     )
-    own = _DOCUMENTS.get(name, _WITHOUT_EXAMPLES)
     for method, where, suffix, document in (
         ("QUERY", path, "query", own.query),
         ("POST", f"{path}/query", "query_post", own.query_post),
@@ -71,23 +89,17 @@ def read_routes(resource: Resource) -> Iterator[Route]:
         )
 
 
-def write_routes(resource: Resource) -> Iterator[Route]:
-    """The routes that create, change, delete and restore."""
-    yield _create_route(resource)
-    yield from _change_routes(resource)
-
-
-def _create_route(resource: Resource) -> Route:
+def _create_route(resource: Resource, options: Options) -> Route:
     name, one = resource.plural, resource.one
     scope, path = f"{name}:write", f"/{name}"
-    own = _DOCUMENTS.get(name, _WITHOUT_EXAMPLES)
-    if name in _WITH_SECRET:
+    own = options.documents
+    if options.create is not None:
         return Route(
             "POST",
             path,
             f"{name}.create",
             scope,
-            _WITH_SECRET[name],
+            options.create,
             resource,
             f"Create {one}",
             writes=True,
@@ -105,7 +117,7 @@ def _create_route(resource: Resource) -> Route:
         generic.creating(resource, CREATE[resource.name]),
         resource,
         f"Create {one}",
-        weigh=weigh_project if name == "projects" else None,
+        weigh=options.weigh,
         writes=True,
         body="create",
         status=201,
@@ -113,10 +125,10 @@ def _create_route(resource: Resource) -> Route:
     )
 
 
-def _change_routes(resource: Resource) -> Iterator[Route]:
+def _change_routes(resource: Resource, options: Options) -> Iterator[Route]:
     name, one = resource.plural, resource.one
     scope, path = f"{name}:write", f"/{name}"
-    own = _DOCUMENTS.get(name, _WITHOUT_EXAMPLES)
+    own = options.documents
     change = generic.changing(resource, UPDATE[resource.name])
     for method, suffix, document in (("PATCH", "update", own.patch), ("PUT", "put", own.put)):
         yield Route(
@@ -142,7 +154,7 @@ def _change_routes(resource: Resource) -> Iterator[Route]:
         writes=True,
         answer="none",
         status=204,
-        heavy=name == "projects",
+        heavy=options.heavy,
         document=own.delete,
     )
     if resource.trash:
@@ -156,6 +168,6 @@ def _change_routes(resource: Resource) -> Iterator[Route]:
             f"Bring {one} back from the trash",
             writes=True,
             body="empty",
-            heavy=name == "projects",
+            heavy=options.heavy,
             document=crud_schema.RESTORE,
         )

@@ -12,6 +12,7 @@ from taskade_server.domain import webhooks
 from taskade_server.domain.webhooks import WEBHOOK
 from taskade_server.engine import query
 from taskade_server.http.api import webhooks_schema as of
+from taskade_server.http.api.crud import Options
 from taskade_server.http.api.route import Route
 from taskade_server.http.wire.call import Call
 from taskade_server.http.wire.parameters import Parameters
@@ -234,6 +235,9 @@ def _shown_attempt(attempt: Attempt) -> dict[str, Any]:
 
 def _time(at: int | None) -> str | None:
     return None if at is None else time.format_ms(at)
+
+
+OPTIONS: Final = Options(documents=of.WEBHOOKS, create=create)
 
 
 def routes() -> Iterator[Route]:
