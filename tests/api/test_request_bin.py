@@ -238,7 +238,7 @@ def test_all_bins_together_are_bounded(monkeypatch):
 
     def add(name):
         box = found._bin(name)
-        box.add(request_bin.Taken(1, "", "POST", "/", [], "x" * 500, 500))
+        box.add(request_bin.Captured(1, "", "POST", "/", [], "x" * 500, 500))
         found._make_room(name)
 
     for number in range(200):

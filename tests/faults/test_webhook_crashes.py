@@ -24,7 +24,7 @@ from tests.support.server import Server
 PATIENCE = 60.0
 INSIDE = {"TASKADE_OUTBOUND_ALLOW": "127.0.0.0/8", "TASKADE_SQLITE_SYNCHRONOUS": "normal"}
 # A statement of the server's, and how many times it may pass.
-PLACES = {
+POINTS = {
     "before the commit": ("before commit", 9),
     "behind the commit, before anybody is told": ("after commit", 9),
     "before the deliveries are written": ("before insert deliveries", 2),
@@ -127,14 +127,14 @@ def test_a_server_that_dies_at_any_place(killable, receiver):
     """It is started again each time, and goes on where it was."""
     project, _ = register(url_of(killable), killable.key, receiver)
     with Work(url_of(killable), killable.key, project["id"]):
-        for title, (place, nth) in PLACES.items():
+        for title, (place, nth) in POINTS.items():
             receiver.wait(len(receiver.received) + 10)
             killable.trap({"at": place, "nth": nth})
             assert killable.wait_for_end(PATIENCE) is not None, f"never reached: {title}"
             killable.kill()
             killable.start()
     events = events_of(killable.data / "taskade.db", project["workspace_id"], 0)
-    assert len(events) > 3 * len(PLACES)
+    assert len(events) > 3 * len(POINTS)
     check(receiver, events)
 
 

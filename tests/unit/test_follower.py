@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from taskade_server.consumers.feed import Feed
-from taskade_server.consumers.follower import Follower, RenderedEvents, Wanted, taken
+from taskade_server.consumers.follower import EventSelection, Follower, RenderedEvents, taken
 from taskade_server.consumers.live_query import steps
 from taskade_server.domain.projects import DEFAULT_STATUSES, PROJECT
 from taskade_server.domain.tasks import TASK
@@ -105,9 +105,9 @@ def follow(place, wanted, callers, rounds=1):
 
 def test_who_may_not_see_is_not_told_and_gets_on(db, place):
     write(db, a_project(SEEN), a_project(HIDDEN), a_task(SEEN), a_task(HIDDEN), a_task(SEEN))
-    (told,) = follow(place, Wanted(HERE), [principal(hidden=frozenset({HIDDEN}))])
+    (told,) = follow(place, EventSelection(HERE), [principal(hidden=frozenset({HIDDEN}))])
     assert told == [("project.created", 1), ("task.created", 3), ("task.created", 5)]
-    (told,) = follow(place, Wanted(HERE, types=frozenset({"task.created"}), project_id=SEEN), [principal()])
+    (told,) = follow(place, EventSelection(HERE, types=frozenset({"task.created"}), project_id=SEEN), [principal()])
     assert told == [("task.created", 3), ("task.created", 5)]
 
 
@@ -117,9 +117,9 @@ def test_a_right_that_ends_is_told_once_whatever_tells_it(db, place):
     before = {**made.doc, "version": 1}
     write(db, Change(PROJECT, "updated", {**before, "visibility": "private"}, before, made.n))
     less = principal(hidden=frozenset({SEEN}))
-    assert follow(place, Wanted(HERE), [less]) == [[("access.revoked", 2)]], "from the log"
+    assert follow(place, EventSelection(HERE), [less]) == [[("access.revoked", 2)]], "from the log"
     member = principal(project_roles={SEEN: "editor"})
-    told = follow(place, Wanted(HERE), [member, less, member, less], rounds=4)
+    told = follow(place, EventSelection(HERE), [member, less, member, less], rounds=4)
     assert told[1:] == [[("access.revoked", None)], [], [("access.revoked", None)]], "from the rights"
 
 

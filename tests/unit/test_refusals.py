@@ -28,13 +28,13 @@ def clock():
         yield now
 
 
-def noted(reason, place="", **more):
+def noted(reason, workspace_id="", **more):
     values = {
         "action": DENIED,
         "outcome": "denied",
         "status": 403,
         "reason": reason,
-        "place": place,
+        "workspace_id": workspace_id,
         "actor_id": USERS[0],
     }
     return AccessEntry(**{**dict.fromkeys(AccessEntry._fields), **values, **more})
@@ -46,7 +46,7 @@ def caller(workspace):
 
 def written(db, workspace):
     found = db.read_sync(
-        lambda tx: audit.find(tx, audit.Wanted(workspace), audit.Position(), 1000, newest_first=False).entries
+        lambda tx: audit.find(tx, audit.AuditQuery(workspace), audit.Position(), 1000, newest_first=False).entries
     )
     assert [entry.seq for entry in found] == list(range(1, len(found) + 1))
     return [(entry.action, entry.reason, entry.times, entry.at - NOW, entry.last_at - NOW) for entry in found]

@@ -23,7 +23,7 @@ from taskade_server.store.sqlite.database import SqliteDatabase
 
 SECONDS: Final = 20.0
 # A place is: a statement, or an operation on the database's file or its log. The number is the most that is skipped.
-PLACES: Final[Mapping[str, tuple[str, int]]] = {
+POINTS: Final[Mapping[str, tuple[str, int]]] = {
     "behind the commit, before the answer": ("after commit", 40),
     "behind the sync of the log": ("after sync wal", 40),
     "between the effect and its idempotency key": ("before insert replies", 60),
@@ -62,7 +62,7 @@ def run(options: Options) -> Report:
     """Kill at each place, in the order above for a start."""
     report = Report("points")
     random = options.random("points")
-    rounds = options.count(6, 6 * len(PLACES))
+    rounds = options.count(6, 6 * len(POINTS))
     first = options.count(1, 3 * len(FIRST_PLACES))
     with folder("points") as directory:
         clients = _while_working(directory, options, rounds, random)
@@ -72,7 +72,7 @@ def run(options: Options) -> Report:
         report.faults += faults
     report.figures = {
         "kills while working": rounds,
-        "places": min(rounds, len(PLACES)),
+        "places": min(rounds, len(POINTS)),
         "kills in a first start or an upgrade": starts,
         "writes acknowledged": clients.acknowledged,
         "acknowledged writes lost": clients.lost,
@@ -101,7 +101,7 @@ def _while_working(directory: Path, options: Options, rounds: int, random: Rando
     clients = WritingClients(server, checker, options.seed)
     try:
         server.start()
-        for number, (title, trap) in enumerate(itertools.islice(_in_turn(PLACES, random), rounds), start=1):
+        for number, (title, trap) in enumerate(itertools.islice(_in_turn(POINTS, random), rounds), start=1):
             server.trap(trap)
             clients.start()
             code = server.wait_for_end(SECONDS)

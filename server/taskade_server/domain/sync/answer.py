@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from taskade_server.domain.sync.kinds import ANSWERED_AS, INSIDE_PROJECTS, OUTSIDE_PROJECTS, resource_of
-from taskade_server.domain.sync.token import Token, Wanted
+from taskade_server.domain.sync.token import SyncSelection, Token
 from taskade_server.domain.visibility_history import VisibilityHistory
 from taskade_server.engine import access
 from taskade_server.engine.access import Principal
@@ -21,7 +21,7 @@ SCAN: Final = 5_000
 class Answer:
     """The changes of one answer by resource: documents to put, ids to forget."""
 
-    wanted: Wanted
+    wanted: SyncSelection
     created: dict[str, list[str]] = field(default_factory=dict)
     updated: dict[str, list[str]] = field(default_factory=dict)
     deleted: dict[str, list[str]] = field(default_factory=dict)

@@ -17,7 +17,7 @@ from taskade_server.engine import audit, proofs
 from taskade_server.engine.audit import CHANGES, LOGS
 from taskade_server.engine.log import Event
 from taskade_server.http.api import audit_schema
-from taskade_server.http.api.audit import SCOPE, Asked, listing, workspace_of
+from taskade_server.http.api.audit import SCOPE, AuditParameters, listing, workspace_of
 from taskade_server.http.api.route import Route
 from taskade_server.http.live.sessions import Session
 from taskade_server.http.wire.call import Call
@@ -41,7 +41,7 @@ CSV_COLUMNS: Final = (
 
 def key(call: Call, tx: Tx) -> Reply:
     """GET /audit/key."""
-    asked = Asked(call, tx, ("workspace_id",))
+    asked = AuditParameters(call, tx, ("workspace_id",))
     asked.fail()
     signer = proofs.signer(call.secret)
     shown = {"name": signer.name, "algorithm": "ed25519", "public_key": _base64(signer.public), "key": signer.verifier}
@@ -50,7 +50,7 @@ def key(call: Call, tx: Tx) -> Reply:
 
 def checkpoint(call: Call, tx: Tx) -> Reply:
     """GET /audit/checkpoint."""
-    asked = Asked(call, tx, ("log", "workspace_id"))
+    asked = AuditParameters(call, tx, ("log", "workspace_id"))
     log = asked.choice("log", LOGS) or CHANGES
     asked.fail()
     return Reply(200, json.encode(_signed(call, asked.workspace_id, log, proofs.tree(tx, asked.workspace_id, log))))
@@ -58,7 +58,7 @@ def checkpoint(call: Call, tx: Tx) -> Reply:
 
 def proof(call: Call, tx: Tx) -> Reply:
     """GET /audit/proof: of one entry (`event`), or that one size is the beginning of another (`first`, `second`)."""
-    asked = Asked(call, tx, ("event", "first", "log", "second", "size", "workspace_id"))
+    asked = AuditParameters(call, tx, ("event", "first", "log", "second", "size", "workspace_id"))
     entry_id, log = asked.text("event"), asked.choice("log", LOGS)
     most = 2**53
     first, second = (asked.number(name, 0, most) for name in ("first", "second"))
@@ -147,7 +147,7 @@ async def exporting(session: Session) -> Stream:
     """GET /audit/export: rows of CSV, or JSON Lines with a proof."""
 
     def first(call: Call, tx: Tx) -> tuple[str, str, str, list[Share]]:
-        asked = Asked(call, tx, ("format", "from", "timezone", "to", "workspace_id"))
+        asked = AuditParameters(call, tx, ("format", "from", "timezone", "to", "workspace_id"))
         form = asked.choice("format", ("jsonl", "csv")) or "jsonl"
         since, until = asked.moment("from"), asked.moment("to")
         asked.fail()

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from taskade_server.consumers.follower import Wanted, facts_of
+from taskade_server.consumers.follower import EventSelection, facts_of
 from taskade_server.consumers.pace import DECODED_A_STEP
 from taskade_server.engine import events, log
 from taskade_server.engine.log import Event
@@ -54,10 +54,10 @@ LIST_PARAMETERS: Final = ("after", "before", "order", "limit", "wait", *CHOOSING
 
 
 @dataclass(slots=True)
-class _Asked:
+class _PageRequest:
     """A request for a page, understood. The events lie between `after` and `before`, both left out."""
 
-    wanted: Wanted
+    wanted: EventSelection
     limit: int
     descending: bool
     after: int
@@ -87,7 +87,7 @@ def listing(call: Call, tx: Tx) -> Reply:
 async def waiting(session: Session) -> Reply:
     """GET /events: with `wait`, not before there is something to tell or the time is over."""
 
-    def first(call: Call, tx: Tx) -> tuple[int, _Asked, _Page]:
+    def first(call: Call, tx: Tx) -> tuple[int, _PageRequest, _Page]:
         reading = parameters(call, LIST_PARAMETERS)
         seconds = reading.number("wait", 0, MAX_WAIT)
         asked = _asked(call, tx, reading)
@@ -112,7 +112,7 @@ async def waiting(session: Session) -> Reply:
         leave()
 
 
-def _asked(call: Call, tx: Tx, reading: Reading) -> _Asked:
+def _asked(call: Call, tx: Tx, reading: Reading) -> _PageRequest:
     wanted = reading.wanted(tx, call.principal, call.secret, lasting=False)
     limit = reading.number("limit", 1, MAX_LIMIT) or DEFAULT_LIMIT
     order = reading.text("order")
@@ -135,10 +135,10 @@ def _asked(call: Call, tx: Tx, reading: Reading) -> _Asked:
         check_position(tx, wanted.workspace_id, position, generation) if given else log.bounds(tx, wanted.workspace_id)
     )
     start = head if latest else after if after is not None else first - 1
-    return _Asked(wanted, limit, descending, start, before)
+    return _PageRequest(wanted, limit, descending, start, before)
 
 
-def _look(call: Call, tx: Tx, asked: _Asked) -> _Page:
+def _look(call: Call, tx: Tx, asked: _PageRequest) -> _Page:
     """Look for events that fit, until the page is full, the work is spent, or the end is reached."""
     wanted, principal = asked.wanted, call.principal
     if principal.grant(wanted.workspace_id) is None:
@@ -171,7 +171,7 @@ def _look(call: Call, tx: Tx, asked: _Asked) -> _Page:
     return _Page(found, position, more)
 
 
-def _portions(tx: Tx, asked: _Asked, low: int, high: int) -> Iterator[tuple[list[Event], int]]:
+def _portions(tx: Tx, asked: _PageRequest, low: int, high: int) -> Iterator[tuple[list[Event], int]]:
     """The wanted events between two positions, in the order that is asked for, each time with how far that was looked.
 
     The database selects by type and project. No statement goes through more than a piece of the log, and what each
@@ -206,7 +206,7 @@ def _portions(tx: Tx, asked: _Asked, low: int, high: int) -> Iterator[tuple[list
         yield page, edge
 
 
-def _fits(tx: Tx, asked: _Asked, event: Event) -> bool:
+def _fits(tx: Tx, asked: _PageRequest, event: Event) -> bool:
     """Whether an event is as the request says; the work of its filter is counted."""
     budget = Budget(_COUNTED)
     fits = asked.wanted.fits(event, facts_of, budget)
@@ -217,7 +217,7 @@ def _fits(tx: Tx, asked: _Asked, event: Event) -> bool:
     return fits
 
 
-def _replied(call: Call, asked: _Asked, page: _Page) -> Reply:
+def _replied(call: Call, asked: _PageRequest, page: _Page) -> Reply:
     step = "before" if asked.descending else "after"
     headers: Headers = [(b"cache-control", b"no-store")]
     if not asked.descending:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from taskade_server.domain import identity, projects, sync
-from taskade_server.domain.sync import KINDS, MAX_LIMIT, MAX_PROJECTS, Wanted
+from taskade_server.domain.sync import KINDS, MAX_LIMIT, MAX_PROJECTS, SyncSelection
 from taskade_server.engine import query, schema
 from taskade_server.engine.model import REGISTRY
 from taskade_server.engine.schema import Schema, id_schema, ref, sample_id, title
@@ -81,7 +81,7 @@ def _require_scopes(call: Call, kinds: tuple[str, ...]) -> None:
             raise Forbidden(f"To sync {kind}, the scope {scopes[0]}:read is needed; this key lacks it.")
 
 
-def _wanted(call: Call, tx: Tx, reading: Reading, given: dict[str, Any]) -> Wanted:
+def _wanted(call: Call, tx: Tx, reading: Reading, given: dict[str, Any]) -> SyncSelection:
     """The extent of a first request."""
     workspace_id = reading.workspace(call.principal)
     for project_id in given.get("project_id", ()):
@@ -90,7 +90,7 @@ def _wanted(call: Call, tx: Tx, reading: Reading, given: dict[str, Any]) -> Want
             detail = f"There is no project {project_id[:80]} in this workspace that you can see."
             reading.fault("project_id", "unknown_reference", detail)
     reading.fail()
-    return Wanted(workspace_id, given.get("resources"), given.get("project_id", ()))
+    return SyncSelection(workspace_id, given.get("resources"), given.get("project_id", ()))
 
 
 # ---- in the OpenAPI document -----------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from taskade_server.engine import event_schema, events
 from taskade_server.engine.model import REGISTRY
 from taskade_server.engine.schema import Schema, ref, sample_id, title
 from taskade_server.http.documents import openapi
-from taskade_server.http.live.websocket_schema import FROM_CLIENT, FROM_SERVER, Said, payload
+from taskade_server.http.live.websocket_schema import FROM_CLIENT, FROM_SERVER, MessageType, payload
 
 _STREAM: Final = "/events/stream"
 _ABOUT: Final = """\
@@ -116,7 +116,7 @@ def _socket_channel(messages: Mapping[str, Schema]) -> Schema:
     }
 
 
-def _of_socket(name: str, said: Said, *, closed: bool) -> Schema:
+def _of_socket(name: str, said: MessageType, *, closed: bool) -> Schema:
     return _message(name, said.summary, payload(name, said, closed=closed), said.example or None)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from taskade_server.consumers.follower import Frame, Wanted
+from taskade_server.consumers.follower import EventSelection, Frame
 from taskade_server.consumers.live_query import MAX_WORDS, VISIBILITIES
 from taskade_server.engine import filters, log, query
 from taskade_server.engine.access import Principal
@@ -33,7 +33,7 @@ def parse_message(text: str) -> Message:
     return said
 
 
-def subscribed_events(call: Call, tx: Tx, reading: Reading) -> tuple[Wanted, int, int, Message | None]:
+def subscribed_events(call: Call, tx: Tx, reading: Reading) -> tuple[EventSelection, int, int, Message | None]:
     """What is wanted, behind which position, where the log ends, and what is missing if it does not reach back."""
     wanted = reading.wanted(tx, call.principal, call.secret, "events")
     after = reading.beginning(wanted.workspace_id)

@@ -53,7 +53,7 @@ class Hub:
         self._most, self._most_a_caller = most, most_a_caller
         self._open: Counter[str] = Counter()
         self._asking: asyncio.Task[int] | None = None
-        self._stirred = asyncio.Event()
+        self._woken = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -64,20 +64,20 @@ class Hub:
     def end(self) -> None:
         """Let all of them end: their clients go on with another process."""
         self.ended = True
-        self._stir()
+        self._wake_all()
 
-    def _stir(self) -> None:
+    def _wake_all(self) -> None:
         self.feed.wake_all()
-        self._stirred.set()
-        self._stirred = asyncio.Event()
+        self._woken.set()
+        self._woken = asyncio.Event()
 
-    async def stirred(self, seconds: float) -> bool:
+    async def woken(self, seconds: float) -> bool:
         """Wait until rights have changed or the server ends, for `seconds` at most; whether one of these happened."""
         if self.ended:
             return True
         try:
             async with asyncio.timeout(seconds):
-                return await self._stirred.wait()
+                return await self._woken.wait()
         except TimeoutError:
             return False
 
@@ -140,7 +140,7 @@ class Hub:
                 continue
             if present != known:
                 self.feed.rights_version = max(self.feed.rights_version, present)
-                self._stir()
+                self._wake_all()
             known = present
 
     def stats(self) -> dict[str, float]:
