@@ -171,7 +171,7 @@ def test_several_processes_number_their_entries_without_gaps(db, workspace, cloc
     assert len(written(db, workspace)) == 40
 
 
-def test_a_place_counts_only_for_who_has_a_part_in_it(db, workspace, clock):
+def test_a_workspace_counts_only_for_who_has_a_part_in_it(db, workspace, clock):
     log = Refusals(db)
     log.note(noted("a", WORKSPACES[0]), "key", None, caller(workspace))
     log.note(noted("b", workspace), "key", None, caller(workspace))
