@@ -5,6 +5,8 @@ rows, so an operation cannot exist in one of them only.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 from taskade_server.domain.resources import RESOURCES
@@ -28,6 +30,7 @@ from taskade_server.http.api import (
     workspaces,
 )
 from taskade_server.http.api.batch import Batch
+from taskade_server.http.api.operations import Operations
 from taskade_server.http.api.route import Route
 
 _FILES = (tasks, projects, webhooks, audit, audit_proofs, event_types, events, undo, stream_tickets, sync, users)
@@ -46,8 +49,22 @@ _OPTIONS: Final[Mapping[str, crud.Options]] = {
 _NONE: Final = crud.Options()
 
 
-def all_routes() -> list[Route]:
-    """Every operation under /v1."""
+@dataclass(frozen=True, slots=True)
+class Api:
+    """All routes, and what runs operations by them without a request."""
+
+    routes: list[Route]
+    operations: Operations
+
+
+@cache
+def build() -> Api:
+    """The API: one for the process.
+
+    `operations` is there before the routes, so that those which run operations can be given it; its table is complete
+    once all routes are known.
+    """
+    operations = Operations()
     found: list[Route] = []
     for resource in RESOURCES:
         found += crud.routes(resource, _OPTIONS.get(resource.plural, _NONE))
@@ -55,4 +72,9 @@ def all_routes() -> list[Route]:
         found += members.routes(name)
     for file in _FILES:
         found += file.routes()
-    return [*found, Batch(found).route]
+    return Api([*found, Batch(found, operations).route], operations)
+
+
+def all_routes() -> list[Route]:
+    """Every operation under /v1."""
+    return list(build().routes)

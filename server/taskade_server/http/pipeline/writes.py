@@ -68,10 +68,10 @@ class Writes:
         if_none_match = versions(request.headers.get(b"if-none-match"))
         if if_none_match is not None and not route.versioned:
             raise no_version("If-None-Match")
-        links = route.answer in ("list", "document", "events", "batch")
-        url = f"{services.public_url or request.base_url}{request.path}" if links else ""
+        url = _url(route, caller, services.public_url)
         key = idempotency.key_of(request)
-        dry_run, query_string = _dry_run(request.query_string)
+        # What is always rolled back has no such parameter.
+        dry_run, query_string = (True, request.query_string) if route.rolls_back else _dry_run(request.query_string)
         body = await receive_body(self._db, route, caller, receive)
         weight = _ONE_WRITE if route.weigh is None else route.weigh(body)
         if weight.cost > 1:
@@ -162,6 +162,12 @@ class Writes:
             reads = route.body == "batch" or bool(call.query_string)  # the answer may contain what was only read
             mixed = not route.scope  # no single scope allows all that the answer contains
             idempotency.remember(tx, write.attempt, after, reply, call.secret, reads=reads, mixed=mixed)
+
+
+def _url(route: Route, caller: Caller, public_url: str | None) -> str:
+    """The address of a request without its query string, for answers that have links; "" for others."""
+    links = route.answer in ("list", "document", "events", "batch")
+    return f"{public_url or caller.request.base_url}{caller.request.path}" if links else ""
 
 
 def no_version(header: str) -> Malformed:

@@ -33,7 +33,8 @@ class Call(msgspec.Struct, frozen=True, eq=False):
     write it forbids (`if_none_match`). Secrets that the call
     makes are derived from `seed`, so that a repeated request can be given them again. `refresh` looks the caller up
     again after the unit has changed rights. `queries` are lists that the principal has asked for, parsed, which a
-    handler may add to; None: nothing is remembered.
+    handler may add to; None: nothing is remembered. `origin` is a JSON text that says what led to a
+    call that nobody made directly.
     """
 
     principal: Principal
@@ -53,6 +54,7 @@ class Call(msgspec.Struct, frozen=True, eq=False):
     seed: str = ""
     refresh: Callable[[Tx], Principal] = _rights_are_fixed
     queries: ParsedQueries | None = None
+    origin: str | None = None
 
     def __repr__(self) -> str:
         """Without what it holds, which is secret."""
@@ -61,7 +63,7 @@ class Call(msgspec.Struct, frozen=True, eq=False):
     def context(self) -> Context:
         """The caller as the domain knows it. What a verb grants stays in this context, and ends with its unit."""
         known = self.principal
-        actor = Actor(known.user_id, known.key_id, self.request_id, self.address, self.user_agent)
+        actor = Actor(known.user_id, known.key_id, self.request_id, self.address, self.user_agent, self.origin)
         return Context(known, actor, self.secret, self.if_match, self.if_none_match, self.seed, self.destinations)
 
     def pairs(self) -> list[tuple[str, str]]:
