@@ -426,7 +426,7 @@ def test_a_value_that_was_put_in_by_every_way_is_found_nowhere(server, api, as_m
         client.get("/v1/audit/export", params={"workspace_id": home})
         client.get("/v1/sync", params={"since": token})
         client.get("/v1/sync", params={"resources": "secrets"})
-        client.get(f"/v1/secrets/{updated['object_id']}", params={"as_of": updated["seq"]})
+        client.get(f"/v1/secrets/{updated['data']['id']}", params={"as_of": updated["seq"]})
         everything(client, "secrets", include="user")
         deliveries = endpoint.wait(len(told))
         for delivery in everything(client, f"webhooks/{hook['id']}/deliveries"):

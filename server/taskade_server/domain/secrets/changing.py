@@ -110,7 +110,7 @@ def _checked(
     checker = Checker()
     values = checker.body(SECRET, body, creating=current is None, extra=("value",), current=current, given=given)
     if isinstance(body, dict):
-        if "hosts" in body and not checker.issues:
+        if "hosts" in body and not any((issue.pointer or "").startswith("/hosts") for issue in checker.issues):
             values["hosts"] = _hosts(checker, values["hosts"])
         if "value" in body or current is None:
             _check_value(checker, body)
