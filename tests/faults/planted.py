@@ -134,7 +134,7 @@ BUGS = (
     ),
     Bug(
         "a batch that goes on after a failure",
-        "http/api/batch.py",
+        "http/api/operations.py",
         "                raise _failed(operation, error, call.request_id) from error\n",
         "                reply = Reply(_failed(operation, error, call.request_id).status)\n",
         "tests/api/test_batch.py",

@@ -4,6 +4,9 @@ Why a table: dispatch, the OpenAPI document, the permission matrix and whatever 
 rows, so an operation cannot exist in one of them only.
 """
 
+from dataclasses import dataclass
+from functools import cache
+
 from taskade_server.domain.resources import RESOURCES
 from taskade_server.http.api import (
     audit,
@@ -21,13 +24,28 @@ from taskade_server.http.api import (
 )
 from taskade_server.http.api.batch import Batch
 from taskade_server.http.api.crud import read_routes, write_routes
+from taskade_server.http.api.operations import Operations
 from taskade_server.http.api.route import Route
 
 _FILES = (tasks, projects, webhooks, audit, audit_proofs, event_types, events, undo, stream_tickets, sync, users)
 
 
-def all_routes() -> list[Route]:
-    """Every operation under /v1."""
+@dataclass(frozen=True, slots=True)
+class Api:
+    """All routes, and what runs operations by them without a request."""
+
+    routes: list[Route]
+    operations: Operations
+
+
+@cache
+def build() -> Api:
+    """The API: one for the process.
+
+    `operations` is there before the routes, so that those which run operations can be given it; its table is complete
+    once all routes are known.
+    """
+    operations = Operations()
     found: list[Route] = []
     for resource in RESOURCES:
         found += [*read_routes(resource), *write_routes(resource)]
@@ -35,4 +53,9 @@ def all_routes() -> list[Route]:
         found += members.routes(name)
     for file in _FILES:
         found += file.routes()
-    return [*found, Batch(found).route]
+    return Api([*found, Batch(found, operations).route], operations)
+
+
+def all_routes() -> list[Route]:
+    """Every operation under /v1."""
+    return list(build().routes)

@@ -73,6 +73,8 @@ BATCH: Final = Document(
     notes="The operations run in their order. Every `x-batchable` operation is allowed. A later operation refers to the"
     " result of an earlier one by its id or index:"
     ' `{"$ref": "operation.field"}` in place of a value or within a text, `{operation.field}` within a path.'
+    " Beside `$ref` there may be `default`, the value for when there is no such field (null stays null), and `format`:"
+    " `date`, `number`, `json`, `upper`, `lower` or `truncate:N`. What is put in is never read again for references."
     " If one operation fails, nothing is written: the response has the status of that operation and the code"
     " `batch-failed`, and `pointer` names it. For the rate limit, a batch counts as one request per operation.",
     body="Batch",

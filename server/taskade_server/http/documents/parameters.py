@@ -28,7 +28,10 @@ def operation_parameters(route: Route) -> list[Schema]:
         found.append("IfNoneMatch")
     if route.versioned:
         found += ["IfMatch", "UnlessMatch"]
-    found += ["DryRun", "IdempotencyKey", "Prefer"] if route.writes else ["MinSeq"]
+    if route.rolls_back:
+        found.append("Prefer")
+    else:
+        found += ["DryRun", "IdempotencyKey", "Prefer"] if route.writes else ["MinSeq"]
     references = [{"$ref": f"#/components/parameters/{name}"} for name in found]
     return references + (_filter_parameters(route.about) if route.listing else [])
 

@@ -73,7 +73,8 @@ class Writes:
             url = f"{services.public_url or request.base_url}{request.path}"
         user_agent = request.header(b"user-agent")[:MAX_USER_AGENT] or None
         key = idempotency.key_of(request)
-        dry_run, query_string = _dry_run(request.query_string)
+        # What is always rolled back has no such parameter.
+        dry_run, query_string = (True, request.query_string) if route.rolls_back else _dry_run(request.query_string)
         body = await receive_body(self._db, route, caller, receive)
         weight = _ONE_WRITE if route.weigh is None else route.weigh(body)
         if weight.cost > 1:

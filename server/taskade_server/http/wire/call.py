@@ -29,7 +29,8 @@ class Call(msgspec.Struct, frozen=True, eq=False):
     things: on a read it names the versions that the client has, for a 304 (`cached_etags`, the header's bytes), on a
     write it forbids (`if_none_match`). Secrets that the call
     makes are derived from `seed`, so that a repeated request can be given them again. `refresh` looks the caller up
-    again after the unit has changed rights.
+    again after the unit has changed rights. `origin` is a JSON text that says what led to a call that nobody made
+    directly.
     """
 
     principal: Principal
@@ -48,6 +49,7 @@ class Call(msgspec.Struct, frozen=True, eq=False):
     destinations: Rules = NOWHERE_INSIDE
     seed: str = ""
     refresh: Callable[[Tx], Principal] = _rights_are_fixed
+    origin: str | None = None
 
     def __repr__(self) -> str:
         """Without what it holds, which is secret."""
@@ -56,7 +58,7 @@ class Call(msgspec.Struct, frozen=True, eq=False):
     def context(self) -> Context:
         """The caller as the domain knows it. What a verb grants stays in this context, and ends with its unit."""
         known = self.principal
-        actor = Actor(known.user_id, known.key_id, self.request_id, self.address, self.user_agent)
+        actor = Actor(known.user_id, known.key_id, self.request_id, self.address, self.user_agent, self.origin)
         return Context(known, actor, self.secret, self.if_match, self.if_none_match, self.seed, self.destinations)
 
     def pairs(self) -> list[tuple[str, str]]:
