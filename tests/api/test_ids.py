@@ -45,6 +45,7 @@ WAYS = {
     "task": Way("tasks", _with_project),
     "comment": Way("comments", _with_task),
     "webhook": Way("webhooks", lambda client: {"url": "https://example.com/hook", "events": ["task.created"]}),
+    "secret": Way("secrets", lambda client: {"name": f"s{ids.new('x')[-12:]}", "hosts": ["a.example"], "value": "x"}),
 }
 
 
@@ -76,7 +77,8 @@ def test_an_id_that_was_given_once_is_never_free_again(api, outsider, as_member,
     way, wanted = WAYS[name], ids.new(REGISTRY[name].prefix)
     path = f"/v1/{way.path}"
     create(api, way.path, **way.body(api), id=wanted)
-    askers = [api, outsider] if name == "user" else [api, outsider, as_member]  # members invite nobody
+    # Members invite nobody, and make no secrets.
+    askers = [api, outsider] if name in ("user", "secret") else [api, outsider, as_member]
     tries = [(client, {**way.body(client), "id": wanted}) for client in askers]
 
     def try_again() -> None:

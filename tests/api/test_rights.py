@@ -234,6 +234,7 @@ WRITES = {
     "templates": {"name": "x"},
     "users": {"name": "x", "email": "nowhere@example.com"},
     "webhooks": {"url": "http://127.0.0.1:59999/nowhere"},
+    "secrets": {"name": "x", "hosts": ["a.example"], "value": "x"},
     "tasks/bulk": {"tasks": [{"name": "x"}]},
 }
 

@@ -187,8 +187,10 @@ class Generator:
             return f"{self.marker()}@example.com"
         if name == "secret":  # in no event: nobody could tell later whose it is
             return self.chance.choice(["", "a secret of our own", "whsec_" + "QQ" * 16, "\ud800"])
-        if name in ("handle", "key"):
+        if name in ("handle", "key") or pattern.startswith("^[a-z][a-z0-9_-]"):  # the name of a secret
             return self.marker()
+        if name == "host":
+            return f"{self.marker()}.example"
         if schema.get("format") in ("date", "date-time") or name.endswith(("_at", "_before", "_after", "from", "to")):
             return self.chance.choice(["2026-11-30", "2026-01-01T00:00:00Z", "-2h", "+7d"])
         if name in ("cursor", "since", "ticket"):

@@ -19,6 +19,7 @@ ALWAYS: Final = 0
 _SCOPES: Final = {
     "task": "tasks", "comment": "comments", "project": "projects", "template": "templates", "user": "users",
     "past_user": "users", "workspace": "workspaces", "api_key": "api-keys", "webhook": "webhooks", "member": "projects",
+    "secret": "secrets",
 }  # fmt: skip
 
 
@@ -217,7 +218,7 @@ class Rights:
         limited = bool(projects) and place.project_id not in projects
         if place.resource == "webhook":
             return role in ADMINS or (place.user_id == user and not limited)
-        if place.resource == "template":
+        if place.resource in ("template", "secret"):
             return role != "guest" and not projects
         if limited:
             return False

@@ -20,6 +20,7 @@ from taskade_server.http.api import (
     keys,
     members,
     projects,
+    secrets,
     stream_tickets,
     sync,
     tasks,
@@ -44,6 +45,7 @@ _OPTIONS: Final[Mapping[str, crud.Options]] = {
     "users": users.OPTIONS,
     "api-keys": keys.OPTIONS,
     "webhooks": webhooks.OPTIONS,
+    "secrets": secrets.OPTIONS,
 }
 """By the plural of a resource; one that has nothing of its own is missing."""
 _NONE: Final = crud.Options()

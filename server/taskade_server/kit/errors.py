@@ -268,7 +268,7 @@ class NotRevertible(Invalid):
 
     code = "not-revertible"
     title = "This change cannot be undone"
-    advice = "`detail` says why: what was removed for good is gone, and so are the secrets of what was revoked."
+    advice = "`detail` says why: what was removed for good is gone, and so are secrets that were revoked or replaced."
 
 
 class IdempotencyKeyReused(Problem):
