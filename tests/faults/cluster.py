@@ -136,8 +136,10 @@ class Play:
             self.go_on()
         seen = ledger.statuses - statuses
         lost = ledger.broken.total() - lost
-        self.say(f"{title:<32} {time.monotonic() - began:5.1f} s  {ledger.steps - steps:5} rounds  {dict(seen)}"
-                 f"{f'  {lost} connections lost' if lost else ''}")  # fmt: skip
+        self.say(
+            f"{title:<32} {time.monotonic() - began:5.1f} s  {ledger.steps - steps:5} rounds  {dict(seen)}"
+            f"{f'  {lost} connections lost' if lost else ''}"
+        )
         # A balancer that stands still does not notice in time that a server closes what is idle.
         if lost > broken and standstill.longest < QUIET_SECONDS / 2:
             ledger.faults.append(f"{title}: {lost} connections were lost: {ledger.broken} {self.balancer.lost[-3:]}")

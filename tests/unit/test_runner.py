@@ -317,7 +317,7 @@ def sharing(db: Database, name: str) -> tuple[Runner, set[str]]:
 
 def test_shared_jobs_are_spread_over_those_who_do_them(db, name, monkeypatch, caplog):
     monkeypatch.setattr(runner, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(runner, "PLACE", f"{name}/sharing")
+    monkeypatch.setattr(runner, "GROUP", f"{name}/sharing")
     if db.dialect == "sqlite":
         pytest.skip("only one process has an SQLite database")
 
@@ -348,14 +348,14 @@ def test_shared_jobs_are_spread_over_those_who_do_them(db, name, monkeypatch, ca
 
 def test_the_part_of_who_has_died_is_taken_over(db, name, monkeypatch):
     monkeypatch.setattr(runner, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(runner, "PLACE", f"{name}/sharing")
+    monkeypatch.setattr(runner, "GROUP", f"{name}/sharing")
     if db.dialect == "sqlite":
         pytest.skip("only one process has an SQLite database")
 
     async def scene() -> None:
         one, ones = sharing(db, name)
         elsewhere = "another.example/0123456789ab/1/00000000"
-        await db.write(partial(leases.attend, place=f"{name}/sharing", holder=elsewhere, ms=600_000))
+        await db.write(partial(leases.attend, group=f"{name}/sharing", holder=elsewhere, ms=600_000))
         one.start()
         await until(lambda: len(ones) == 2)
         over = "UPDATE leases SET until = 0 WHERE name = ? AND holder = ?"
