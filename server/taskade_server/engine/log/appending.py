@@ -123,9 +123,10 @@ def _flush(tx: Tx) -> None:
         events = pending.events[workspace_id]
         last = pending.heads[workspace_id] = _take_seqs(tx, workspace_id, len(events))
         seqs, event_ids = range(last - len(events) + 1, last + 1), ids.many("evt", len(events))
-        for seq, event_id, event in zip(seqs, event_ids, events, strict=True):
-            rows.append([workspace_id, seq, event_id, *event])
-            pending.scopes.add((workspace_id, event[_PROJECT]))
+        rows += [
+            [workspace_id, seq, event_id, *event] for seq, event_id, event in zip(seqs, event_ids, events, strict=True)
+        ]
+        pending.scopes |= {(workspace_id, project) for project in {event[_PROJECT] for event in events}}
         absent += [[event_ids[index]] for index in sorted(pending.absent.get(workspace_id, ()))]
     pending.events.clear()
     pending.absent.clear()
