@@ -5,7 +5,7 @@ from typing import Any, Final, NamedTuple
 
 from taskade_server.engine.log.change import Actor, Change
 from taskade_server.engine.log.event import COLUMNS, DATA
-from taskade_server.engine.log.rows import marks, write_many
+from taskade_server.engine.log.rows import insert_together, write_many
 from taskade_server.kit import ids, json
 from taskade_server.store.database import Tx
 
@@ -131,11 +131,7 @@ def _flush(tx: Tx) -> None:
     pending.events.clear()
     pending.absent.clear()
     if rows:
-        write_many(
-            tx,
-            f"INSERT INTO {_EVENTS} ({', '.join(COLUMNS)}) VALUES ({marks(len(COLUMNS))})",
-            rows,
-        )
+        insert_together(tx, f"{_EVENTS} ({', '.join(COLUMNS)})", rows)
     if absent:
         write_many(tx, "INSERT INTO absent_users (event_id) VALUES (?)", absent)
 

@@ -159,6 +159,8 @@ class Field:
     def side_rows(self, value: Any) -> Iterable[tuple[str, str, float | None]]:
         """The side table's (field, value, number) rows of a multi-valued member."""
         if self.kind == "custom":
+            # Each text of a list once: a list may name one a hundred times, which makes a single row.
+            value = {key: [*dict.fromkeys(entry)] if isinstance(entry, list) else entry for key, entry in value.items()}
             return [(name, side_value(text), number) for name, text, number in self.side_texts(value)]
         return self.side_texts(value)
 
