@@ -49,9 +49,16 @@ def application() -> Application:
 async def serve(port: int) -> None:
     # ASGINL only leaves out the start and stop messages; the rest is what taskade_server.serving.process gives Granian.
     server = Server(
-        application(), port=port, interface=Interfaces.ASGINL, http=connections.MODE, http1_settings=connections.HTTP1,
-        websockets=True, log_enabled=False, backlog=1024, backpressure=MAX_CONNECTIONS,
-    )  # fmt: skip
+        application(),
+        port=port,
+        interface=Interfaces.ASGINL,
+        http=connections.MODE,
+        http1_settings=connections.HTTP1,
+        websockets=True,
+        log_enabled=False,
+        backlog=1024,
+        backpressure=MAX_CONNECTIONS,
+    )
     await server.serve()
 
 

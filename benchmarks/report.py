@@ -188,8 +188,13 @@ def scaling(facts: Facts, versions: dict[str, str], settings: dict[str, int], ro
     cells = [[r.name, f"{r.one:,.0f}/s", f"{r.two:,.0f}/s", f"{r.two / r.one:.2f}×"] for r in rows]
     text = "PostgreSQL, the servers and the load generator share all cores."
     shared = replace(facts, pinned=False)
-    sections = ["# A second process on PostgreSQL", _paragraph(settings), _table(head, cells), text,
-                _machine(shared, versions).replace("everything on the same core", "nothing pinned")]  # fmt: skip
+    sections = [
+        "# A second process on PostgreSQL",
+        _paragraph(settings),
+        _table(head, cells),
+        text,
+        _machine(shared, versions).replace("everything on the same core", "nothing pinned"),
+    ]
     document = {"scenario": "scaling", **_common(shared, versions, settings), "rows": [asdict(row) for row in rows]}
     return Report("\n\n".join(sections) + "\n", document)
 

@@ -116,13 +116,16 @@ async def _measure(server: Taskade) -> str:
         task.cancel()
     await asyncio.gather(*running, return_exceptions=True)
     lost, doubled, breaks = await _breaks(server, client, project)
-    return "\n".join([
-        f"{STREAMS:,} idle streams: {(after - before) / 1e6:.1f} MB, {(after - before) / STREAMS / 1e3:.1f} kB each,"
-        f" {busy * 100:.1f} % of a core",
-        f"from sending a change to its receipt, {CHANGES} changes to {STREAMS:,} streams:"
-        f" the first p50 {median(first):.1f} ms, the last p50 {median(last):.1f} ms, max {max(last):.1f} ms",
-        f"{EVENTS:,} events to {READERS} readers that broke off {breaks} times: {lost} lost, {doubled} twice",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f"{STREAMS:,} idle streams: {(after - before) / 1e6:.1f} MB,"
+            f" {(after - before) / STREAMS / 1e3:.1f} kB each,"
+            f" {busy * 100:.1f} % of a core",
+            f"from sending a change to its receipt, {CHANGES} changes to {STREAMS:,} streams:"
+            f" the first p50 {median(first):.1f} ms, the last p50 {median(last):.1f} ms, max {max(last):.1f} ms",
+            f"{EVENTS:,} events to {READERS} readers that broke off {breaks} times: {lost} lost, {doubled} twice",
+        ]
+    )
 
 
 async def _breaks(server: Taskade, client: Client, project: str) -> tuple[int, int, int]:

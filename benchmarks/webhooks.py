@@ -61,8 +61,11 @@ class _Sink(asyncio.Protocol):
         self.text = body[length:]
         path = head.split(b" ", 2)[1].decode()
         if path == "/figures":
-            self._answer(msgspec.json.encode({"arrived": _Sink.arrived, "latencies": _Sink.latencies,
-                                              "began": _Sink.began, "ended": _Sink.ended}))  # fmt: skip
+            self._answer(
+                msgspec.json.encode(
+                    {"arrived": _Sink.arrived, "latencies": _Sink.latencies, "began": _Sink.began, "ended": _Sink.ended}
+                )
+            )
             return
         if path == "/reset":
             _Sink.arrived.clear()
@@ -116,8 +119,12 @@ class _Server(Taskade):
     background = False
 
     def command(self) -> list[str]:
-        return [*super().command(), "--outbound-allow", "127.0.0.0/8",
-                "--background" if self.background else "--no-background"]  # fmt: skip
+        return [
+            *super().command(),
+            "--outbound-allow",
+            "127.0.0.0/8",
+            "--background" if self.background else "--no-background",
+        ]
 
 
 def run(folder: Path, events: int) -> Report:
@@ -171,8 +178,12 @@ def _drain(receiver: Client, events: int) -> dict[str, Any]:
         time.sleep(0.25)
     seconds = found["ended"] - found["began"]
     total = events * HEALTHY
-    return {"deliveries": total, "seconds": seconds, "per_second": total / seconds,
-            "slow": found["arrived"].get("/slow", 0)}  # fmt: skip
+    return {
+        "deliveries": total,
+        "seconds": seconds,
+        "per_second": total / seconds,
+        "slow": found["arrived"].get("/slow", 0),
+    }
 
 
 def _trickle(server: _Server, receiver: Client, project: str) -> dict[str, Any]:

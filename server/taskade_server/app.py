@@ -294,9 +294,14 @@ async def _serve_here(
     folder = os.environ.get(METRICS_FOLDER) if handed.control is not None else None
     application = Application(config, db, secret, Path(folder) if folder else None)
     process = serving.Process(
-        application, application.guard, application.traffic, handed, listener, config.drain_seconds,
+        application,
+        application.guard,
+        application.traffic,
+        handed,
+        listener,
+        config.drain_seconds,
         application.connections,
-    )  # fmt: skip
+    )
     recovery.process = process
     await application.start()
     try:

@@ -98,7 +98,7 @@ class Config:
         return self.workers > 1 and self.valkey_url is None and any(limit is not None for limit in limits)
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """The database in words, without credentials."""
         if self.database_url is None:
             return f"{self.data} (SQLite)"

@@ -58,8 +58,20 @@ def test_what_a_socket_says(server, api, a_project):
         socket.until_type("pong")
         messages = list(socket.messages)
     kinds = {message["type"] for message in messages}
-    assert kinds >= {"hello", "subscribed", "event", "snapshot", "added", "changed", "removed", "ready", "presence",
-                     "pong", "unsubscribed", "error"}  # fmt: skip
+    assert kinds >= {
+        "hello",
+        "subscribed",
+        "event",
+        "snapshot",
+        "added",
+        "changed",
+        "removed",
+        "ready",
+        "presence",
+        "pong",
+        "unsubscribed",
+        "error",
+    }
     assert [fault for message in messages for fault in faults(f"socket.{message['type']}", message)] == []
     for message, name in zip(asked, ("subscribe.events", "subscribe.list", "presence", "ping"), strict=True):
         assert faults(f"client.{name}", message) == []

@@ -243,9 +243,9 @@ def test_a_rare_entry_is_found_over_several_pages(api, busy, monkeypatch, databa
     monkeypatch.setattr(audit, "WINDOW", 4)
     for newest_first in (True, False):
         for wanted in (
-            audit.Wanted(workspace, ("task.updated", "access.*")),
-            audit.Wanted(workspace),
-            audit.Wanted(workspace, ("workspace.created",)),
+            audit.AuditQuery(workspace, ("task.updated", "access.*")),
+            audit.AuditQuery(workspace),
+            audit.AuditQuery(workspace, ("workspace.created",)),
         ):
             position, found, more = audit.Position(), [], True
             while more:

@@ -61,8 +61,9 @@ def test_an_export_is_verified_without_the_server(server, api, workspace, export
     checkpoint = tmp_path / "checkpoint.json"
     checkpoint.write_text(api.get("/v1/audit/checkpoint", params={"workspace_id": workspace}).text)
     nothing = tmp_path / "nothing"
-    told = server.command("audit", "verify", str(exported), "--key", key, "--checkpoint", str(checkpoint),
-                          "--data", str(nothing))  # fmt: skip
+    told = server.command(
+        "audit", "verify", str(exported), "--key", key, "--checkpoint", str(checkpoint), "--data", str(nothing)
+    )
     assert told.endswith("nothing was changed, removed, put in or moved.") and not nothing.exists()
 
 

@@ -346,8 +346,16 @@ def test_custom_fields_have_the_types_that_the_project_declares(api, refused):
     fields += [{"key": "kind", "type": "select", "options": ["a", "b"]}]
     fields += [{"key": "tags", "type": "multi", "options": ["a", "b"]}]
     project = create(api, "projects", name="Typed", fields=fields)["id"]
-    wrong = {"size": "1", "when": "2024-02-30", "who": "nobody", "done": 1, "link": "x", "note": 1, "kind": "c",
-             "tags": ["a", "c"]}  # fmt: skip
+    wrong = {
+        "size": "1",
+        "when": "2024-02-30",
+        "who": "nobody",
+        "done": 1,
+        "link": "x",
+        "note": 1,
+        "kind": "c",
+        "tags": ["a", "c"],
+    }
     document = refused("POST", "/tasks", 422, json={"name": "x", "project_id": project, "custom_fields": wrong})
     assert sorted(places(document)) == sorted(f"/custom_fields/{key}" for key in wrong)
 

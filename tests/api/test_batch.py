@@ -218,10 +218,19 @@ def test_a_reference_to_a_whole_result_and_to_an_element_of_a_list(api, a_task):
     """What was read can be sent back, also within a batch."""
     path = f"/tasks?project_id={a_task['project_id']}"
     whole, _, copied = run(
-        api, op("GET", path), op("PATCH", "/tasks/{0.0.id}", {"$ref": "0.0"}), op("POST", "/tasks", {
-            "name": {"$ref": "0.0.name"}, "project_id": {"$ref": "0.0.project_id"}, "due_date": {"$ref": "0.0.due_date"}
-        }),
-    )  # fmt: skip
+        api,
+        op("GET", path),
+        op("PATCH", "/tasks/{0.0.id}", {"$ref": "0.0"}),
+        op(
+            "POST",
+            "/tasks",
+            {
+                "name": {"$ref": "0.0.name"},
+                "project_id": {"$ref": "0.0.project_id"},
+                "due_date": {"$ref": "0.0.due_date"},
+            },
+        ),
+    )
     assert whole["body"] == [a_task]
     assert (copied["body"]["name"], copied["body"]["due_date"]) == (a_task["name"], None)
 
@@ -241,9 +250,12 @@ def test_what_a_reference_put_into_a_parameter_is_one_value(api, a_project):
 def test_what_a_reference_put_into_a_path_stays_one_segment(name, api, a_project, heads):
     before = heads()
     inner = failed(
-        api, 404 if name == ".." else 422, 1,
-        op("POST", "/tasks", {"name": name, "project_id": a_project["id"]}), op("GET", "/tasks/{0.name}"),
-    )  # fmt: skip
+        api,
+        404 if name == ".." else 422,
+        1,
+        op("POST", "/tasks", {"name": name, "project_id": a_project["id"]}),
+        op("GET", "/tasks/{0.name}"),
+    )
     assert inner["code"] in ("validation-failed", "not-found")
     assert heads() == before
 
@@ -277,10 +289,12 @@ def test_a_member_that_a_result_does_not_have(api, a_project, heads):
     before = heads()
     for reference in ("0.nane", "0.name.x", "0.labels.0", "0.labels.-1", "0.labels.x", "0..id"):
         inner = failed(
-            api, 422, 1,
+            api,
+            422,
+            1,
             op("POST", "/tasks", {"name": "x", "project_id": a_project["id"]}),
             op("POST", "/tasks", {"name": {"$ref": reference}}),
-        )  # fmt: skip
+        )
         assert codes(inner) == ["unknown_reference"], reference
         assert reference in inner["detail"]
     assert heads() == before
@@ -398,8 +412,9 @@ def test_the_batch_answers_as_the_operation_would(status, api, a_project, heads)
 def test_a_clash(api, a_task, heads):
     before = heads()
     new = ids.new("task")
-    inner = failed(api, 409, 1, op("POST", "/tasks", {"id": new, "name": "x"}), op("POST", "/tasks", {
-        "id": new, "name": "Twice"}))  # fmt: skip
+    inner = failed(
+        api, 409, 1, op("POST", "/tasks", {"id": new, "name": "x"}), op("POST", "/tasks", {"id": new, "name": "Twice"})
+    )
     assert codes(inner) == ["id_in_use"]
     failed(api, 409, 0, op("POST", "/tasks", {"id": a_task["id"], "name": "Twice"}))
     assert heads() == before

@@ -121,9 +121,12 @@ def test_the_next_answer_shows_it(case, api, a_task, a_member):
     before = remembered(api, path)
     assert CHANGES[case](api, a_task, a_member.id).status_code in (200, 201, 204)
     after = fresh(api, path, before)
-    assert after == api.post(
-        "/v1/tasks/query", json={"filter": {"project_id": a_task["project_id"]}, "include": "assignee,project"}
-    ).json()  # fmt: skip
+    assert (
+        after
+        == api.post(
+            "/v1/tasks/query", json={"filter": {"project_id": a_task["project_id"]}, "include": "assignee,project"}
+        ).json()
+    )
 
 
 def test_what_changes_nothing_visible_in_the_list_changes_only_its_validator(api, a_project):

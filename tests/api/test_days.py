@@ -126,8 +126,14 @@ def test_there_are_zones_everywhere_and_no_other_ones(api, home, a_project, me):
 
 # ---- every day on which a clock is changed ---------------------------------------------------------------------------
 
-SIX = ("Europe/Berlin", "America/New_York", "America/Santiago", "Australia/Lord_Howe", "Africa/Cairo",
-       "Africa/Casablanca")  # fmt: skip
+SIX = (
+    "Europe/Berlin",
+    "America/New_York",
+    "America/Santiago",
+    "Australia/Lord_Howe",
+    "Africa/Cairo",
+    "Africa/Casablanca",
+)
 
 
 def utc(moment):
@@ -171,8 +177,11 @@ def test_what_is_overdue_depends_on_where_one_is(api, a_project):
     while True:
         today = {name: rfc5545.shown(datetime.now(UTC), rfc5545.zone(name)).date() for name in (east, west)}
         project = create(api, "projects", name="Overdue")["id"]
-        tasks = [{"name": f"{name} {distance:+}", "due_date": str(today[name] + timedelta(distance))}
-                 for name in today for distance in (-1, 0)]  # fmt: skip
+        tasks = [
+            {"name": f"{name} {distance:+}", "due_date": str(today[name] + timedelta(distance))}
+            for name in today
+            for distance in (-1, 0)
+        ]
         create(api, "tasks/bulk", project_id=project, tasks=tasks)
         answers = {}
         for name in today:
@@ -196,8 +205,9 @@ def test_what_is_overdue_depends_on_where_one_is(api, a_project):
 
 def test_changes_of_many_mean_the_days_of_the_zone(api, in_new_york, a_project):
     condition = {"project_id": a_project["id"], "due_date": "2026-12-01"}
-    changed = api.patch("/v1/tasks/bulk", json={"filter": condition, "timezone": "America/New_York",
-                                                "set": {"labels": ["that day"]}})  # fmt: skip
+    changed = api.patch(
+        "/v1/tasks/bulk", json={"filter": condition, "timezone": "America/New_York", "set": {"labels": ["that day"]}}
+    )
     assert changed.status_code == 200, changed.text
     assert sorted(in_new_york(labels="that day")) == sorted(FIRST)
     body = {"filter": {**condition, "labels": "that day"}, "timezone": "Asia/Tokyo"}
@@ -210,8 +220,12 @@ def test_changes_of_many_mean_the_days_of_the_zone(api, in_new_york, a_project):
 
 
 def test_a_query_and_its_pages_mean_the_days_of_the_zone(api, in_new_york, a_project):
-    body = {"filter": {"project_id": a_project["id"], "due_date": "2026-12-01"}, "timezone": "America/New_York",
-            "limit": 2, "sort": "due_date"}  # fmt: skip
+    body = {
+        "filter": {"project_id": a_project["id"], "due_date": "2026-12-01"},
+        "timezone": "America/New_York",
+        "limit": 2,
+        "sort": "due_date",
+    }
     first = api.post("/v1/tasks/query", json=body)
     cursor = first.headers["link"].partition("cursor=")[2].partition(">")[0].partition("&")[0]
     second = api.post("/v1/tasks/query", json={**body, "cursor": cursor})
@@ -225,8 +239,14 @@ def test_a_webhook_means_the_days_of_its_owner(a_team):
     ana.client.patch(f"/v1/users/{ana.id}", json={"timezone": "America/New_York"})
     project = create(ana.client, "projects", name="Days", workspace_id=workspace)["id"]
     with Receiver() as receiver:
-        create(ana.client, "webhooks", url=receiver.url, events=["task.created"], project_id=project,
-               filter={"due_date": "2026-12-01"})  # fmt: skip
+        create(
+            ana.client,
+            "webhooks",
+            url=receiver.url,
+            events=["task.created"],
+            project_id=project,
+            filter={"due_date": "2026-12-01"},
+        )
         tasks = [{"name": name, "due_date": due} for name, due in NEW_YORK.items()]
         create(ana.client, "tasks/bulk", project_id=project, tasks=tasks)
         heard = [found.event["data"]["name"] for found in receiver.wait(len(FIRST))]
@@ -270,8 +290,15 @@ def the_open_one(client, project, **params):
 
 def test_a_task_recurs_at_the_same_local_time_whoever_completes_it(api, berlin):
     client, project = berlin
-    made = create(client, "tasks", name="Stand-up", project_id=project, recurrence="FREQ=WEEKLY;BYDAY=MO",
-                  start_date="2026-10-19T08:30:00+02:00", due_date="2026-10-19T09:00:00+02:00")  # fmt: skip
+    made = create(
+        client,
+        "tasks",
+        name="Stand-up",
+        project_id=project,
+        recurrence="FREQ=WEEKLY;BYDAY=MO",
+        start_date="2026-10-19T08:30:00+02:00",
+        due_date="2026-10-19T09:00:00+02:00",
+    )
     assert made["timezone"] == "Europe/Berlin"
     for due, start in [("2026-10-26T08:00", "2026-10-26T07:30"), ("2026-11-02T08:00", "2026-11-02T07:30")]:
         complete(api, the_open_one(client, project))  # by somebody whose days are those of UTC
@@ -293,8 +320,16 @@ def test_a_rule_counts_in_the_zone_that_its_task_is_given(api, a_project):
 
 def test_a_task_may_recur_from_its_completion(berlin):
     client, project = berlin
-    made = create(client, "tasks", name="Water", project_id=project, due_date="2024-01-15", start_date="2024-01-13",
-                  recurrence="FREQ=DAILY;INTERVAL=3", recurrence_from="completion")  # fmt: skip
+    made = create(
+        client,
+        "tasks",
+        name="Water",
+        project_id=project,
+        due_date="2024-01-15",
+        start_date="2024-01-13",
+        recurrence="FREQ=DAILY;INTERVAL=3",
+        recurrence_from="completion",
+    )
     done = complete(client, made)
     day = rfc5545.shown(datetime.fromisoformat(done["completed_at"]), rfc5545.zone("Europe/Berlin")).date()
     following = the_open_one(client, project)
@@ -321,12 +356,24 @@ def test_a_day_is_on_no_side_of_a_time_that_lies_on_it(berlin):
 def a_review(berlin):
     """A weekly review with what has to be done for it, some of it done."""
     client, project = berlin
-    review = create(client, "tasks", name="Review", project_id=project, due_date="2026-10-23T16:00:00+02:00",
-                    recurrence="FREQ=WEEKLY")  # fmt: skip
-    inbox = create(client, "tasks", name="Inbox zero", parent_id=review["id"], due_date="2026-10-22",
-                   labels=["a"])  # fmt: skip
-    plan = create(client, "tasks", name="Plan", parent_id=review["id"], blocked_by=[inbox["id"]],
-                  start_date="2026-10-23T09:00:00+02:00", assignee="me")  # fmt: skip
+    review = create(
+        client,
+        "tasks",
+        name="Review",
+        project_id=project,
+        due_date="2026-10-23T16:00:00+02:00",
+        recurrence="FREQ=WEEKLY",
+    )
+    inbox = create(client, "tasks", name="Inbox zero", parent_id=review["id"], due_date="2026-10-22", labels=["a"])
+    plan = create(
+        client,
+        "tasks",
+        name="Plan",
+        parent_id=review["id"],
+        blocked_by=[inbox["id"]],
+        start_date="2026-10-23T09:00:00+02:00",
+        assignee="me",
+    )
     create(client, "tasks", name="Ask", parent_id=plan["id"], position=None)
     complete(client, inbox)
     return review
@@ -370,8 +417,11 @@ def test_undoing_the_completion_takes_all_of_them_back(berlin, a_review, kind):
     client, project = berlin
     before = {task["id"]: task["recurrence"] for task in listed(client, "tasks", project_id=project)}
     complete(client, a_review)
-    event = next(one for one in everything(client, "events", object_id=a_review["id"], after=0)
-                 if one["type"] == ("task.completed" if kind == "the request" else kind))  # fmt: skip
+    event = next(
+        one
+        for one in everything(client, "events", object_id=a_review["id"], after=0)
+        if one["type"] == ("task.completed" if kind == "the request" else kind)
+    )
     if kind == "the request":
         undone = client.post("/v1/events/revert", json={"request_id": event["request_id"]})
     else:
@@ -399,8 +449,14 @@ def test_a_subtask_with_a_rule_of_its_own_comes_along_once(berlin):
 def test_of_a_series_that_is_over_the_last_one_comes_along(berlin, count):
     client, project = berlin
     week = create(client, "tasks", name="Week", project_id=project, due_date="2026-11-06", recurrence="FREQ=WEEKLY")
-    create(client, "tasks", name="Some days", parent_id=week["id"], due_date="2026-11-02",
-           recurrence=f"FREQ=DAILY;COUNT={count}")  # fmt: skip
+    create(
+        client,
+        "tasks",
+        name="Some days",
+        parent_id=week["id"],
+        due_date="2026-11-02",
+        recurrence=f"FREQ=DAILY;COUNT={count}",
+    )
     for number in range(count):
         [still] = [task for task in listed(client, "tasks", parent_id=week["id"]) if task["completed_at"] is None]
         if number == count - 1:

@@ -16,7 +16,7 @@ NOWHERE = "http://127.0.0.1:59999/dry"
 WRITES = [route for route in all_routes() if route.writes]
 TABLES = (
     "workspaces", "projects", "tasks", "comments", "templates", "users", "api_keys", "members", "events", "replies",
-    "task_values", "project_values", "webhooks", "webhook_replays",
+    "task_values", "project_values", "webhooks", "webhook_replays", "secrets",
 )  # fmt: skip
 
 
@@ -37,6 +37,11 @@ def exists(tx: Any, table: str) -> bool:
     if tx.dialect == "postgresql":
         return bool(tx.one("SELECT to_regclass(?) IS NOT NULL", (table,))[0])
     return tx.one("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)) is not None
+
+
+def a_name() -> str:
+    """A name that no secret has."""
+    return f"s{ids.new('x')[-12:]}"
 
 
 class Scene:
@@ -60,6 +65,7 @@ class Scene:
             "users": self.user,
             "api-keys": create(api, "api-keys", name="x")["id"],
             "webhooks": create(api, "webhooks", url=NOWHERE, project_id=self.project)["id"],
+            "secrets": create(api, "secrets", name=a_name(), hosts=["a.example"], value="x")["id"],
         }
         made = listed(api, "events", object_id=self.objects["comments"])
         self.objects["events"] = made[0]["id"]
@@ -69,6 +75,7 @@ class Scene:
         hand_over(self.api, self.workspace, self.heir)
         for webhook in listed(self.api, "webhooks", url=NOWHERE):
             self.api.delete(f"/v1/webhooks/{webhook['id']}")
+        self.api.delete(f"/v1/secrets/{self.objects['secrets']}")
 
     def creation(self, kind: str) -> dict[str, Any]:
         """A body for a new object."""
@@ -81,12 +88,13 @@ class Scene:
             "users": {"name": "New", "email": f"{ids.new('user')}@example.com"},
             "api-keys": {"name": "New"},
             "webhooks": {"url": NOWHERE},
+            "secrets": {"name": a_name(), "hosts": ["a.example"], "value": "x"},
         }[kind]
 
     def body(self, route: Any) -> Any:
         """A body with which the operation succeeds and changes something."""
         kind = route.path.split("/")[1]
-        named = {"comments": "body", "webhooks": "description"}
+        named = {"comments": "body", "webhooks": "description", "secrets": "description"}
         new = {named.get(kind, "name"): "Changed"}
         operation = {"method": "POST", "path": "/tasks", "body": {"name": "New", "project_id": self.project}}
         return {
@@ -138,8 +146,14 @@ def scene(api):
 
 
 # What is sent to a webhook changes nothing that the log tells of; a membership that is there already stays as it is.
-SILENT = ("members.add", "webhooks.resend", "webhooks.test", "webhooks.recover", "webhooks.replay",
-          "webhooks.cancel_replay")  # fmt: skip
+SILENT = (
+    "members.add",
+    "webhooks.resend",
+    "webhooks.test",
+    "webhooks.recover",
+    "webhooks.replay",
+    "webhooks.cancel_replay",
+)
 
 
 @pytest.mark.parametrize("route", WRITES, ids=lambda route: route.operation_id)
@@ -217,8 +231,11 @@ def test_faults_are_told_as_the_write_would(case, api, heads):
     dry = problem(api.request(method, f"/v1/{path}?dry_run=true", json=body), status)
     real = problem(api.request(method, f"/v1/{path}", json=body), status)
     assert (dry["code"], dry["detail"], places(dry), codes(dry)) == (
-        real["code"], real["detail"], places(real), codes(real),
-    )  # fmt: skip
+        real["code"],
+        real["detail"],
+        places(real),
+        codes(real),
+    )
     assert heads() == before
 
 

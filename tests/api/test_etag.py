@@ -211,7 +211,9 @@ def test_verbs_that_change_nothing(api, everything, heads):
 
 def test_of_two_writers_with_the_same_version_one_wins(api, as_member, a_task):
     path = f"/v1/tasks/{a_task['id']}"
-    answers = [client.patch(path, json={"name": name}, headers=with_tag('"1"')).status_code
-               for client, name in ((api, "Mine"), (as_member, "Theirs"))]  # fmt: skip
+    answers = [
+        client.patch(path, json={"name": name}, headers=with_tag('"1"')).status_code
+        for client, name in ((api, "Mine"), (as_member, "Theirs"))
+    ]
     assert answers == [200, 412]
     assert listed(api, "tasks", id=a_task["id"])[0]["name"] == "Mine"

@@ -84,8 +84,10 @@ def test_types_are_named_or_meant_by_patterns(api, a_project, six, types, expect
 def test_events_of_one_object_and_by_what_it_is(api, a_project, six):
     done = six[-1]["data"]["id"]
     assert [event["type"] for event in listed(api, "events", object_id=done)] == [
-        "task.created", "task.updated", "task.completed",
-    ]  # fmt: skip
+        "task.created",
+        "task.updated",
+        "task.completed",
+    ]
     where = {"project_id": a_project["id"], "types": "task.*"}
     assert len(everything(api, "events", **where, filter='{"status": "completed"}')) == 2
     assert len(everything(api, "events", **where, filter='{"name": {"$prefix": "Task"}}')) == 5

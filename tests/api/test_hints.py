@@ -86,8 +86,10 @@ def test_an_operator_of_another_api_is_answered_with_ours(api, theirs, ours):
     ids=str,
 )  # fmt: skip
 def test_so_is_one_in_a_filter_document(api, document, ours):
-    answers = (api.post("/v1/tasks/query", json={"filter": document}),
-               api.patch("/v1/tasks/bulk", json={"filter": document, "set": {"name": "x"}}))  # fmt: skip
+    answers = (
+        api.post("/v1/tasks/query", json={"filter": document}),
+        api.patch("/v1/tasks/bulk", json={"filter": document, "set": {"name": "x"}}),
+    )
     for answer in answers:
         document = problem(answer, 400)
         assert f"Did you mean {ours}?" in document["detail"] and len(document["errors"]) == 1

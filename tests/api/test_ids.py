@@ -45,6 +45,7 @@ WAYS = {
     "task": Way("tasks", _with_project),
     "comment": Way("comments", _with_task),
     "webhook": Way("webhooks", lambda client: {"url": "https://example.com/hook", "events": ["task.created"]}),
+    "secret": Way("secrets", lambda client: {"name": f"s{ids.new('x')[-12:]}", "hosts": ["a.example"], "value": "x"}),
 }
 
 
@@ -76,7 +77,8 @@ def test_an_id_that_was_given_once_is_never_free_again(api, outsider, as_member,
     way, wanted = WAYS[name], ids.new(REGISTRY[name].prefix)
     path = f"/v1/{way.path}"
     create(api, way.path, **way.body(api), id=wanted)
-    askers = [api, outsider] if name == "user" else [api, outsider, as_member]  # members invite nobody
+    # Members invite nobody, and make no secrets.
+    askers = [api, outsider] if name in ("user", "secret") else [api, outsider, as_member]
     tries = [(client, {**way.body(client), "id": wanted}) for client in askers]
 
     def try_again() -> None:
@@ -136,10 +138,27 @@ def test_what_waits_for_a_webhook_ends_with_it(api, database_of, a_project):
 
     def wait(tx: Tx) -> None:
         fresh = [
-            deliveries.Delivery(ids.new("dlv"), hook["id"], workspace, seq, ids.new("evt"), "task.created",
-                                f"task_{seq}", None, deliveries.PENDING, 0, 0, 2**50, 1, None, None, None, None)
+            deliveries.Delivery(
+                ids.new("dlv"),
+                hook["id"],
+                workspace,
+                seq,
+                ids.new("evt"),
+                "task.created",
+                f"task_{seq}",
+                None,
+                deliveries.PENDING,
+                0,
+                0,
+                2**50,
+                1,
+                None,
+                None,
+                None,
+                None,
+            )
             for seq in range(3)
-        ]  # fmt: skip
+        ]
         deliveries.add(tx, fresh)
         deliveries.note_failure(tx, hook["id"], workspace, 1, None)
 
@@ -155,9 +174,24 @@ def test_what_waits_for_a_webhook_ends_with_it(api, database_of, a_project):
 def test_deliveries_are_asked_for_with_their_workspace(api, database_of, a_project):
     hook = create(api, "webhooks", url="https://example.com/hook", events=["task.created"], project_id=a_project["id"])
     foreign = deliveries.Delivery(
-        ids.new("dlv"), hook["id"], ids.new("ws"), 1, ids.new("evt"), "task.created", "task_1", None,
-        deliveries.FAILED, 1, 0, None, 1, 1, None, None, None,
-    )  # fmt: skip
+        ids.new("dlv"),
+        hook["id"],
+        ids.new("ws"),
+        1,
+        ids.new("evt"),
+        "task.created",
+        "task_1",
+        None,
+        deliveries.FAILED,
+        1,
+        0,
+        None,
+        1,
+        1,
+        None,
+        None,
+        None,
+    )
     database_of.write_sync(lambda tx: deliveries.add(tx, [foreign]))
     path = f"/v1/webhooks/{hook['id']}/deliveries"
     assert api.get(path).json() == []

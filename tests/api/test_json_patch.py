@@ -17,9 +17,14 @@ TYPE = {"Content-Type": "application/json-patch+json"}
 @pytest.fixture
 def task(api, a_project):
     return create(
-        api, "tasks", name="Draft", project_id=a_project["id"], labels=["a", "b", "c"], due_date="2030-01-01",
+        api,
+        "tasks",
+        name="Draft",
+        project_id=a_project["id"],
+        labels=["a", "b", "c"],
+        due_date="2030-01-01",
         custom_fields={"hours": 8, "area": "web", "flag": True, "list": ["x", "y"]},
-    )  # fmt: skip
+    )
 
 
 def send(api: httpx2.Client, task: Any, *operations: Any, **headers: str) -> httpx2.Response:

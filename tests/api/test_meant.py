@@ -118,9 +118,13 @@ def test_a_client_that_writes_null_in_other_requests_means_the_same_as_without(s
             ("PATCH", "/v1/tasks/bulk", {**ids_, "set": {"name": "z"}}, 200),
             ("DELETE", "/v1/tasks/bulk", ids_, 200),
             ("POST", f"/v1/webhooks/{hook['id']}/rotate-secret", {"secret": None, "overlap_hours": None}, 200),
-            ("POST", f"/v1/webhooks/{hook['id']}/replay",
-             {"after_seq": 0, **dict.fromkeys(["to_seq", "from", "to", "events", "missing_only"])}, 202),
-        ):  # fmt: skip
+            (
+                "POST",
+                f"/v1/webhooks/{hook['id']}/replay",
+                {"after_seq": 0, **dict.fromkeys(["to_seq", "from", "to", "events", "missing_only"])},
+                202,
+            ),
+        ):
             answer = client.request(method, path, json=body)
             assert answer.status_code == status, (method, path, answer.text)
         seen = client.get("/v1/events", params={"object_id": a_task["id"], "order": "desc", "limit": 1}).json()
@@ -208,8 +212,14 @@ def test_what_includes_have_added_can_be_sent_back_and_not_changed(api, body_of,
 def test_members_say_no_more_than_who_and_what(api, a_project, a_member, heads):
     path = f"/v1/projects/{a_project['id']}/members"
     body = {"user": a_member.id, "role": "viewer"}
-    for name, value in (("id", ids.new("mem")), ("created_at", A_TIME), ("project_id", ids.new("proj")),
-                        ("workspace_id", ids.new("ws")), ("version", 2), ("nmae", "x")):  # fmt: skip
+    for name, value in (
+        ("id", ids.new("mem")),
+        ("created_at", A_TIME),
+        ("project_id", ids.new("proj")),
+        ("workspace_id", ids.new("ws")),
+        ("version", 2),
+        ("nmae", "x"),
+    ):
         before = heads()
         assert places(problem(api.post(path, json={**body, name: value}), 422)) == [f"/{name}"]
         assert heads() == before

@@ -310,11 +310,15 @@ def test_a_span_for_each_request(traced, collector):
     assert span["parent_id"] == ""
     assert 0 < span["seconds"] < 60
     assert span["attributes"] == {
-        "http.request.method": "GET", "http.response.status_code": 200, "http.route": "/v1/projects/{id}",
-        "url.path": f"/v1/projects/{project}", "url.query": "fields=id", "client.address": "127.0.0.1",
+        "http.request.method": "GET",
+        "http.response.status_code": 200,
+        "http.route": "/v1/projects/{id}",
+        "url.path": f"/v1/projects/{project}",
+        "url.query": "fields=id",
+        "client.address": "127.0.0.1",
         "taskade.operation": "projects.get",
         "taskade.request_id": response.headers["x-request-id"],
-    }  # fmt: skip
+    }
     number = int(span["trace_id"], 16)
     assert ids.encode(number) == response.headers["x-request-id"].removeprefix("req_")
     assert line_of(traced, response)["trace_id"] == span["trace_id"]

@@ -103,8 +103,13 @@ def test_in_every_header(plain, a_task, case):
     one = f"/v1/tasks/{a_task['id']}"
     for name in HEADERS:
         value = DIGITS[case].encode()
-        for method, path in (("GET", "/v1/tasks?limit=1"), ("GET", one), ("OPTIONS", "/v1/tasks"), ("PATCH", one),
-                             ("GET", "/v1/events?limit=1")):  # fmt: skip
+        for method, path in (
+            ("GET", "/v1/tasks?limit=1"),
+            ("GET", one),
+            ("OPTIONS", "/v1/tasks"),
+            ("PATCH", one),
+            ("GET", "/v1/events?limit=1"),
+        ):
             body = {"json": {"priority": "low"}} if method == "PATCH" else {}
             judged(plain.request(method, path, headers={name: value}, **body), name, path)
     for length in (b"9" * 5000, b"-1", b"\xb2", b"1e3"):
@@ -139,9 +144,12 @@ def test_in_every_member_of_a_body(plain, api, operations, case):
         for name in sorted(members(schema, document)):
             for value in (digits, f'"{digits}"', f'["{digits}"]'):
                 answer = plain.request(
-                    method, f"/v1{path}", content=f'{{"{name}": {value}}}', params={"dry_run": "true"},
+                    method,
+                    f"/v1{path}",
+                    content=f'{{"{name}": {value}}}',
+                    params={"dry_run": "true"},
                     headers={"Content-Type": "application/json"},
-                )  # fmt: skip
+                )
                 judged(answer, method, path, name)
                 asked += 1
     assert asked > 200

@@ -181,8 +181,14 @@ class Model:
 
     def stored(self, place):
         wanted = self.where(place)
-        tasks = listed(self.api, "tasks", project_id=wanted["project_id"], parent_id=wanted["parent_id"] or "null",
-                       sort="position", limit=1000)  # fmt: skip
+        tasks = listed(
+            self.api,
+            "tasks",
+            project_id=wanted["project_id"],
+            parent_id=wanted["parent_id"] or "null",
+            sort="position",
+            limit=1000,
+        )
         assert len({task["position"] for task in tasks}) == len(tasks)
         assert all(len(task["position"]) <= 60 for task in tasks)
         return [task["id"] for task in tasks]

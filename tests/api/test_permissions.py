@@ -142,6 +142,14 @@ MATRIX = {
     "webhooks.replays": "- - 404 404 404 404 403",
     "webhooks.get_replay": MANAGERS,
     "webhooks.cancel_replay": MANAGERS,
+    "secrets.list": MEMBERS_LIST,
+    "secrets.query": MEMBERS_LIST,
+    "secrets.query_post": MEMBERS_LIST,
+    "secrets.get": MEMBERS,
+    "secrets.create": "201 201 403 403 403 404 403",
+    "secrets.update": "200 200 403 404 404 404 403",
+    "secrets.put": "200 200 403 404 404 404 403",
+    "secrets.delete": "204 204 403 404 404 404 403",
     **dict.fromkeys(
         ("audit.entries", "audit.checkpoint", "audit.proof", "audit.key", "audit.export"), "200 200 403 403 403 404 403"
     ),
@@ -186,6 +194,7 @@ def place(api, home, bystander, an_admin, a_member, a_guest, a_viewer):
     """Makes what an operation needs, anew for each principal: what one of them did must not help the next."""
 
     workspaces: list[str] = []
+    kept: list[str] = []
 
     def project() -> Target:
         roles = {a_guest.id: "editor", a_viewer.id: "viewer", bystander: "viewer"}
@@ -227,6 +236,11 @@ def place(api, home, bystander, an_admin, a_member, a_guest, a_viewer):
             time.sleep(0.01)
         return Target(made, home)
 
+    def secret() -> Target:
+        made = create(api, "secrets", name=f"s{ids.new('x')[-12:]}", hosts=["a.example"], value="x")["id"]
+        kept.append(made)
+        return Target(made, home)
+
     def event() -> Target:
         inside = task()
         return Target(listed(api, "events", object_id=inside.id)[0]["id"], inside.id)
@@ -234,15 +248,27 @@ def place(api, home, bystander, an_admin, a_member, a_guest, a_viewer):
     yield {
         "events": event,
         "stream-tickets": task,
-        "workspaces": workspace, "projects": project, "tasks": task, "comments": comment, "templates": template,
-        "users": user, "api-keys": key, "batch": task,
-        "event-types": task, "sync": task, "webhooks": webhook, "audit": template,
-    }  # fmt: skip
+        "workspaces": workspace,
+        "projects": project,
+        "tasks": task,
+        "comments": comment,
+        "templates": template,
+        "users": user,
+        "api-keys": key,
+        "batch": task,
+        "event-types": task,
+        "sync": task,
+        "webhooks": webhook,
+        "audit": template,
+        "secrets": secret,
+    }
     heir = user().id if workspaces else ""
     for made in workspaces:
         hand_over(api, made, heir)
     for made in api.get("/v1/webhooks", params={"url": NOWHERE}).json():
         api.delete(f"/v1/webhooks/{made['id']}")
+    for made in kept:
+        api.delete(f"/v1/secrets/{made}")
 
 
 def body_for(route: Route, target: Target, bystander: str) -> Any:
@@ -257,8 +283,11 @@ def body_for(route: Route, target: Target, bystander: str) -> Any:
         "users": {"name": "New", "email": f"{ids.new('user')}@example.com", "workspace_id": target.parent},
         "api-keys": {"name": "New", "scopes": ["tasks:read"]},
         "webhooks": {"url": NOWHERE, "workspace_id": target.parent},
-    }
-    changes = {"comments": {"body": "Changed"}, "webhooks": {"description": "Changed"}}
+        "secrets": {"name": f"s{ids.new('x')[-12:]}", "hosts": ["a.example"], "value": "x",
+                    "workspace_id": target.parent},
+    }  # fmt: skip
+    changes = {"comments": {"body": "Changed"}, "webhooks": {"description": "Changed"},
+               "secrets": {"value": "Changed"}}  # fmt: skip
     return {
         "create": creations.get(kind),
         "patch": changes.get(kind, {"name": "Changed"}),
@@ -308,8 +337,9 @@ def batched(client: httpx2.Client, method: str, path: str, body: Any) -> tuple[i
 
 
 WAYS = [pytest.param(alone, route, id=route.operation_id) for route in all_routes()]
-WAYS += [pytest.param(batched, route, id=f"{route.operation_id} in a batch") for route in all_routes()
-         if route.batchable]  # fmt: skip
+WAYS += [
+    pytest.param(batched, route, id=f"{route.operation_id} in a batch") for route in all_routes() if route.batchable
+]
 
 
 @pytest.mark.parametrize("way, route", WAYS)

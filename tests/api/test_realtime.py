@@ -53,8 +53,9 @@ def test_several_subscriptions_each_at_their_own_place(api, connect, a_project):
     after = everything(api, "events", project_id=a_project["id"])[0]["seq"]
     socket = connect()
     socket.send(type="subscribe", id="all", after=after, project_id=a_project["id"])
-    socket.send(type="subscribe", id="urgent", events="task.*", filter={"priority": "urgent"},
-                project_id=a_project["id"])  # fmt: skip
+    socket.send(
+        type="subscribe", id="urgent", events="task.*", filter={"priority": "urgent"}, project_id=a_project["id"]
+    )
     socket.until_type("subscribed", id="urgent")
     assert socket.until_type("event", subscription="all")["event"]["data"] == first
     create(api, "tasks", name="Urgent", priority="urgent", project_id=a_project["id"])

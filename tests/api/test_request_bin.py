@@ -204,10 +204,16 @@ PAGE = {"accept": "text/html"}
 
 @pytest.mark.parametrize(
     "body",
-    ["[" * 60_000, "[" * 900 + "1,1," * 15_000 + "1" + "]" * 900, '{"a":' * 300 + "1" + "}" * 300,
-     json.dumps({"half": "x"}).replace("x", "\\ud800"), "[" + "1," * 8_000 + "1]", "9" * 5_000],
+    [
+        "[" * 60_000,
+        "[" * 900 + "1,1," * 15_000 + "1" + "]" * 900,
+        '{"a":' * 300 + "1" + "}" * 300,
+        json.dumps({"half": "x"}).replace("x", "\\ud800"),
+        "[" + "1," * 8_000 + "1]",
+        "9" * 5_000,
+    ],
     ids=["deep", "deep and long", "deep objects", "half a character", "many lines", "a long number"],
-)  # fmt: skip
+)
 def test_whatever_came_the_page_shows_it_within_bounds(http, a_bin, body):
     for _ in range(3):
         http.post(a_bin, content=body)
@@ -232,7 +238,7 @@ def test_all_bins_together_are_bounded(monkeypatch):
 
     def add(name):
         box = found._bin(name)
-        box.add(request_bin.Taken(1, "", "POST", "/", [], "x" * 500, 500))
+        box.add(request_bin.Captured(1, "", "POST", "/", [], "x" * 500, 500))
         found._make_room(name)
 
     for number in range(200):
@@ -266,9 +272,17 @@ def test_what_a_page_of_another_site_wants_is_refused(http, a_bin):
 
 
 @pytest.mark.parametrize(
-    ("query", "place"), [("stauts=500", "stauts"), ("status=99", "status"), ("delay=-1", "delay"), ("fail=x", "fail"),
-                         ("delay=1e3", "delay"), ("size=99999999", "size"), ("status=", "status")],
-)  # fmt: skip
+    ("query", "place"),
+    [
+        ("stauts=500", "stauts"),
+        ("status=99", "status"),
+        ("delay=-1", "delay"),
+        ("fail=x", "fail"),
+        ("delay=1e3", "delay"),
+        ("size=99999999", "size"),
+        ("status=", "status"),
+    ],
+)
 def test_what_it_does_not_understand_it_says(http, a_bin, query, place):
     answer = http.post(f"{a_bin}?{query}")
     assert answer.status_code == 400

@@ -70,8 +70,11 @@ class World:
         assert client.post("/v1/tasks/bulk", json=body).status_code == 201
 
 
-@pytest.fixture(scope="module", params=[(kind, grown) for kind in ("sqlite", "postgresql") for grown in (False, True)],
-                ids=lambda param: f"{param[0]}, {'later' if param[1] else 'at once'}")  # fmt: skip
+@pytest.fixture(
+    scope="module",
+    params=[(kind, grown) for kind in ("sqlite", "postgresql") for grown in (False, True)],
+    ids=lambda param: f"{param[0]}, {'later' if param[1] else 'at once'}",
+)
 def world(request, tmp_path_factory) -> Iterator[World]:
     """One in which nothing has happened since, and one in which the new history has grown, on both databases."""
     folder = tmp_path_factory.mktemp("restored")

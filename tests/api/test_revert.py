@@ -105,16 +105,21 @@ class Place:
 
     def patch(self, client):
         pick: Any = self.chance.choice
-        body = pick([
-            {"name": str(self.chance.random())}, {"labels": pick([[], ["a"], ["a", "b"]])},
-            {"assignee": pick(self.people)},
-            {"assignee": None}, {"custom_fields": {pick("abc"): pick([1, "x", None])}},
-            {"custom_fields": {"size": pick([1, 2, None])}},
-            {"due_date": pick([None, "2024-05-01"])}, {"recurrence": pick([None, "FREQ=DAILY"])},
-            {"blocked_by": [pick(self.tasks)]} if self.tasks else {},
-            {"status": pick(["pending", "completed", "extra"])},
-            {"priority": "high", "description": "x", "estimate": 3},
-        ])  # fmt: skip
+        body = pick(
+            [
+                {"name": str(self.chance.random())},
+                {"labels": pick([[], ["a"], ["a", "b"]])},
+                {"assignee": pick(self.people)},
+                {"assignee": None},
+                {"custom_fields": {pick("abc"): pick([1, "x", None])}},
+                {"custom_fields": {"size": pick([1, 2, None])}},
+                {"due_date": pick([None, "2024-05-01"])},
+                {"recurrence": pick([None, "FREQ=DAILY"])},
+                {"blocked_by": [pick(self.tasks)]} if self.tasks else {},
+                {"status": pick(["pending", "completed", "extra"])},
+                {"priority": "high", "description": "x", "estimate": 3},
+            ]
+        )
         if self.tasks and body:
             self.do(client, "PATCH", f"tasks/{pick(self.tasks)}", **body)
 
@@ -154,18 +159,30 @@ class Place:
     def project(self, client):
         pick: Any = self.chance.choice
         extra = [{"key": "pending", "category": "todo"}, {"key": "completed", "category": "done"}]
-        body = pick([
-            {"name": str(self.chance.random())}, {"statuses": extra},
-            {"statuses": [*extra, {"key": "extra", "category": "doing"}]},
-            {"custom_fields": {pick("ab"): pick([1, None])}}, {"color": pick(["red", None]), "description": "x"}, {},
-        ])  # fmt: skip
+        body = pick(
+            [
+                {"name": str(self.chance.random())},
+                {"statuses": extra},
+                {"statuses": [*extra, {"key": "extra", "category": "doing"}]},
+                {"custom_fields": {pick("ab"): pick([1, None])}},
+                {"color": pick(["red", None]), "description": "x"},
+                {},
+            ]
+        )
         if body:
             self.do(client, "PATCH", f"projects/{pick(self.projects)}", **body)
         elif pick([True, False]):
             self.do(client, "POST", f"projects/{pick(self.projects)}/{pick(['archive', 'unarchive'])}")
         else:
-            made = self.do(client, "POST", "projects", name="New", workspace_id=self.workspace, members=self.people,
-                           template_id=pick([None, *self.templates]))  # fmt: skip
+            made = self.do(
+                client,
+                "POST",
+                "projects",
+                name="New",
+                workspace_id=self.workspace,
+                members=self.people,
+                template_id=pick([None, *self.templates]),
+            )
             self.projects += [made] if made else []
 
     def member(self, client):
@@ -346,10 +363,15 @@ def test_later_changes_of_the_same_member_conflict(api, as_member, a_task, heads
     mended = newest(api, a_task["id"])
     before = heads()
     response = api.post(f"/v1/events/{wrong['id']}/revert")
-    assert problem(response, 409, "revert-conflict")["conflicts"] == [{
-        "resource": "task", "object_id": a_task["id"], "member": "name", "event_id": wrong["id"],
-        "later_event_id": mended["id"],
-    }]  # fmt: skip
+    assert problem(response, 409, "revert-conflict")["conflicts"] == [
+        {
+            "resource": "task",
+            "object_id": a_task["id"],
+            "member": "name",
+            "event_id": wrong["id"],
+            "later_event_id": mended["id"],
+        }
+    ]
     assert heads() == before
     revert(api, event_ids=[wrong["id"], mended["id"]])
     assert kept(api.get(path).json()) == kept(a_task)
@@ -444,8 +466,10 @@ def test_it_takes_the_right_to_make_the_change_by_hand(api, as_viewer, outsider,
 
 def test_half_of_a_request_is_not_undone(api, as_member, a_project):
     secret = create(api, "projects", name="Secret", visibility="private")["id"]
-    operations = [{"method": "POST", "path": "/tasks", "body": {"name": "x", "project_id": where}}
-                  for where in (a_project["id"], secret)]  # fmt: skip
+    operations = [
+        {"method": "POST", "path": "/tasks", "body": {"name": "x", "project_id": where}}
+        for where in (a_project["id"], secret)
+    ]
     done = api.post("/v1/batch", json={"operations": operations})
     problem(as_member.post("/v1/events/revert", json={"request_id": request_of(done)}), 403, "forbidden")
     revert(api, request_id=request_of(done))

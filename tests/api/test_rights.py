@@ -132,9 +132,7 @@ def test_two_owners_who_delete_each_other_at_once_leave_one(api, invite):
     workspace = create(api, "workspaces", name="Two owners")["id"]
     one, two = (invite("owner", workspace_id=workspace) for _ in range(2))
     api.delete(f"/v1/workspaces/{workspace}/members/me")
-    statuses = sorted(
-        a.client.delete(f"/v1/users/{b.id}").status_code for a, b in ((one, two), (two, one))
-    )  # fmt: skip
+    statuses = sorted(a.client.delete(f"/v1/users/{b.id}").status_code for a, b in ((one, two), (two, one)))
     assert statuses == [204, 401]
 
 
@@ -236,6 +234,7 @@ WRITES = {
     "templates": {"name": "x"},
     "users": {"name": "x", "email": "nowhere@example.com"},
     "webhooks": {"url": "http://127.0.0.1:59999/nowhere"},
+    "secrets": {"name": "x", "hosts": ["a.example"], "value": "x"},
     "tasks/bulk": {"tasks": [{"name": "x"}]},
 }
 
@@ -262,9 +261,10 @@ def test_a_limited_key_that_undoes_its_own_creation_is_limited_to_the_end(api, s
     wide, somebody = create(api, "api-keys", name="Unlimited")["id"], invite("member")
     own = listed(api, "events", object_id=made["id"])[0]["id"]
     events = listed(api, "events", object_id=wide) + [
-        event for event in everything(api, "events", types="member.added", limit=1000)
+        event
+        for event in everything(api, "events", types="member.added", limit=1000)
         if event["data"]["user"] == somebody.id
-    ]  # fmt: skip
+    ]
     assert len(events) == 2
     with server.client(made["secret"]) as limited:
         for event in events:

@@ -77,6 +77,7 @@ def world(api: httpx2.Client, a_member: Any, a_guest: Any, a_viewer: Any) -> Wor
     ids["workspaces"] = api.get(f"/v1/projects/{project}").json()["workspace_id"]
     ids["api-keys"] = listed(api, "api-keys", limit=1)[0]["id"]
     ids["webhooks"] = create(api, "webhooks", url="http://127.0.0.1:59999/door", project_id=project)["id"]
+    ids["secrets"] = create(api, "secrets", name="door", hosts=["a.example"], value="x")["id"]
     return World(ids, project, private)
 
 
@@ -249,15 +250,29 @@ def embedded(node: Any, top: bool = True) -> Iterator[tuple[str, str, Any]]:
         yield from chain.from_iterable(embedded(value, False) for value in node)
 
 
-CALLERS = ("owner", "admin", "member", "guest editor", "guest viewer", "stranger", "one project", "another project",
-           "another workspace")  # fmt: skip
+CALLERS = (
+    "owner",
+    "admin",
+    "member",
+    "guest editor",
+    "guest viewer",
+    "stranger",
+    "one project",
+    "another project",
+    "another workspace",
+)
 
 
 @pytest.fixture(scope="module")
 def callers(server: Any, api: httpx2.Client, world: World, open_key: Any, request: Any) -> dict[str, httpx2.Client]:
     """A client for each role, and some whose key is limited."""
-    people = {"admin": "an_admin", "member": "a_member", "guest editor": "a_guest", "guest viewer": "a_viewer",
-              "stranger": "a_stranger"}  # fmt: skip
+    people = {
+        "admin": "an_admin",
+        "member": "a_member",
+        "guest editor": "a_guest",
+        "guest viewer": "a_viewer",
+        "stranger": "a_stranger",
+    }
     elsewhere = create(api, "workspaces", name="Another")["id"]
     return {
         "owner": open_key("*"),
@@ -320,7 +335,9 @@ def test_events_and_sync_tell_of_what_the_direct_route_shows(caller, callers, wo
         for name in everything[plural]
     }
     # Of people and workspaces events tell their part in this one, and not what they are today.
-    for name in chain.from_iterable(everything[plural] for plural in ("projects", "tasks", "comments", "templates")):
+    for name in chain.from_iterable(
+        everything[plural] for plural in ("projects", "tasks", "comments", "templates", "secrets")
+    ):
         assert direct[name] or client.get(f"/v1/events?object_id={name}").json() == [], name
     for project in (world.project, world.private):
         answer = client.get(f"/v1/sync?workspace_id={world.ids['workspaces']}&project_id={project}")

@@ -76,9 +76,11 @@ def test_a_break_anywhere_loses_and_doubles_nothing(api, listen, server):
         thread.start()
     found: dict[int, list[int]] = {}
     readers = [
-        threading.Thread(target=lambda seed: found.__setitem__(seed, read(listen, workspace, start, writing, seed)),
-                         args=(seed,)) for seed in range(4)
-    ]  # fmt: skip
+        threading.Thread(
+            target=lambda seed: found.__setitem__(seed, read(listen, workspace, start, writing, seed)), args=(seed,)
+        )
+        for seed in range(4)
+    ]
     for thread in readers:
         thread.start()
     for thread in (*writing, *readers):

@@ -90,8 +90,11 @@ def agree(client: Client) -> None:
     for kind in client.more.get("resources", ",".join(KINDS)).split(","):
         wanted, has = expected[kind], client.has.get(kind, {})
         if kind == "members":  # a membership outlives its project in the trash
-            has = {name: item for name, item in has.items()
-                   if item["project_id"] is None or item["project_id"] in expected["projects"]}  # fmt: skip
+            has = {
+                name: item
+                for name, item in has.items()
+                if item["project_id"] is None or item["project_id"] in expected["projects"]
+            }
         if chosen is not None and kind in ("projects", "members", "tasks", "comments"):
             key = "id" if kind == "projects" else "project_id"
             wanted = {name: item for name, item in wanted.items() if item[key] in (chosen, None)}

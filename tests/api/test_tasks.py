@@ -203,8 +203,15 @@ def test_what_is_wrong_is_told_with_its_place(api, heads, body, place, code):
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
 def test_a_change_leaves_what_it_does_not_mention(api, a_project, method):
-    task = create(api, "tasks", name="Before", description="Kept", labels=["kept"], project_id=a_project["id"],
-                  custom_fields={"kept": 1, "changed": 1, "removed": 1})  # fmt: skip
+    task = create(
+        api,
+        "tasks",
+        name="Before",
+        description="Kept",
+        labels=["kept"],
+        project_id=a_project["id"],
+        custom_fields={"kept": 1, "changed": 1, "removed": 1},
+    )
     body = {"name": "After", "custom_fields": {"changed": 2, "removed": None, "new": 3}}
     response = api.request(method, f"/v1/tasks/{task['id']}", json=body)
     changed = response.json()
@@ -216,8 +223,19 @@ def test_a_change_leaves_what_it_does_not_mention(api, a_project, method):
 
 
 def test_null_clears(api, a_project, me):
-    full = create(api, "tasks", name="x", project_id=a_project["id"], description="d", assignee="me", labels=["l"],
-                  start_date="2024-01-01", due_date="2024-01-02", estimate=1, custom_fields={"a": 1})  # fmt: skip
+    full = create(
+        api,
+        "tasks",
+        name="x",
+        project_id=a_project["id"],
+        description="d",
+        assignee="me",
+        labels=["l"],
+        start_date="2024-01-01",
+        due_date="2024-01-02",
+        estimate=1,
+        custom_fields={"a": 1},
+    )
     cleared = dict.fromkeys(
         ("description", "assignee", "labels", "start_date", "due_date", "estimate", "custom_fields")
     )
@@ -227,8 +245,17 @@ def test_null_clears(api, a_project, me):
 
 
 def test_what_was_read_can_be_sent_back(api, a_project, me, expect_events):
-    task = create(api, "tasks", name="x", project_id=a_project["id"], assignee="me", due_date="2024-01-15",
-                  estimate=1.5, custom_fields={"a": ["x"]}, recurrence="FREQ=DAILY")  # fmt: skip
+    task = create(
+        api,
+        "tasks",
+        name="x",
+        project_id=a_project["id"],
+        assignee="me",
+        due_date="2024-01-15",
+        estimate=1.5,
+        custom_fields={"a": ["x"]},
+        recurrence="FREQ=DAILY",
+    )
     with expect_events():
         for method in ("PUT", "PATCH"):
             response = api.request(method, f"/v1/tasks/{task['id']}", json=task)
@@ -425,9 +452,21 @@ def test_a_task_stays_in_its_workspace(api, a_task):
 
 
 def test_completing_a_recurring_task_makes_the_next_one(api, a_project, a_task, me):
-    task = create(api, "tasks", name="Water the plants", project_id=a_project["id"], assignee="me", labels=["home"],
-                  start_date="2024-01-13", due_date="2024-01-15", recurrence="FREQ=WEEKLY;BYDAY=MO", estimate=1,
-                  blocked_by=[a_task["id"]], custom_fields={"where": "balcony"}, description="All of them")  # fmt: skip
+    task = create(
+        api,
+        "tasks",
+        name="Water the plants",
+        project_id=a_project["id"],
+        assignee="me",
+        labels=["home"],
+        start_date="2024-01-13",
+        due_date="2024-01-15",
+        recurrence="FREQ=WEEKLY;BYDAY=MO",
+        estimate=1,
+        blocked_by=[a_task["id"]],
+        custom_fields={"where": "balcony"},
+        description="All of them",
+    )
     done = act(api, task, "complete")
     assert (done["status"], done["due_date"], done["recurrence"]) == ("completed", "2024-01-15", None)
     [following] = listed(api, "tasks", project_id=a_project["id"], labels="home", completed_at="null")

@@ -32,8 +32,11 @@ class Tool:
     def __init__(self, url: str, key: str, *arguments: str) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-u", "-m", "taskade_server", *arguments, "--url", url, "--key", key],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
-        )  # fmt: skip
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
         self.printed: queue.Queue[str] = queue.Queue()
         self.said: queue.Queue[str] = queue.Queue()
         self._readers = [

@@ -31,9 +31,10 @@ def test_the_event_really_happens(run, expect_events, a_project):
     assert told["event_id"] == seen[-1].id
     assert {event.object_id for event in seen} == {made["id"]}
     assert told["requests"][-1] == {
-        "method": "POST", "path": f"/tasks/{made['id']}/complete",
+        "method": "POST",
+        "path": f"/tasks/{made['id']}/complete",
         "commit_seq": f"{seen[-1].workspace_id}:{seen[-1].seq}",
-    }  # fmt: skip
+    }
 
 
 def test_it_makes_what_is_needed_first_and_says_so(run, expect_events):

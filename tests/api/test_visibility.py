@@ -153,8 +153,13 @@ def world(api: httpx2.Client, invite: Invite, key_with: KeyWith, database_of: Da
     labels: dict[tuple[str, str], str] = {}
     for state in STATES:
         for kind in KINDS:
-            made = create(api, "projects", name=f"{state} {kind}", workspace_id=here,
-                          visibility="private" if kind == "private" else "workspace")["id"]  # fmt: skip
+            made = create(
+                api,
+                "projects",
+                name=f"{state} {kind}",
+                workspace_id=here,
+                visibility="private" if kind == "private" else "workspace",
+            )["id"]
             labels[state, kind] = made
             found[made] = Project(made, open=kind == "open", members={*inside, "limited key"})
             for name in inside:
@@ -162,10 +167,15 @@ def world(api: httpx2.Client, invite: Invite, key_with: KeyWith, database_of: Da
     limited = key_with(["*"], workspace_ids=[here], project_ids=[shared, *labels.values()])
     clients = {"owner": api, "limited key": limited, **{name: person.client for name, person in people.items()}}
     first = {
-        place: create(api, "tasks", project_id=shared if place[0] == "moved in" else project,
-                      name=f"name {' '.join(place)}", description=f"text {' '.join(place)}")["id"]
+        place: create(
+            api,
+            "tasks",
+            project_id=shared if place[0] == "moved in" else project,
+            name=f"name {' '.join(place)}",
+            description=f"text {' '.join(place)}",
+        )["id"]
         for place, project in labels.items()
-    }  # fmt: skip
+    }
     for task in first.values():
         create(api, "comments", task_id=task, body=f"comment on {task}")
     tokens = {name: sync_token(client, here) for name, client in clients.items()}
@@ -176,15 +186,29 @@ def world(api: httpx2.Client, invite: Invite, key_with: KeyWith, database_of: Da
     change(api, f"workspaces/{here}", name="All is done")
     events = told_in(database_of, here)
     return World(
-        here, found, labels, first, clients, tokens, [event for event in events if event.project_id is not None],
-        departed, [event for event in events if event.object_id == departed], events[-1].seq,
-    )  # fmt: skip
+        here,
+        found,
+        labels,
+        first,
+        clients,
+        tokens,
+        [event for event in events if event.project_id is not None],
+        departed,
+        [event for event in events if event.object_id == departed],
+        events[-1].seq,
+    )
 
 
 def happen(
-    api: httpx2.Client, db: Database, people: dict[str, Person], labels: dict[tuple[str, str], str],
-    first: dict[tuple[str, str], str], kind: str, shared: str, found: dict[str, Project],
-) -> None:  # fmt: skip
+    api: httpx2.Client,
+    db: Database,
+    people: dict[str, Person],
+    labels: dict[tuple[str, str], str],
+    first: dict[tuple[str, str], str],
+    kind: str,
+    shared: str,
+    found: dict[str, Project],
+) -> None:
     """What happens to the projects of a kind, and what that makes of them."""
     delete(api, f"projects/{labels['in the trash', kind]}")
     gone = labels["purged", kind]
@@ -237,8 +261,12 @@ def in_pages(world: World, client: httpx2.Client, **params: Any) -> Found:
 
 def by_type(world: World, client: httpx2.Client) -> Found:
     """With a filter that fits everything, of each kind of object on its own."""
-    filters = {"task": {"version": {"$gte": 1}}, "comment": {"version": {"$gte": 1}},
-               "project": {"version": {"$gte": 1}}, "member": {"version": {"$gte": 1}}}  # fmt: skip
+    filters = {
+        "task": {"version": {"$gte": 1}},
+        "comment": {"version": {"$gte": 1}},
+        "project": {"version": {"$gte": 1}},
+        "member": {"version": {"$gte": 1}},
+    }
     found: Found = {}
     for name, condition in filters.items():
         found |= in_pages(world, client, types=f"{name}.*", filter=json.dumps(condition))
@@ -282,8 +310,9 @@ def by_stream(world: World, client: httpx2.Client, server: Server) -> Found:
 def by_socket(world: World, client: httpx2.Client, server: Server) -> Found:
     with WebSocket(server.url, secret_of(client)) as socket:
         socket.send(type="subscribe", id="all", after=0, workspace_id=world.id)
-        messages = socket.until(lambda said: any(item.get("seq") == world.last_seq and item["type"] == "event"
-                                                 for item in said))  # fmt: skip
+        messages = socket.until(
+            lambda said: any(item.get("seq") == world.last_seq and item["type"] == "event" for item in said)
+        )
     return by_id([item["event"] for item in messages if item["type"] == "event"])
 
 
@@ -292,8 +321,9 @@ def by_replay(world: World, client: httpx2.Client) -> Found:
     with receiver() as endpoint:
         webhook = create(client, "webhooks", url=endpoint.url, workspace_id=world.id, events=["*"])
         try:
-            response = client.post(f"/v1/webhooks/{webhook['id']}/replay",
-                                   json={"after_seq": 0, "to_seq": world.last_seq})  # fmt: skip
+            response = client.post(
+                f"/v1/webhooks/{webhook['id']}/replay", json={"after_seq": 0, "to_seq": world.last_seq}
+            )
             assert response.status_code in (200, 201, 202), response.text
             eventually(lambda: any(json.loads(body)["seq"] == world.last_seq for _, body in list(endpoint.taken)))
             path = f"/v1/webhooks/{webhook['id']}/deliveries"
@@ -341,9 +371,10 @@ def about(world: World, state: str, kind: str) -> list[Event]:
     """What happened in a project, or to a task that was at some time in it."""
     project, task = world.labels[state, kind], world.tasks[state, kind]
     return [
-        event for event in world.events
+        event
+        for event in world.events
         if project in (event.project_id, event.object_id) or event.object_id == task or task in event.data
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("reader", [name for name in READERS if name != "leaver"])

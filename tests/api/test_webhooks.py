@@ -249,8 +249,9 @@ def test_what_happens_while_it_is_disabled_is_not_sent(api, hook, receiver, a_pr
 def test_one_dead_endpoint_does_not_hold_up_another(api, hook, receiver, a_project):
     hook("http://127.0.0.1:59999/dead")
     hook(receiver.url)
-    api.post("/v1/tasks/bulk", json={"tasks": [{"name": f"Task {n}"} for n in range(50)],
-                                     "project_id": a_project["id"]})  # fmt: skip
+    api.post(
+        "/v1/tasks/bulk", json={"tasks": [{"name": f"Task {n}"} for n in range(50)], "project_id": a_project["id"]}
+    )
     assert len({json.loads(found.body)["id"] for found in receiver.wait(50)}) == 50
 
 

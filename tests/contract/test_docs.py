@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 import pytest
 from taskade_server import __main__ as command_line
+from taskade_server.consumers.access_log import SECRET_READ
 from taskade_server.domain import identity
 from taskade_server.engine import events, filters
 from taskade_server.engine.model import REGISTRY, Field, Resource
@@ -137,6 +138,7 @@ def test_what_the_domain_calls_an_event_is_a_declared_type():
         text for module in SOURCES for text in literals(module) if text.partition(".")[0] in REGISTRY and "." in text
     }
     named = {text for text in named if re.fullmatch(r"[a-z_]+\.[a-z]+", text) and not text.endswith(".id")}
+    named -= {SECRET_READ, "secret.key"}  # an entry of the audit log about a webhook's secret, and a file
     assert named - set(events.catalogue()) == {deliveries.TEST}  # which is sent without having happened
 
 
@@ -243,9 +245,15 @@ def run_pages(pages: Iterable[Path], server: Server, folder: Path) -> None:
     environment = {"PATH": os.pathsep.join(programs), "KEY": server.key, "BASE": server.url}
     environment |= {name: os.environ[name] for name in ("PYTHONPYCACHEPREFIX",) if name in os.environ}
     done = subprocess.run(
-        ["bash", "-c", "\n".join([SHELL, *(line for page in pages for line in script(page))])], cwd=folder,
-        env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
+        ["bash", "-c", "\n".join([SHELL, *(line for page in pages for line in script(page))])],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
 
 

@@ -29,9 +29,14 @@ def run(*command: str | Path, folder: Path = ROOT) -> subprocess.CompletedProces
     if not (MODULES / "@redocly").is_dir():
         pytest.fail("The linters are not installed: run the tests with `make test`")
     return subprocess.run(
-        [toolchains.node(), *command], cwd=folder, env={**os.environ, **QUIET}, capture_output=True, text=True,
-        timeout=STEP_SECONDS, check=False,
-    )  # fmt: skip
+        [toolchains.node(), *command],
+        cwd=folder,
+        env={**os.environ, **QUIET},
+        capture_output=True,
+        text=True,
+        timeout=STEP_SECONDS,
+        check=False,
+    )
 
 
 def test_redocly_has_nothing_to_say():

@@ -33,6 +33,8 @@ WRITES = re.compile(
 WRITERS = ("engine/log/appending.py", "engine/log/rows.py")
 """What `engine/log.apply` writes with, outside the store."""
 
+FORMATTER_OFF = "# fmt: " + "skip"
+
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -82,6 +84,30 @@ def test_only_the_store_commits(trees):
         if isinstance(node.func, ast.Attribute)
         and node.func.attr in ("commit", "rollback")
         and not module.startswith("store/")
+    ]
+    assert wrong == []
+
+
+def test_the_database_is_told_for_whom_a_request_asks(trees):
+    """Callers take turns at the database, so each use of it in `http` says whose turn it is (`caller=`)."""
+    wrong = [
+        f"{module}:{node.lineno}"
+        for module, node in nodes(trees, ast.Call)
+        if isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("read", "write")
+        and ast.unparse(node.func.value).split(".")[-1] in ("db", "_db", "replica")
+        and module.startswith("http/")
+        and "caller" not in {keyword.arg for keyword in node.keywords}
+    ]
+    assert wrong == []
+
+
+def test_what_a_function_needs_is_handed_to_it(trees):
+    """A ContextVar is a global that no signature shows: make it an argument."""
+    wrong = [
+        f"{module}:{node.lineno}"
+        for module, node in nodes(trees, ast.Import, ast.ImportFrom)
+        if "contextvars" in (getattr(node, "module", ""), *(alias.name for alias in node.names))
     ]
     assert wrong == []
 
@@ -137,6 +163,44 @@ def test_what_only_some_servers_need_is_loaded_by_them_alone():
         [sys.executable, "-c", code, "psycopg", "valkey", "opentelemetry"], capture_output=True, text=True, check=True
     )
     assert found.stdout.strip() == "[]"
+
+
+def is_table(node: ast.AST | None) -> bool:
+    """Whether this is a literal list, tuple, set or dict of three or more rows on three or more lines."""
+    rows = getattr(node, "values" if isinstance(node, ast.Dict) else "elts", ())
+    return len(rows) >= 3 and node.end_lineno - node.lineno >= 2  # type: ignore[union-attr]
+
+
+def table_ends(tree: ast.Module) -> Iterator[int]:
+    """The last lines of what may be laid out by hand.
+
+    That is a table that a name stands for or a function returns, and an argument that is one: of a decorator
+    (`parametrize`), or of a call that makes a constant of the module (`Resource`, `Document`).
+    """
+    marked: list[tuple[ast.AST, ast.expr | None, bool]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign | ast.AnnAssign | ast.Return):
+            marked.append((node, node.value, node in tree.body))
+        marked += [(decorator, decorator, True) for decorator in getattr(node, "decorator_list", ())]
+    for statement, value, outermost in marked:
+        parts: list[ast.AST | None] = [value]
+        if outermost and isinstance(value, ast.Call):
+            parts += [*value.args, *(keyword.value for keyword in value.keywords)]
+        if any(map(is_table, parts)):
+            yield statement.end_lineno  # type: ignore[attr-defined]
+
+
+def test_only_tables_are_laid_out_by_hand():
+    """`# fmt: skip` is for literals whose rows are easier to compare when aligned; anything else is the formatter's."""
+    wrong = []
+    for folder in ("server", "tests", "benchmarks"):
+        for module in sorted((ROOT / folder).rglob("*.py")):
+            lines = module.read_text(encoding="utf-8").splitlines()
+            marked = {number for number, line in enumerate(lines, 1) if line.endswith(FORMATTER_OFF)}
+            if marked:
+                free = set(table_ends(ast.parse("\n".join(lines))))
+                wrong += [f"{module.relative_to(ROOT)}:{number}" for number in sorted(marked - free)]
+    assert wrong == []
 
 
 def test_types_need_no_secret_imports(trees):

@@ -33,9 +33,11 @@ def faults(said: str) -> Iterator[str]:
         if word in ("X_", "and", "or", "is", "of", "to", "time") or word.startswith("X_"):
             continue
         capitals = word.isupper() and len(word) > 1 and word not in SAID_AS_WORDS
-        vowel = word[0] in SPELLED_WITH_A_VOWEL if capitals else (
-            (word[0].lower() in "aeiou" and not YOU.match(word)) or bool(SILENT_H.match(word))
-        )  # fmt: skip
+        vowel = (
+            word[0] in SPELLED_WITH_A_VOWEL
+            if capitals
+            else ((word[0].lower() in "aeiou" and not YOU.match(word)) or bool(SILENT_H.match(word)))
+        )
         if (article.lower() == "an") != vowel:
             yield f'"{article} {word}"'
     yield from (f'"{word} {word}"' for word in DOUBLED.findall(plain) if word.lower() not in MAY_DOUBLE)
@@ -118,9 +120,19 @@ def test_what_is_said_is_english(what):
 
 @pytest.mark.parametrize(
     "said",
-    ["A api_key has no member.", "Something happened to a API key.", "An task.", "It is is gone.", "It has 1 faults.",
-     "The body has one faults.", "An user.", "A hour.", "Gone ; said.", "It is gone.. Go on."],
-)  # fmt: skip
+    [
+        "A api_key has no member.",
+        "Something happened to a API key.",
+        "An task.",
+        "It is is gone.",
+        "It has 1 faults.",
+        "The body has one faults.",
+        "An user.",
+        "A hour.",
+        "Gone ; said.",
+        "It is gone.. Go on.",
+    ],
+)
 def test_what_is_not_english_is_found(said):
     assert list(faults(said))
 

@@ -123,8 +123,11 @@ def test_what_confuses_generators_is_not_there():
     assert [place for place, schema in walk(sent) if "default" in schema] == []
     assert [place for place, schema in walk(PUBLISHED) if "readOnly" in schema or "writeOnly" in schema] == []
     assert [place for place, schema in walk(schemas) if schema.get("const") is True] == []
-    assert [place for place, node in everything(PUBLISHED) if isinstance(node.get("$ref"), str)
-            and not re.fullmatch(r"#/components/\w+/[\w.-]+", node["$ref"])] == []  # fmt: skip
+    assert [
+        place
+        for place, node in everything(PUBLISHED)
+        if isinstance(node.get("$ref"), str) and not re.fullmatch(r"#/components/\w+/[\w.-]+", node["$ref"])
+    ] == []
     assert schemas["BatchOperation"]["properties"]["method"]["enum"] == [
         "GET",
         "POST",

@@ -27,8 +27,12 @@ PARTS: Final[suite.Parts] = {
 @click.option("--long", is_flag=True, help="Every part at length.")
 @click.option("--rounds", type=click.IntRange(1), metavar="N", help="How often each part tries; by default its own.")
 @click.option("--seed", type=int, metavar="N", help="Repeats what another run asked for, if not its timing.")
-@click.option("--database-url", default="", metavar="URL",
-              help="PostgreSQL for batches, consistency and hostile, in schemas of their own.")  # fmt: skip
+@click.option(
+    "--database-url",
+    default="",
+    metavar="URL",
+    help="PostgreSQL for batches, consistency and hostile, in schemas of their own.",
+)
 def main(names: tuple[str, ...], long: bool, rounds: int | None, seed: int | None, database_url: str) -> None:
     """Try what has to hold between requests, and among clients that mean harm. It uses servers of its own."""
     number = secrets.randbelow(1_000_000) if seed is None else seed

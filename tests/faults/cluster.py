@@ -133,8 +133,10 @@ class Play:
         self.go_on()
         seen = ledger.statuses - statuses
         lost = ledger.broken.total() - lost
-        self.say(f"{title:<32} {time.monotonic() - began:5.1f} s  {ledger.steps - steps:5} rounds  {dict(seen)}"
-                 f"{f'  {lost} connections lost' if lost else ''}")  # fmt: skip
+        self.say(
+            f"{title:<32} {time.monotonic() - began:5.1f} s  {ledger.steps - steps:5} rounds  {dict(seen)}"
+            f"{f'  {lost} connections lost' if lost else ''}"
+        )
         if lost > broken:
             ledger.faults.append(f"{title}: {lost} connections were lost: {ledger.broken} {self.balancer.lost[-3:]}")
         if not refusals and (seen[503] or seen[409]):

@@ -110,10 +110,14 @@ class _Client:
                 self._note(json.decode(self._client.ask("GET", f"/v1/tasks/{register}").body))
         words = {register: f"{transaction.name}/{place}" for place, register in enumerate(chosen)}
         operations = [
-            {"method": "PATCH", "path": f"/tasks/{register}", "if_match": self._known[register][0],
-             "body": {"description": " ".join([*self._known[register][1], words[register]])}}
+            {
+                "method": "PATCH",
+                "path": f"/tasks/{register}",
+                "if_match": self._known[register][0],
+                "body": {"description": " ".join([*self._known[register][1], words[register]])},
+            }
             for register in chosen
-        ]  # fmt: skip
+        ]
         transaction.began = time.monotonic()
         answer = self._client.ask("POST", "/v1/batch", {"operations": operations})
         transaction.ended = time.monotonic()

@@ -134,7 +134,7 @@ BUGS = (
     ),
     Bug(
         "a batch that goes on after a failure",
-        "http/api/batch.py",
+        "http/api/operations.py",
         "                raise _failed(operation, error, call.request_id) from error\n",
         "                reply = Reply(_failed(operation, error, call.request_id).status)\n",
         "tests/api/test_batch.py",
@@ -247,8 +247,8 @@ BUGS = (
     Bug(
         "an answer kept for a batch that only reads",
         "http/pipeline/writes.py",
-        "        if key and not dry_run and weight.writes:\n",
-        "        if key and not dry_run:\n",
+        "        kept = key and not dry_run and weight.writes\n",
+        "        kept = key and not dry_run\n",
         "tests/api/test_idempotency.py -k only_reads",
     ),
     Bug(

@@ -240,8 +240,11 @@ def activated(kept: socket.socket, folder: Path) -> subprocess.Popen[bytes]:
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-c", AS_SYSTEMD, str(kept.fileno()), str(folder / "data")],
-            pass_fds=[kept.fileno()], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+            pass_fds=[kept.fileno()],
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+        )
 
 
 # ---- being killed ----------------------------------------------------------------------------------------------------
@@ -277,8 +280,11 @@ def test_nothing_is_left_of_a_killed_server(two):
 def test_two_servers_do_not_share_a_port_unawares(two, tmp_path):
     other = subprocess.run(
         [sys.executable, "-m", "taskade_server", "serve", "--port", str(two.port), "--data", str(tmp_path / "other")],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert other.returncode == 1
     assert "Address already in use" in other.stderr
 
@@ -313,5 +319,7 @@ def background(url: str, folder: Path, number: int) -> subprocess.Popen[bytes]:
     with (folder / f"worker{number}.log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "taskade_server", "worker", "--database-url", url],
-            stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+        )

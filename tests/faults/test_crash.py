@@ -185,8 +185,11 @@ def test_a_ledger_is_read_back_as_it_was_written_but_for_a_torn_line(tmp_path):
     with path.open("ab") as file:
         file.write(b'{"acknowledged":"d"')
     assert [(found.name, found.fate) for found in recall(path)] == [
-        ("a", "acknowledged"), ("b", "unknown"), ("c", "refused"), ("d", "sent"),
-    ]  # fmt: skip
+        ("a", "acknowledged"),
+        ("b", "unknown"),
+        ("c", "refused"),
+        ("d", "sent"),
+    ]
     assert [found.marks for found in recall(path)] == [found.marks for found in ledger.operations]
 
 
@@ -203,8 +206,12 @@ def test_what_a_power_loss_leaves_lies_between_what_was_synced_and_what_was_writ
     assert whole in seen["random"] and b"a" * 1024 + b"." * 1024 in seen["random"]
     assert b"a" * 1024 + b"b" * 512 + b"." * 512 in seen["reordered"]  # the second write came before the first
     assert b"a" * 512 + b"." * 1536 in seen["torn"]
-    assert all((image or b"")[start : start + 512] in {letter * 512 for letter in (b".", b"a", b"b", b"c")}
-               for images in seen.values() for image in images for start in range(0, 2048, 512))  # fmt: skip
+    assert all(
+        (image or b"")[start : start + 512] in {letter * 512 for letter in (b".", b"a", b"b", b"c")}
+        for images in seen.values()
+        for image in images
+        for start in range(0, 2048, 512)
+    )
 
 
 # ---- broken on purpose -----------------------------------------------------------------------------------------------

@@ -220,8 +220,12 @@ def test_times_to_receive_a_request(embedded):
         thread.join()
     statuses = {name: status for name, (_, status) in ends.items()}
     assert statuses == {
-        "a slow head": 201, "a head that is late": 0, "a slow body": 201, "a body that is late": 408, "silence": 0,
-    }  # fmt: skip
+        "a slow head": 201,
+        "a head that is late": 0,
+        "a slow body": 201,
+        "a body that is late": 408,
+        "silence": 0,
+    }
     assert all(14 < seconds < 35 for name, (seconds, _) in ends.items() if "slow" not in name), ends
 
 
@@ -230,8 +234,10 @@ def test_two_requests_in_one_are_never_two(embedded):
     with embedded.client(event_hooks={}) as client:
         before = client.get("/v1/tasks", params={"q": "smuggled", "count": "true"}).headers["total-count"]
         inner = b'{"name":"smuggled"}'
-        second = head("POST", "/v1/tasks", embedded.key, "Content-Type: application/json",
-                      f"Content-Length: {len(inner)}") + inner  # fmt: skip
+        second = (
+            head("POST", "/v1/tasks", embedded.key, "Content-Type: application/json", f"Content-Length: {len(inner)}")
+            + inner
+        )
         answers: Counter[int] = Counter()
         for lines in (
             ("Content-Length: 5", "Transfer-Encoding: chunked"),

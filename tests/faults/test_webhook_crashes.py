@@ -24,7 +24,7 @@ from tests.support.server import Server
 PATIENCE = 60.0
 INSIDE = {"TASKADE_OUTBOUND_ALLOW": "127.0.0.0/8", "TASKADE_SQLITE_SYNCHRONOUS": "normal"}
 # A statement of the server's, and how many times it may pass.
-PLACES = {
+POINTS = {
     "before the commit": ("before commit", 9),
     "behind the commit, before anybody is told": ("after commit", 9),
     "before the deliveries are written": ("before insert deliveries", 2),
@@ -40,8 +40,9 @@ class Work:
     """Changes tasks until it is told to stop, and does not mind when nobody answers."""
 
     def __init__(self, url: str, key: str, project: str) -> None:
-        self._client = httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=5,
-                                     trust_env=False)  # fmt: skip
+        self._client = httpx2.Client(
+            base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=5, trust_env=False
+        )
         self._project = project
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -126,14 +127,14 @@ def test_a_server_that_dies_at_any_place(killable, receiver):
     """It is started again each time, and goes on where it was."""
     project, _ = register(url_of(killable), killable.key, receiver)
     with Work(url_of(killable), killable.key, project["id"]):
-        for title, (place, nth) in PLACES.items():
+        for title, (place, nth) in POINTS.items():
             receiver.wait(len(receiver.received) + 10)
             killable.trap({"at": place, "nth": nth})
             assert killable.wait_for_end(PATIENCE) is not None, f"never reached: {title}"
             killable.kill()
             killable.start()
     events = events_of(killable.data / "taskade.db", project["workspace_id"], 0)
-    assert len(events) > 3 * len(PLACES)
+    assert len(events) > 3 * len(POINTS)
     check(receiver, events)
 
 
@@ -161,8 +162,12 @@ def test_a_server_that_dies_while_the_endpoint_thinks(killable, receiver):
 
 def test_a_server_that_dies_in_the_middle_of_a_replay(killable, receiver):
     project, hook = register(url_of(killable), killable.key, receiver)
-    with httpx2.Client(base_url=f"{url_of(killable)}/v1", headers={"Authorization": f"Bearer {killable.key}"},
-                       trust_env=False, timeout=20) as client:  # fmt: skip
+    with httpx2.Client(
+        base_url=f"{url_of(killable)}/v1",
+        headers={"Authorization": f"Bearer {killable.key}"},
+        trust_env=False,
+        timeout=20,
+    ) as client:
         tasks = [{"name": f"Task {number}"} for number in range(700)]
         client.post("/tasks/bulk", json={"tasks": tasks, "project_id": project["id"]}).raise_for_status()
         receiver.wait(700)

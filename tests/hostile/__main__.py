@@ -41,8 +41,13 @@ def main() -> int:
         server = Server(folder / "data", url).start()
         stack.callback(server.kill)
         print(f"seed {seed}, {'PostgreSQL' if url else 'SQLite'}, journal {journal}", flush=True)
-        options = Options(seed=seed, seconds=chosen.minutes * 60, requests=chosen.requests,
-                          max_standstill_ms=chosen.max_standstill_ms, journal=journal)  # fmt: skip
+        options = Options(
+            seed=seed,
+            seconds=chosen.minutes * 60,
+            requests=chosen.requests,
+            max_standstill_ms=chosen.max_standstill_ms,
+            journal=journal,
+        )
         outcome = Fuzzer(server, options, lambda text: print(text, flush=True)).run()
     print(f"\nlongest standstill {outcome.standstill_ms:.0f} ms, while this was under way:\n    {outcome.standstill}")
     print(f"\n{len(outcome.faults)} faults")

@@ -187,8 +187,10 @@ class Generator:
             return f"{self.marker()}@example.com"
         if name == "secret":  # in no event: nobody could tell later whose it is
             return self.chance.choice(["", "a secret of our own", "whsec_" + "QQ" * 16, "\ud800"])
-        if name in ("handle", "key"):
+        if name in ("handle", "key") or pattern.startswith("^[a-z][a-z0-9_-]"):  # the name of a secret
             return self.marker()
+        if name == "host":
+            return f"{self.marker()}.example"
         if schema.get("format") in ("date", "date-time") or name.endswith(("_at", "_before", "_after", "from", "to")):
             return self.chance.choice(["2026-11-30", "2026-01-01T00:00:00Z", "-2h", "+7d"])
         if name in ("cursor", "since", "ticket"):
@@ -312,8 +314,10 @@ class Generator:
         def post(path: str, **body: Any) -> Request:
             return Request("POST", f"/v1/{path}", _json_headers(), json.dumps(body).encode(), f"{path}.create")
 
-        found = [post("templates", name=self.marker(), tasks=[{"name": self.marker()}]),
-                 post("webhooks", url=self.hook_url, events=["*"], description=self.marker())]  # fmt: skip
+        found = [
+            post("templates", name=self.marker(), tasks=[{"name": self.marker()}]),
+            post("webhooks", url=self.hook_url, events=["*"], description=self.marker()),
+        ]
         for visibility in ("workspace", "private"):
             project, task = new_id("proj", self.chance), new_id("task", self.chance)
             found += [

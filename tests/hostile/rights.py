@@ -19,6 +19,7 @@ ALWAYS: Final = 0
 _SCOPES: Final = {
     "task": "tasks", "comment": "comments", "project": "projects", "template": "templates", "user": "users",
     "past_user": "users", "workspace": "workspaces", "api_key": "api-keys", "webhook": "webhooks", "member": "projects",
+    "secret": "secrets",
 }  # fmt: skip
 
 
@@ -165,8 +166,11 @@ class Rights:
                      self._live.get(place.workspace_id)]  # fmt: skip
         if place.resource == "user":
             for workspace in self._workspaces_of[user] | self._workspaces_of[place.user_id or ""]:
-                histories += [self._members.get((workspace, user)), self._live.get(workspace),
-                              self._members.get((workspace, place.user_id or ""))]  # fmt: skip
+                histories += [
+                    self._members.get((workspace, user)),
+                    self._live.get(workspace),
+                    self._members.get((workspace, place.user_id or "")),
+                ]
         for history in histories:
             if history is not None:
                 yield from history.during(begin, end)
@@ -214,7 +218,7 @@ class Rights:
         limited = bool(projects) and place.project_id not in projects
         if place.resource == "webhook":
             return role in ADMINS or (place.user_id == user and not limited)
-        if place.resource == "template":
+        if place.resource in ("template", "secret"):
             return role != "guest" and not projects
         if limited:
             return False

@@ -177,8 +177,10 @@ class Fuzzer:
         found = self.outcome
         statuses = " ".join(f"{status}:{count}" for status, count in sorted(found.statuses.items()))
         counts = f"{found.statuses.total():7} requests  {found.events:7} events  {found.texts:7} texts"
-        self._say(f"{seconds:6.0f} s  {counts}  standstill {found.standstill_ms:.0f} ms"
-                  f"  {len(found.faults)} faults  {statuses}")  # fmt: skip
+        self._say(
+            f"{seconds:6.0f} s  {counts}  standstill {found.standstill_ms:.0f} ms"
+            f"  {len(found.faults)} faults  {statuses}"
+        )
 
     def _fault(self, kind: str, text: str) -> None:
         """Keep a fault, once for each kind."""
@@ -251,9 +253,13 @@ class Fuzzer:
         return None
 
     def _send(
-        self, connection: http.client.HTTPConnection, person: Person, credential: Credential, generator: Generator,
+        self,
+        connection: http.client.HTTPConnection,
+        person: Person,
+        credential: Credential,
+        generator: Generator,
         request: Request,
-    ) -> None:  # fmt: skip
+    ) -> None:
         begin, name = _now_ms(), threading.current_thread().name
         self._under_way[name] = (time.monotonic(), f"{person.name}: {show(request)[:500]}")
         headers = dict(request.headers)
@@ -418,8 +424,9 @@ class Fuzzer:
                 self.outcome.standstill = "\n    ".join(text for _, text in sorted(self._under_way.copy().values()))
             limit = self._options.max_standstill_ms
             if limit and took > limit:
-                self._fault("standstill", f"/health took {took:.0f} ms while this was under way:\n    "
-                            f"{self.outcome.standstill}")  # fmt: skip
+                self._fault(
+                    "standstill", f"/health took {took:.0f} ms while this was under way:\n    {self.outcome.standstill}"
+                )
             self._over.wait(0.02)
         connection.close()
 
@@ -449,8 +456,10 @@ class Fuzzer:
                 continue
             places = {place.resource for place in self._rights.texts.get(one.marker, ())}
             where = self._rights.explain(one.marker)
-            self._fault(f"text {one.surface} {sorted(places)}",
-                        f"{one.marker} was shown without the right to it ({where}):\n  {one.what}")  # fmt: skip
+            self._fault(
+                f"text {one.surface} {sorted(places)}",
+                f"{one.marker} was shown without the right to it ({where}):\n  {one.what}",
+            )
 
     def _read_log(self, db: Database, workspace: str, head: int) -> None:
         # What a transaction changes is seen from its commit on. On PostgreSQL many write at once: one that waited for
@@ -486,8 +495,10 @@ class Fuzzer:
                 if name in previous and previous[name] != before.get(name):
                     self._fault("previous", f"Event {row.seq} of {row.workspace_id}: previous.{name} is not what was.")
                 if name not in previous and before.get(name) != after.get(name):
-                    self._fault("previous", f"Event {row.seq} of {row.workspace_id} ({row.type}) does not tell that"
-                                f" {name} has changed.")  # fmt: skip
+                    self._fault(
+                        "previous",
+                        f"Event {row.seq} of {row.workspace_id} ({row.type}) does not tell that {name} has changed.",
+                    )
         self._latest[key] = (row.data, row.type)
 
     def _ask_whether_sound(self) -> None:

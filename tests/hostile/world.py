@@ -48,9 +48,12 @@ class World:
         self._server = server
         self._chance = chance
         self._root = httpx2.Client(
-            base_url=server.url, headers={"Authorization": f"Bearer {server.key}"}, timeout=120, trust_env=False,
+            base_url=server.url,
+            headers={"Authorization": f"Bearer {server.key}"},
+            timeout=120,
+            trust_env=False,
             verify=False,
-        )  # fmt: skip
+        )
         self.workspaces: list[str] = []
         self.people: list[Person] = []
 

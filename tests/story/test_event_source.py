@@ -67,9 +67,12 @@ def test_nothing_is_lost_and_nothing_comes_twice(server, api, tmp_path: Path, us
     out = (tmp_path / "out.txt").open("w+")
     environment = {"BASE": way.url, "KEY": server.key, "PROJECT": project["id"], "AFTER": after}
     process = subprocess.Popen(
-        [toolchains.node(), "--experimental-eventsource", "live.mjs"], cwd=tmp_path, env=environment, stdout=out,
+        [toolchains.node(), "--experimental-eventsource", "live.mjs"],
+        cwd=tmp_path,
+        env=environment,
+        stdout=out,
         stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
     try:
         made: list[str] = []
         until = time.monotonic() + PATIENCE

@@ -50,9 +50,14 @@ def run(folder: Path, *command: str | Path, server: Server | None = None) -> str
     if server is not None:
         environment |= {"TASKADE_URL": server.url, "TASKADE_API_KEY": server.key}
     done = subprocess.run(
-        [str(part) for part in command], cwd=folder, env=environment, capture_output=True, text=True,
-        timeout=STEP_SECONDS, check=False,
-    )  # fmt: skip
+        [str(part) for part in command],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=STEP_SECONDS,
+        check=False,
+    )
     assert done.returncode == 0, f"{command[0]} {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return done.stdout + done.stderr
 

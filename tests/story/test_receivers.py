@@ -28,9 +28,11 @@ def receivers() -> Iterator[str]:
         pytest.fail("standardwebhooks is not installed: run the tests with `make test`")
     secrets = {"SECRET": SECRET, "STANDARD_SECRET": webhook_signatures.standard_form(SECRET)}
     process = subprocess.Popen(
-        [toolchains.node(), HERE / "node" / "receiver.mjs"], stdout=subprocess.PIPE, text=True,
+        [toolchains.node(), HERE / "node" / "receiver.mjs"],
+        stdout=subprocess.PIPE,
+        text=True,
         env={**os.environ, **secrets},
-    )  # fmt: skip
+    )
     assert process.stdout is not None
     yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
     process.kill()
@@ -55,8 +57,9 @@ def receiver_of_the_guide(tmp_path: Path) -> Iterator[str]:
     (tmp_path / "node_modules").symlink_to(HERE / "node" / "node_modules")
     port = free_port()
     environment = {**os.environ, "PORT": str(port), "STANDARD_SECRET": webhook_signatures.standard_form(SECRET)}
-    process = subprocess.Popen([toolchains.node(), "receiver.mjs"], cwd=tmp_path, env=environment,
-                               stdout=subprocess.DEVNULL)  # fmt: skip
+    process = subprocess.Popen(
+        [toolchains.node(), "receiver.mjs"], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL
+    )
     until = time.monotonic() + 60
     while True:
         try:
@@ -105,9 +108,23 @@ def test_what_happens_reaches_them(receivers, path, server, api):
     }
     assert api.post("/v1/tasks", json=body).status_code == 201
     status, printed = taskade(
-        "listen", "--url", server.url, "--key", server.key, "--forward-to", receivers + path, "--secret", SECRET,
-        "--project", project, "--since", "0", "--limit", "2", "--json",
-    )  # fmt: skip
+        "listen",
+        "--url",
+        server.url,
+        "--key",
+        server.key,
+        "--forward-to",
+        receivers + path,
+        "--secret",
+        SECRET,
+        "--project",
+        project,
+        "--since",
+        "0",
+        "--limit",
+        "2",
+        "--json",
+    )
     told = [json.loads(line) for line in printed.splitlines()]
     assert status == 0
     assert [(one["status"], one["body"]) for one in told] == [(200, "OK project.created"), (200, "OK task.created")]

@@ -21,9 +21,13 @@ def received(deliveries):
     if not (HERE / "node_modules" / "standardwebhooks").is_dir():
         pytest.fail("standardwebhooks and svix are not installed: run the tests with `make test`")
     done = subprocess.run(
-        [toolchains.node(), HERE / "signatures.mjs"], input=plain.dumps(deliveries), capture_output=True, text=True,
-        timeout=60, check=False,
-    )  # fmt: skip
+        [toolchains.node(), HERE / "signatures.mjs"],
+        input=plain.dumps(deliveries),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return plain.loads(done.stdout)
 

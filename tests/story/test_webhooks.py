@@ -24,9 +24,11 @@ def receivers():
         pytest.fail("express is not installed: run the tests with `make test`")
     secrets = {"SECRET": SECRET, "STANDARD_SECRET": webhook_signatures.standard_form(SECRET)}
     process = subprocess.Popen(
-        [toolchains.node(), HERE / "node" / "express.mjs"], stdout=subprocess.PIPE, text=True,
+        [toolchains.node(), HERE / "node" / "express.mjs"],
+        stdout=subprocess.PIPE,
+        text=True,
         env={**os.environ, **secrets},
-    )  # fmt: skip
+    )
     assert process.stdout is not None
     ports = sorted(int(process.stdout.readline()) for _ in range(2))
     yield {path: f"http://127.0.0.1:{port}" for port in ports for path in paths_of(port)}
@@ -59,8 +61,12 @@ def test_the_handler_of_the_brief(api, receivers):
         assert made.status_code == 201 and made.json()["secret"] == SECRET
         hooks.append(made.json()["id"])
     # Numbers and keys that JavaScript writes otherwise than they came, and text that it escapes otherwise.
-    task = {"name": "Entwürfe \u2028 😀 </script>", "estimate": 1.50, "labels": ["a/b", "\x7f"],
-            "custom_fields": {"2024": 1.0, "10": 9007199254740991, "small": 1e-7, "e": 0.1}}  # fmt: skip
+    task = {
+        "name": "Entwürfe \u2028 😀 </script>",
+        "estimate": 1.50,
+        "labels": ["a/b", "\x7f"],
+        "custom_fields": {"2024": 1.0, "10": 9007199254740991, "small": 1e-7, "e": 0.1},
+    }
     response = api.post("/v1/tasks", json=task)
     assert response.status_code == 201, response.text
     made = response.json()

@@ -47,8 +47,10 @@ class Cluster:
         with place.open("wb") as log:
             helper = subprocess.Popen(
                 [sys.executable, "-m", "taskade_server", "worker", "--database-url", self.database_url],
-                stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-            )  # fmt: skip
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
         until = time.monotonic() + START_SECONDS
         while "Background work begins" not in place.read_text():
             if time.monotonic() > until or helper.poll() is not None:

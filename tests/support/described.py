@@ -76,8 +76,9 @@ def cut(schema: Schema) -> Schema:
 
 def with_typed_text(document: Schema) -> Schema:
     """The document with parameters that hold JSON as text described by its schema. It is changed in place."""
-    parameters = [entry for item in document["paths"].values() for operation in item.values()
-                  for entry in operation["parameters"]]  # fmt: skip
+    parameters = [
+        entry for item in document["paths"].values() for operation in item.values() for entry in operation["parameters"]
+    ]
     for parameter in [*parameters, *document["components"]["parameters"].values()]:
         inner = parameter.get("schema", {}).get("contentSchema")
         if inner is not None:

@@ -78,8 +78,21 @@ class PostgreSQL:
         folder.chmod(0o755)
         replica = PostgreSQL(folder, self._wheel.parent)
         replica._make_data_folder()
-        replica._run("pg_basebackup", "-D", str(replica._data), "-h", "127.0.0.1", "-p", str(self.port),
-                     "-U", "postgres", "-R", "-X", "stream", "--checkpoint=fast")  # fmt: skip
+        replica._run(
+            "pg_basebackup",
+            "-D",
+            str(replica._data),
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(self.port),
+            "-U",
+            "postgres",
+            "-R",
+            "-X",
+            "stream",
+            "--checkpoint=fast",
+        )
         with (replica._data / "postgresql.conf").open("a") as file:
             file.write(f"unix_socket_directories = '{replica._data}'\n")
         replica._start()
@@ -190,8 +203,21 @@ class PostgreSQL:
 
     def _initialise(self) -> None:
         self._make_data_folder()
-        self._run("initdb", "-D", str(self._data), "-U", "postgres", "-A", "trust", "-E", "UTF8",
-                  "--locale", "C", "--no-sync", "--no-instructions")  # fmt: skip
+        self._run(
+            "initdb",
+            "-D",
+            str(self._data),
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--locale",
+            "C",
+            "--no-sync",
+            "--no-instructions",
+        )
         settings = "".join(f"{name} = '{value}'\n" for name, value in self._settings.items())
         with (self._data / "postgresql.conf").open("a") as file:
             file.write(f"{settings}unix_socket_directories = '{self._data}'\n")
@@ -209,8 +235,7 @@ class PostgreSQL:
                 return
 
     def _start_on(self, port: int) -> None:
-        self._run("pg_ctl", "-D", str(self._data), "-l", str(self._log), "-o", f"-p {port}",
-                  "-t", "60", "-w", "start")  # fmt: skip
+        self._run("pg_ctl", "-D", str(self._data), "-l", str(self._log), "-o", f"-p {port}", "-t", "60", "-w", "start")
 
     def _run(self, program: str, *arguments: str) -> None:
         errors = self._folder / "pg.err"

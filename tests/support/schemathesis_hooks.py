@@ -51,7 +51,7 @@ class World:
         self.client.event_hooks = {"response": [conformity.watch]}
         self.me = self.read("/users/me")
         self.anchors: dict[str, str] = {"workspace": self.me["workspace_id"], "user": self.make("user")}
-        for name in ("project", "task", "template", "comment", "api_key", "webhook"):
+        for name in ("project", "task", "template", "comment", "api_key", "webhook", "secret"):
             self.anchors[name] = self.make(name)
         self.sibling = self.make("task")
         self.side_workspace = self.make("workspace")
@@ -76,6 +76,8 @@ class World:
             body["scopes"] = ["tasks:read"]
         elif name == "webhook":
             body = WEBHOOK_RULES
+        elif name == "secret":
+            body = {**SECRET_RULES, "name": f"made-{next(NUMBERS)}-{os.getpid()}", "value": "The value"}
         made = self.client.post(f"/{REGISTRY[name].plural}", json=body).raise_for_status().json()
         return str(made["id"])
 
@@ -197,8 +199,14 @@ def _aim_at_events(case: Any, is_wrong: Callable[[ParameterLocation], bool]) -> 
     if is_wrong(ParameterLocation.QUERY):
         return
     query = {name: value for name, value in (case.query or {}).items() if name not in ("filter", "wait", "ticket")}
-    real = {"after": "0", "before": "5", "project_id": "project", "workspace_id": "workspace", "object_id": "task",
-            "min_seq": "1"}  # fmt: skip
+    real = {
+        "after": "0",
+        "before": "5",
+        "project_id": "project",
+        "workspace_id": "workspace",
+        "object_id": "task",
+        "min_seq": "1",
+    }
     query |= {name: world().anchors.get(value, value) for name, value in real.items() if name in query}
     case.query = query | ({"seconds": 1} if case.path == "/events/stream" else {})
 
@@ -443,12 +451,18 @@ def _repair_own_rules(name: str, body: dict[str, Any]) -> None:
         body.update({key: value for key, value in WEBHOOK_RULES.items() if body.get(key) is not None})
         body.pop("filter", None)
         body.pop("enabled", None)
+    elif name == "secret":
+        # Each has a name of its own, and other hosts take the value.
+        body.update({key: value for key, value in SECRET_RULES.items() if key in body})
+        if "name" in body:
+            body["name"] = f"sent-{next(NUMBERS)}-{os.getpid()}"
 
 
 ZONE = "Europe/Berlin"
 TASK_RULES = {"status": "completed", "recurrence": "FREQ=WEEKLY;BYDAY=MO"}
 WEBHOOK_SECRET = "your_webhook_secret"
 WEBHOOK_RULES = {"url": "http://127.0.0.1:59999/nobody", "events": ["task.*"], "headers": {"X-Environment": "tests"}}
+SECRET_RULES = {"hosts": ["api.example.com"]}
 KEY_RULES = {"expires_at": f"{datetime.now(UTC).date() + timedelta(days=30)}", "allowed_ips": ["127.0.0.0/8"]}
 
 

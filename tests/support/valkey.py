@@ -72,10 +72,26 @@ class Valkey:
     def _run(self, port: int) -> bool:
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [program(), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(self._folder), "--save", "",
-                 "--appendonly", "no", "--daemonize", "no"],
-                cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-            )  # fmt: skip
+                [
+                    program(),
+                    "--port",
+                    str(port),
+                    "--bind",
+                    "127.0.0.1",
+                    "--dir",
+                    str(self._folder),
+                    "--save",
+                    "",
+                    "--appendonly",
+                    "no",
+                    "--daemonize",
+                    "no",
+                ],
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
         (self._folder / "pid").write_text(str(self._process.pid))
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until and self._process.poll() is None:

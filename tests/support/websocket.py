@@ -32,8 +32,14 @@ class WebSocket:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         self._socket.connect((parts.hostname, parts.port))
         nonce = base64.b64encode(os.urandom(16)).decode()
-        lines = [f"GET {path} HTTP/1.1", f"Host: {parts.netloc}", "Connection: Upgrade", "Upgrade: websocket",
-                 "Sec-WebSocket-Version: 13", f"Sec-WebSocket-Key: {nonce}"]  # fmt: skip
+        lines = [
+            f"GET {path} HTTP/1.1",
+            f"Host: {parts.netloc}",
+            "Connection: Upgrade",
+            "Upgrade: websocket",
+            "Sec-WebSocket-Version: 13",
+            f"Sec-WebSocket-Key: {nonce}",
+        ]
         if key:
             lines.append(f"Authorization: Bearer {key}")
         self._socket.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
@@ -75,9 +81,11 @@ class WebSocket:
         if length < 126:
             head += bytes([0x80 | length])
         else:
-            head += bytes([0x80 | 126]) + struct.pack(">H", length) if length < 65536 else (
-                bytes([0x80 | 127]) + struct.pack(">Q", length)
-            )  # fmt: skip
+            head += (
+                bytes([0x80 | 126]) + struct.pack(">H", length)
+                if length < 65536
+                else (bytes([0x80 | 127]) + struct.pack(">Q", length))
+            )
         self._socket.sendall(head + bytes(4) + data)
 
     def until(self, enough: Callable[[list[Any]], Any], seconds: float = PATIENCE) -> list[Any]:

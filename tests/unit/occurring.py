@@ -10,7 +10,7 @@ from taskade_server.kit import time, zones
 
 def following(
     rule: str, due: str | None, zone: str = "UTC", spend: Any = lambda steps: None, **more: Any
-) -> Occurrence | None:  # fmt: skip
+) -> Occurrence | None:
     """The next occurrence of a task that is completed now, unless `completed_at` says when."""
     now = time.format_ms(time.now_ms())
     task = {"due_date": due, "start_date": None, "completed_at": now, "recurrence_from": "due_date", **more}

@@ -48,14 +48,40 @@ def logged(db):
         actor = Actor(USERS[0], ids.new("key"), ids.new("req"), "192.0.2.7", "a tool", '{"a":"ü"}')
         for number in range(12):
             project = PROJECTS[number % 3]
-            doc = whole(TASK, id=ids.new("task"), workspace_id=HOME[project], project_id=project, name=f"Ä {number}",
-                        status="pending", priority="none", position="b")  # fmt: skip
+            doc = whole(
+                TASK,
+                id=ids.new("task"),
+                workspace_id=HOME[project],
+                project_id=project,
+                name=f"Ä {number}",
+                status="pending",
+                priority="none",
+                position="b",
+            )
             made = created(TASK, **doc)
             log.apply(tx, actor, [made])
             if number % 2:
                 log.apply(tx, actor, [Change(TASK, "updated", {**made.doc, "name": "x"}, made.doc, made.n)])
-        refused = Access(WORKSPACES[0], 0, "", "access.denied", "denied", 403, "Not so.", "tasks.update", "task", None,
-                         USERS[1], None, ids.new("req"), 1, 2, 3, "192.0.2.8", None)  # fmt: skip
+        refused = Access(
+            WORKSPACES[0],
+            0,
+            "",
+            "access.denied",
+            "denied",
+            403,
+            "Not so.",
+            "tasks.update",
+            "task",
+            None,
+            USERS[1],
+            None,
+            ids.new("req"),
+            1,
+            2,
+            3,
+            "192.0.2.8",
+            None,
+        )
         accesses.add(tx, [refused._replace(times=times) for times in range(1, 8)])
 
     db.write_sync(unit)
@@ -81,8 +107,9 @@ class Vandal:
     def __init__(self, tx, dice):
         self.tx = tx
         self.dice = dice
-        self.workspace, self.log = dice.choice([(WORKSPACES[0], "changes"), (WORKSPACES[1], "changes"),
-                                                (WORKSPACES[0], "access")])  # fmt: skip
+        self.workspace, self.log = dice.choice(
+            [(WORKSPACES[0], "changes"), (WORKSPACES[1], "changes"), (WORKSPACES[0], "access")]
+        )
         self.table, self.heads = TABLES[self.log]
         self.head = trees.head(tx, self.workspace, self.log)
         self.seq = dice.randint(1, self.head)
@@ -101,8 +128,19 @@ class Vandal:
             name = self.dice.choice([name for name in proofs.COLUMNS[self.log] if name != "seq"])
             old = self.one(name, self.seq)
             new = self.another(old)
-            if new is not None or name not in ("workspace_id", "id", "type", "resource", "object_id", "data", "action",
-                                               "outcome", "at", "last_at", "times"):  # fmt: skip
+            if new is not None or name not in (
+                "workspace_id",
+                "id",
+                "type",
+                "resource",
+                "object_id",
+                "data",
+                "action",
+                "outcome",
+                "at",
+                "last_at",
+                "times",
+            ):
                 break
         self.run(f"UPDATE {{table}} SET {name} = ? WHERE workspace_id = ? AND seq = ?", new, self.workspace, self.seq)
         return name
@@ -134,8 +172,14 @@ class Vandal:
         for seq in range(self.head, self.seq - 1, -1):
             self.renumber(seq, seq + 1)
         columns = ", ".join(name for name in proofs.COLUMNS[self.log] if name not in ("seq", "id"))
-        self.run(f"INSERT INTO {{table}} (seq, id, {columns}) SELECT ?, ?, {columns} FROM {{table}} WHERE"
-                 " workspace_id = ? AND seq = ?", self.seq, ids.new("evt"), self.workspace, self.seq + 1)  # fmt: skip
+        self.run(
+            f"INSERT INTO {{table}} (seq, id, {columns}) SELECT ?, ?, {columns} FROM {{table}} WHERE"
+            " workspace_id = ? AND seq = ?",
+            self.seq,
+            ids.new("evt"),
+            self.workspace,
+            self.seq + 1,
+        )
         self.shorten(self.head + 1)
 
     def swap(self):
@@ -155,8 +199,9 @@ class Vandal:
         """Make all hashes anew, as far as that can be done without the key."""
         place = (self.workspace, self.log)
         self.tx.run("DELETE FROM tree_tiles WHERE workspace_id = ? AND log = ?", place)
-        self.tx.run("DELETE FROM cursors WHERE reader = ? AND workspace_id = ?",
-                    (trees.READERS[self.log], self.workspace))  # fmt: skip
+        self.tx.run(
+            "DELETE FROM cursors WHERE reader = ? AND workspace_id = ?", (trees.READERS[self.log], self.workspace)
+        )
         tiles = trees.open(self.tx, *place, 0)
         tiles.add([proofs.hashed(entry) for entry in proofs.stored(self.tx, *place)])
         trees.keep(self.tx, *place, tiles)
@@ -180,23 +225,42 @@ class Vandal:
         self.repair()
 
     def checkpoint(self):
-        self.run("UPDATE checkpoints SET note = replace(note, 'time 2', 'time 1') WHERE workspace_id = ? AND log = ?",
-                 self.workspace, self.log)  # fmt: skip
+        self.run(
+            "UPDATE checkpoints SET note = replace(note, 'time 2', 'time 1') WHERE workspace_id = ? AND log = ?",
+            self.workspace,
+            self.log,
+        )
 
     def no_checkpoint(self):
         self.tx.run("DELETE FROM checkpoints WHERE workspace_id = ? AND log = ?", (self.workspace, self.log))
 
     def tile(self):
-        (raw,) = self.tx.one("SELECT hashes FROM tree_tiles WHERE workspace_id = ? AND log = ? AND height = 0",
-                             (self.workspace, self.log))  # fmt: skip
+        (raw,) = self.tx.one(
+            "SELECT hashes FROM tree_tiles WHERE workspace_id = ? AND log = ? AND height = 0",
+            (self.workspace, self.log),
+        )
         place = self.dice.randrange(len(raw))
         changed = bytes(raw[:place]) + bytes([raw[place] ^ 1]) + bytes(raw[place + 1 :])
-        self.tx.run("UPDATE tree_tiles SET hashes = ? WHERE workspace_id = ? AND log = ? AND height = 0",
-                    (self.dice.choice([changed, raw[:-32]]), self.workspace, self.log))  # fmt: skip
+        self.tx.run(
+            "UPDATE tree_tiles SET hashes = ? WHERE workspace_id = ? AND log = ? AND height = 0",
+            (self.dice.choice([changed, raw[:-32]]), self.workspace, self.log),
+        )
 
 
-WAYS = ["column", "delete", "delete_and_close_the_gap", "insert", "swap", "truncate", "column_and_hashes",
-        "swap_and_hashes", "delete_and_hashes", "checkpoint", "no_checkpoint", "tile"]  # fmt: skip
+WAYS = [
+    "column",
+    "delete",
+    "delete_and_close_the_gap",
+    "insert",
+    "swap",
+    "truncate",
+    "column_and_hashes",
+    "swap_and_hashes",
+    "delete_and_hashes",
+    "checkpoint",
+    "no_checkpoint",
+    "tile",
+]
 
 
 def test_whatever_is_changed_in_the_database_is_noticed(logged):
@@ -332,8 +396,22 @@ def vandalised(lines, dice):
     places = [place for place, line in enumerate(lines) if '"leaf"' in line]
     place, other = dice.sample(places, 2)
     entry = json.loads(lines[place])
-    way = dice.choice(["column", "column and hash", "no column", "another column", "delete", "copy", "swap", "truncate",
-                       "proof", "first line", "nonsense", "seq"])  # fmt: skip
+    way = dice.choice(
+        [
+            "column",
+            "column and hash",
+            "no column",
+            "another column",
+            "delete",
+            "copy",
+            "swap",
+            "truncate",
+            "proof",
+            "first line",
+            "nonsense",
+            "seq",
+        ]
+    )
     columns = entry["entry"]
     name = dice.choice([name for name in columns if name not in ("workspace_id",)])
     if way in ("column", "column and hash"):

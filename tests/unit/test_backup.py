@@ -161,8 +161,16 @@ def test_a_backup_is_one_moment_however_often_somebody_writes(new_place, file, m
             assert writes < 1000, "it never ends"
             db.write_sync(lambda tx: last_used.note(tx, f"key_{writes}", writes))
 
-        contents = backup.save(place.target, file, secret_file=place.secret_file, given=None, with_secret=True,
-                               damage=checks.damage, force=False, progress=write)  # fmt: skip
+        contents = backup.save(
+            place.target,
+            file,
+            secret_file=place.secret_file,
+            given=None,
+            with_secret=True,
+            damage=checks.damage,
+            force=False,
+            progress=write,
+        )
     assert writes > 10
     assert contents.rows["last_used"] == before
 

@@ -49,9 +49,24 @@ def waiting(number: int, at: int, *, attempts: int = 0, wait: int = 0) -> tuple[
     """A delivery whose last attempt, if there was one, was made at a time, and the next is due so much later."""
     name = f"dlv_{number}"
     one = Delivery(
-        name, "wh_a", HOME, number, f"evt_{number}", "task.updated", f"task_{number}", None, deliveries.PENDING,
-        attempts, 0, at + wait, at, None, None, None, None,
-    )  # fmt: skip
+        name,
+        "wh_a",
+        HOME,
+        number,
+        f"evt_{number}",
+        "task.updated",
+        f"task_{number}",
+        None,
+        deliveries.PENDING,
+        attempts,
+        0,
+        at + wait,
+        at,
+        None,
+        None,
+        None,
+        None,
+    )
     tried = Attempt(name, attempts, HOME, at, 1.0, None, "[]", 500, "[]", "", "bad_status", None)
     return one, tried if attempts else None
 

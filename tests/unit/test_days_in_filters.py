@@ -16,8 +16,14 @@ from taskade_server.kit import time, zones
 from tests.support import recurring, rfc5545
 from tests.unit.examples import examples
 
-SIX = ("Europe/Berlin", "America/New_York", "America/Santiago", "Australia/Lord_Howe", "Africa/Cairo",
-       "Africa/Casablanca")  # fmt: skip
+SIX = (
+    "Europe/Berlin",
+    "America/New_York",
+    "America/Santiago",
+    "Australia/Lord_Howe",
+    "Africa/Cairo",
+    "Africa/Casablanca",
+)
 EMPTY = dict.fromkeys(TASK.fields) | {"labels": [], "blocked_by": [], "custom_fields": {}}
 
 
@@ -72,8 +78,12 @@ COMPARED = {
 @examples(400)
 @given(
     st.sampled_from([*SIX, "Pacific/Kiritimati", "Pacific/Pago_Pago", "UTC"]),
-    st.sampled_from(sorted(COMPARED)), NEAR, NEAR, st.booleans(), st.booleans(),
-)  # fmt: skip
+    st.sampled_from(sorted(COMPARED)),
+    NEAR,
+    NEAR,
+    st.booleans(),
+    st.booleans(),
+)
 def test_what_has_no_time_is_compared_as_a_date(name, operator, value, operand, dated, compared_with_date):
     place = rfc5545.zone(name)
     days: tuple[date, date] = (rfc5545.shown(value, place).date(), rfc5545.shown(operand, place).date())

@@ -30,8 +30,18 @@ def principal(*grants: Grant, scopes: tuple[str, ...] = ("*",)) -> Principal:
 
 def test_the_types_follow_from_the_resources():
     names = events.catalogue()
-    assert {"task.created", "task.updated", "task.deleted", "task.restored", "task.completed", "member.added",
-            "member.removed", "project.archived", "api_key.deleted", "task.purged"} <= set(names)  # fmt: skip
+    assert {
+        "task.created",
+        "task.updated",
+        "task.deleted",
+        "task.restored",
+        "task.completed",
+        "member.added",
+        "member.removed",
+        "project.archived",
+        "api_key.deleted",
+        "task.purged",
+    } <= set(names)
     assert "member.restored" not in names and "member.deleted" not in names
     assert names["task.completed"].resource.name == "task"
     assert all(kind.summary.endswith(".") for kind in names.values())
@@ -39,9 +49,17 @@ def test_the_types_follow_from_the_resources():
 
 @pytest.mark.parametrize(
     ("patterns", "fitting"),
-    [(["*"], True), (["task.*"], True), (["task.updated"], True), (["task.created", "project.*"], False),
-     (["tas.*"], False), (["task."], False), ([], False), (["task"], False)],
-)  # fmt: skip
+    [
+        (["*"], True),
+        (["task.*"], True),
+        (["task.updated"], True),
+        (["task.created", "project.*"], False),
+        (["tas.*"], False),
+        (["task."], False),
+        ([], False),
+        (["task"], False),
+    ],
+)
 def test_patterns(patterns, fitting):
     assert events.fits(patterns, "task.updated") is fitting
 
@@ -96,10 +114,17 @@ def test_members_of_a_project_hide_with_it():
 
 def test_an_event_reads_the_same_everywhere():
     assert json.decode(events.render(event())) == {
-        "id": "evt_1", "type": "task.updated", "timestamp": "2024-01-15T10:30:00.000Z", "workspace_id": HOME, "seq": 7,
-        "actor": {"type": "user", "id": USERS[0], "api_key_id": "key_1"}, "request_id": "req_1", "origin": None,
-        "data": {"id": "task_1", "name": "x"}, "previous": {"name": "y"},
-    }  # fmt: skip
+        "id": "evt_1",
+        "type": "task.updated",
+        "timestamp": "2024-01-15T10:30:00.000Z",
+        "workspace_id": HOME,
+        "seq": 7,
+        "actor": {"type": "user", "id": USERS[0], "api_key_id": "key_1"},
+        "request_id": "req_1",
+        "origin": None,
+        "data": {"id": "task_1", "name": "x"},
+        "previous": {"name": "y"},
+    }
     purged = json.decode(events.render(event(actor_id=None, key_id=None, previous=None, origin='{"type":"rule"}')))
     assert purged["actor"] == {"type": "system", "id": None, "api_key_id": None}
     assert purged["previous"] is None and purged["origin"] == {"type": "rule"}

@@ -1,9 +1,7 @@
 """The feed wakes who waits for a workspace, for what this process commits and for what others do, and nobody else."""
 
 import asyncio
-import gc
 import signal
-import weakref
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -13,7 +11,6 @@ from taskade_server.domain.workspaces import WORKSPACE
 from taskade_server.engine import log
 from taskade_server.kit import ids
 from taskade_server.store.database import Database, connect
-from taskade_server.store.turns import CALLER
 
 from tests.unit.world import ACTOR, created
 
@@ -47,33 +44,6 @@ def play(place, scene: Callable[[Feed, Database], Awaitable[None]]) -> None:
                 await feed.stop()
 
     asyncio.run(run())
-
-
-class Asker:
-    """Who asks, as the guard knows him."""
-
-    def name(self) -> str:
-        return "ana"
-
-
-def test_a_page_that_is_kept_does_not_keep_who_asked_first(db, place):
-    mine = ids.new("ws")
-    add(db, mine, 3)
-
-    async def scene(feed: Feed, db: Database) -> None:
-        async def ask() -> weakref.ref[Asker]:
-            asker = Asker()
-            CALLER.set(asker.name)
-            assert len(await feed.page(mine, 0, 3)) == 3
-            return weakref.ref(asker)
-
-        gone = await asyncio.create_task(ask())
-        await asyncio.sleep(0)  # the loop itself knows of the task as long as it hands over its result
-        gc.collect()
-        assert gone() is None
-        assert len(await feed.page(mine, 0, 3)) == 3
-
-    play(place, scene)
 
 
 def test_what_another_process_commits_wakes_those_who_wait_for_that_workspace(db, place):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from taskade_server.consumers.feed import Feed
-from taskade_server.consumers.follower import Follower, RenderedEvents, Wanted, taken
+from taskade_server.consumers.follower import EventSelection, Follower, RenderedEvents, taken
 from taskade_server.consumers.live_query import steps
 from taskade_server.domain.projects import DEFAULT_STATUSES, PROJECT
 from taskade_server.domain.tasks import TASK
@@ -75,8 +75,9 @@ def a_project(name, **members):
 
 
 def a_task(project, name="A task"):
-    return created(TASK, id=ids.new("task"), workspace_id=HERE, project_id=project, name=name, status="pending",
-                   position="a")  # fmt: skip
+    return created(
+        TASK, id=ids.new("task"), workspace_id=HERE, project_id=project, name=name, status="pending", position="a"
+    )
 
 
 def follow(place, wanted, callers, rounds=1):
@@ -104,9 +105,9 @@ def follow(place, wanted, callers, rounds=1):
 
 def test_who_may_not_see_is_not_told_and_gets_on(db, place):
     write(db, a_project(SEEN), a_project(HIDDEN), a_task(SEEN), a_task(HIDDEN), a_task(SEEN))
-    (told,) = follow(place, Wanted(HERE), [principal(hidden=frozenset({HIDDEN}))])
+    (told,) = follow(place, EventSelection(HERE), [principal(hidden=frozenset({HIDDEN}))])
     assert told == [("project.created", 1), ("task.created", 3), ("task.created", 5)]
-    (told,) = follow(place, Wanted(HERE, types=frozenset({"task.created"}), project_id=SEEN), [principal()])
+    (told,) = follow(place, EventSelection(HERE, types=frozenset({"task.created"}), project_id=SEEN), [principal()])
     assert told == [("task.created", 3), ("task.created", 5)]
 
 
@@ -116,15 +117,31 @@ def test_a_right_that_ends_is_told_once_whatever_tells_it(db, place):
     before = {**made.doc, "version": 1}
     write(db, Change(PROJECT, "updated", {**before, "visibility": "private"}, before, made.n))
     less = principal(hidden=frozenset({SEEN}))
-    assert follow(place, Wanted(HERE), [less]) == [[("access.revoked", 2)]], "from the log"
+    assert follow(place, EventSelection(HERE), [less]) == [[("access.revoked", 2)]], "from the log"
     member = principal(project_roles={SEEN: "editor"})
-    told = follow(place, Wanted(HERE), [member, less, member, less], rounds=4)
+    told = follow(place, EventSelection(HERE), [member, less, member, less], rounds=4)
     assert told[1:] == [[("access.revoked", None)], [], [("access.revoked", None)]], "from the rights"
 
 
 def test_what_an_event_took():
-    base = log.Event(HERE, 1, ids.new("evt"), "task.updated", "task", "task_1", HIDDEN, None, None, None, 0, "{}",
-                     f'{{"project_id":"{SEEN}"}}', None, None, None)  # fmt: skip
+    base = log.Event(
+        HERE,
+        1,
+        ids.new("evt"),
+        "task.updated",
+        "task",
+        "task_1",
+        HIDDEN,
+        None,
+        None,
+        None,
+        0,
+        "{}",
+        f'{{"project_id":"{SEEN}"}}',
+        None,
+        None,
+        None,
+    )
     guest = principal(only=frozenset({SEEN}))
     assert taken(guest, base) == ("task", "task_1", SEEN)
     assert taken(principal(project_roles={HIDDEN: "viewer"}), base) is None, "the reader sees where it went"

@@ -20,7 +20,6 @@ from taskade_server.http.wire.reply import Reply
 from taskade_server.http.wire.request import Request, check_headers
 from taskade_server.http.wire.send import LENGTH, WHOLE_BYTES
 from taskade_server.kit.errors import Malformed, Unavailable
-from taskade_server.store.turns import CALLER
 
 from tests.unit.test_observe import Log
 
@@ -109,13 +108,15 @@ def test_a_small_body_need_not_be_counted(pieces, counted):
 
 @pytest.mark.parametrize("credential", ["Bearer ana", "Bearer  ana", "Bearer \t ana", " Bearer ana "])
 def test_however_a_credential_is_spaced_it_is_one_caller(credential):
-    seen = []
+    seen: list[Any] = []
 
     async def look() -> None:
-        seen.append(CALLER.get()())
+        seen.extend(exchange.caller() for exchange in guard._under_way)
 
-    serve(Guard(answering(meanwhile=look)), Client(credential.strip(), "GET"))
-    assert seen == [b"Bearer ana"]
+    guard = Guard(answering(meanwhile=look))
+    client = Client(credential.strip(), "GET")
+    serve(guard, client)
+    assert seen == [b"Bearer ana"] == [Request(client.scope).claimed_caller]
 
 
 def test_what_a_failing_request_held_is_given_back():
@@ -292,16 +293,36 @@ def test_a_header_that_may_stand_twice():
 
 
 @pytest.mark.parametrize(("key", "caller"), [("Bearer ana", b"Bearer ana"), ("", b"127.0.0.1")])
-def test_the_layers_below_know_who_asks(key, caller):
+def test_it_knows_who_asks(key, caller):
     seen: list[Any] = []
 
     async def look() -> None:
-        seen.append(CALLER.get()())
+        seen.extend(exchange.caller() for exchange in guard._under_way)
         seen.append(guard.clients())
 
     guard = Guard(answering(meanwhile=look))
-    serve(guard, Client(key, "GET"))
+    client = Client(key, "GET")
+    serve(guard, client)
     assert seen == [caller, {("127.0.0.1", "5000")}]
+    assert Request(client.scope).claimed_caller == caller
+
+
+@pytest.mark.parametrize(("key", "caller"), [("Bearer ana", b"Bearer ana"), ("", b"127.0.0.1")])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_the_database_is_told_who_asks(sqlite_db, monkeypatch, method, key, caller):
+    seen: list[Any] = []
+    read = sqlite_db.read
+
+    async def look(unit: Any, *, caller: Any = None, **how: Any) -> Any:
+        seen.append(caller)
+        return await read(unit, caller=caller, **how)
+
+    monkeypatch.setattr(sqlite_db, "read", look)
+    secret, limits = b"x" * 32, Limits()
+    services = Services(sqlite_db, secret, limits, Credentials(sqlite_db, secret, limits))
+    client = Client(key, method)
+    serve(Guard(Pipeline(services, Mounts([]))), client)
+    assert (client.status, seen) == (401, [caller])
 
 
 # ---- before the real pipeline ----------------------------------------------------------------------------------------
@@ -339,15 +360,16 @@ def test_what_is_refused_stands_in_the_log_once(sqlite_db, more, status, says):
 
 def test_what_carries_secrets_does_not_show_them():
     """A debugger, or a library that logs what it failed on, shows the representation of things."""
-    shown = []
+    shown: list[str] = []
 
     async def look() -> None:
-        shown.append(repr(CALLER.get()))
+        shown.extend(repr(exchange) for exchange in guard._under_way)
 
     client = Client("Bearer tsk_secret", "GET")
-    serve(Guard(answering(meanwhile=look)), client)
+    guard = Guard(answering(meanwhile=look))
+    serve(guard, client)
     request = Request(client.scope)
     call = Call(Principal("user_1", None, frozenset(), {}, None), b"the installation's secret", "req_1", ["tsk_secret"])
     shown += [repr(request), repr(call)]
     assert not any("secret" in text for text in shown)
-    assert request.request_id in shown[1]
+    assert len(shown) == 3 and request.request_id in shown[1]

@@ -118,3 +118,12 @@ def test_what_belongs_to_a_user_is_theirs(log):
     log.add("webhook.created", "wh_1", url="http://127.0.0.1:1/hook/ana", description="zqu00000000ghi", user_id="ana")
     assert [log.may(user, word="zqu00000000ghi") for user in ("ana", "tom", "eva")] == [True, True, False]
     assert log.rights.urls["ana"] == {"ana"}
+
+
+def test_a_secret_is_seen_by_members_but_not_by_guests_or_limited_keys(log):
+    for user, role in (("ana", "member"), ("tom", "guest")):
+        log.member(user, role)
+    log.add("secret.created", "sec_1", name="crm", description="zqu00000000mno", user_id="eva")
+    assert [log.may(user, word="zqu00000000mno") for user in ("ana", "tom", "eva")] == [True, False, False]
+    log.add("api_key.created", "key_1", scopes=["*"], workspace_ids=[], project_ids=["proj_1"], user_id="ana")
+    assert not log.may("ana", "key_1", word="zqu00000000mno")

@@ -41,9 +41,7 @@ TIMES = st.one_of(st.just(0), st.integers(0, SECOND // TICK), st.integers(0, 3 *
 STEPS = st.lists(
     st.builds(Step, st.sampled_from(schedules.KINDS), TIMES, st.integers(1, 60), TIMES), min_size=1, max_size=40
 )
-SCHEDULES = st.builds(
-    Schedule, RATES, st.none() | st.integers(1, 50), st.none() | st.integers(1, 2000), STEPS
-)  # fmt: skip
+SCHEDULES = st.builds(Schedule, RATES, st.none() | st.integers(1, 50), st.none() | st.integers(1, 2000), STEPS)
 NUMBERS = itertools.count()
 
 Make = Callable[..., Limiter]
@@ -425,8 +423,11 @@ def test_everything_off():
 
 def test_the_settings():
     assert rates("100/minute", None, None, None) == {
-        "rate_limit": 100, "max_rate_limit": None, "anonymous_limit": 60, "login_limit": 20,
-    }  # fmt: skip
+        "rate_limit": 100,
+        "max_rate_limit": None,
+        "anonymous_limit": 60,
+        "login_limit": 20,
+    }
     off = rates("off", None, None, None)
     assert off["anonymous_limit"] is None and off["login_limit"] is None
     told = rates("off", "1000/minute", "5/minute", "off")

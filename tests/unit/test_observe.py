@@ -117,10 +117,18 @@ def test_a_line_says_what_happened():
     found = line(asked, key_id="key_1")
     assert found.pop("time").endswith("Z")
     assert found == {
-        "level": "info", "message": "request", "request_id": asked.request_id, "method": "GET",
-        "path": "/v1/tasks?limit=5&status=pending", "route": "tasks.list", "status": 200, "ms": 12.345, "bytes": 512,
-        "client": "192.0.2.7", "key_id": "key_1",
-    }  # fmt: skip
+        "level": "info",
+        "message": "request",
+        "request_id": asked.request_id,
+        "method": "GET",
+        "path": "/v1/tasks?limit=5&status=pending",
+        "route": "tasks.list",
+        "status": 200,
+        "ms": 12.345,
+        "bytes": 512,
+        "client": "192.0.2.7",
+        "key_id": "key_1",
+    }
 
 
 def test_a_line_for_people():
@@ -196,8 +204,13 @@ def test_which_requests_are_logged(wanted, level, logged):
 
 def test_levels():
     assert [line(request(), status)["level"] for status in (200, 304, 400, 429, 500, 503)] == [
-        "info", "info", "warning", "warning", "error", "error",
-    ]  # fmt: skip
+        "info",
+        "info",
+        "warning",
+        "warning",
+        "error",
+        "error",
+    ]
 
 
 def test_probes_are_logged_when_they_fail():

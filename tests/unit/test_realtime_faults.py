@@ -37,7 +37,7 @@ class Scene:
         self.closed: tuple[int, str] | None = None
         self._messages = [{"type": "websocket.receive", "text": json.dumps(message)} for message in messages]
         presence = SimpleNamespace(leave=nothing, message=planted)
-        self.hub = SimpleNamespace(presence=presence, ended=False, stirred=for_ever, sent=0, evict=planted)
+        self.hub = SimpleNamespace(presence=presence, ended=False, woken=for_ever, sent=0, evict=planted)
         self.session = SimpleNamespace(
             hub=self.hub,
             request=SimpleNamespace(path="/v1/realtime", request_id="req_1"),
@@ -80,7 +80,7 @@ def failing_subscription(monkeypatch: pytest.MonkeyPatch) -> Scene:
 
 def failing_watch(_: pytest.MonkeyPatch) -> Scene:
     scene = Scene()
-    scene.hub.stirred = nothing
+    scene.hub.woken = nothing
     scene.session.principal = planted
     return scene
 

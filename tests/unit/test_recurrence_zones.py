@@ -13,8 +13,16 @@ from tests.support import recurring, rfc5545
 from tests.unit.examples import examples
 from tests.unit.occurring import following, next_due
 
-SOME = ("Europe/Berlin", "America/New_York", "America/Sao_Paulo", "Australia/Lord_Howe", "Asia/Kolkata",
-        "Africa/Casablanca", "America/Santiago", "Africa/Cairo")  # fmt: skip
+SOME = (
+    "Europe/Berlin",
+    "America/New_York",
+    "America/Sao_Paulo",
+    "Australia/Lord_Howe",
+    "Asia/Kolkata",
+    "Africa/Casablanca",
+    "America/Santiago",
+    "Africa/Cairo",
+)
 CHANGES = [(name, day) for name in SOME for day in recurring.changes(name, 2024, 2031)]
 
 

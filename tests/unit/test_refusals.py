@@ -28,13 +28,13 @@ def clock():
         yield now
 
 
-def noted(reason, place="", **more):
+def noted(reason, workspace_id="", **more):
     values = {
         "action": DENIED,
         "outcome": "denied",
         "status": 403,
         "reason": reason,
-        "place": place,
+        "workspace_id": workspace_id,
         "actor_id": USERS[0],
     }
     return AccessEntry(**{**dict.fromkeys(AccessEntry._fields), **values, **more})
@@ -46,7 +46,7 @@ def caller(workspace):
 
 def written(db, workspace):
     found = db.read_sync(
-        lambda tx: audit.find(tx, audit.Wanted(workspace), audit.Position(), 1000, newest_first=False).entries
+        lambda tx: audit.find(tx, audit.AuditQuery(workspace), audit.Position(), 1000, newest_first=False).entries
     )
     assert [entry.seq for entry in found] == list(range(1, len(found) + 1))
     return [(entry.action, entry.reason, entry.times, entry.at - NOW, entry.last_at - NOW) for entry in found]
@@ -171,7 +171,7 @@ def test_several_processes_number_their_entries_without_gaps(db, workspace, cloc
     assert len(written(db, workspace)) == 40
 
 
-def test_a_place_counts_only_for_who_has_a_part_in_it(db, workspace, clock):
+def test_a_workspace_counts_only_for_who_has_a_part_in_it(db, workspace, clock):
     log = Refusals(db)
     log.note(noted("a", WORKSPACES[0]), "key", None, caller(workspace))
     log.note(noted("b", workspace), "key", None, caller(workspace))

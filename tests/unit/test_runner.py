@@ -306,7 +306,7 @@ def sharing(db: Database, name: str) -> tuple[Runner, set[str]]:
 
 def test_shared_jobs_are_spread_over_those_who_do_them(db, name, monkeypatch, caplog):
     monkeypatch.setattr(runner, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(runner, "PLACE", f"{name}/sharing")
+    monkeypatch.setattr(runner, "GROUP", f"{name}/sharing")
     if db.dialect == "sqlite":
         pytest.skip("only one process has an SQLite database")
 
@@ -336,14 +336,14 @@ def test_shared_jobs_are_spread_over_those_who_do_them(db, name, monkeypatch, ca
 
 def test_the_part_of_who_has_died_is_taken_over(db, name, monkeypatch):
     monkeypatch.setattr(runner, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(runner, "PLACE", f"{name}/sharing")
+    monkeypatch.setattr(runner, "GROUP", f"{name}/sharing")
     if db.dialect == "sqlite":
         pytest.skip("only one process has an SQLite database")
 
     async def scene() -> None:
         one, ones = sharing(db, name)
         elsewhere = "another.example/0123456789ab/1/00000000"
-        attend = partial(leases.attend, place=f"{name}/sharing", holder=elsewhere, ms=1_500)
+        attend = partial(leases.attend, group=f"{name}/sharing", holder=elsewhere, ms=1_500)
         await db.write(attend)
         one.start()
         await until(lambda: len(ones) == 2)

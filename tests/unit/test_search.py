@@ -54,11 +54,15 @@ def write(tx: Tx, what: str, number: int, word: str) -> None:
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["write", "write", "remove"]), st.integers(0, 2), st.sampled_from(WORDS), st.booleans(),
+        st.sampled_from(["write", "write", "remove"]),
+        st.integers(0, 2),
+        st.sampled_from(WORDS),
+        st.booleans(),
         st.sampled_from([False, False, True]),
     ),
-    min_size=1, max_size=6,
-)  # fmt: skip
+    min_size=1,
+    max_size=6,
+)
 
 
 @pytest.fixture(scope="module")

@@ -107,8 +107,25 @@ def endpoint(name: str, workspace: str) -> Endpoint:
 
 
 def waiting(hook: str, workspace: str, seq: int) -> Delivery:
-    return Delivery(f"dlv_{hook}_{seq}", hook, workspace, seq, f"evt_{hook}_{seq}", deliveries.TEST, f"task_{seq}",
-                    None, PENDING, 0, 0, 1, 1, None, None, None, None)  # fmt: skip
+    return Delivery(
+        f"dlv_{hook}_{seq}",
+        hook,
+        workspace,
+        seq,
+        f"evt_{hook}_{seq}",
+        deliveries.TEST,
+        f"task_{seq}",
+        None,
+        PENDING,
+        0,
+        0,
+        1,
+        1,
+        None,
+        None,
+        None,
+        None,
+    )
 
 
 class Out:

@@ -17,7 +17,6 @@ from taskade_server.store.postgresql import PostgresDatabase
 from taskade_server.store.sqlite import database as sqlite
 from taskade_server.store.sqlite import write_queue, writer
 from taskade_server.store.sqlite.database import SqliteDatabase
-from taskade_server.store.turns import CALLER
 
 from tests.support.postgres import PostgreSQL
 
@@ -72,8 +71,12 @@ async def with_table(db: Database, scene: Scene) -> None:
 @pytest.fixture
 def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Scene], None]:
     """Runs a scene on a database with an empty table `t`. A test that is about a limit of time sets it itself."""
-    for module, limit in ((write_queue, "WRITER_SECONDS"), (sqlite, "THREAD_SECONDS"), (sqlite, "READ_QUEUE_SECONDS"),
-                          (writer, "QUEUE_SECONDS")):  # fmt: skip
+    for module, limit in (
+        (write_queue, "WRITER_SECONDS"),
+        (sqlite, "THREAD_SECONDS"),
+        (sqlite, "READ_QUEUE_SECONDS"),
+        (writer, "QUEUE_SECONDS"),
+    ):
         monkeypatch.setattr(module, limit, 600.0)
     return lambda scene: asyncio.run(with_table(SqliteDatabase(tmp_path / "x.db"), scene))
 
@@ -213,8 +216,7 @@ def test_heavy_changes_take_turns_by_caller(play):
         order: list[str] = []
 
         async def ask(name: str) -> None:
-            CALLER.set(lambda: name[0])
-            await db.write(lambda tx: order.append(name), heavy=True)
+            await db.write(lambda tx: order.append(name), heavy=True, caller=name[0])
 
         asked = [ask(name) for name in ("a1", "a2", "a3", "a4", "b1")]
         await asyncio.gather(*asked)
@@ -229,8 +231,7 @@ def test_one_caller_cannot_fill_the_queue_of_heavy_changes(play, monkeypatch):
 
     async def scene(db: Database) -> None:
         async def ask(caller: str) -> None:
-            CALLER.set(lambda: caller)
-            await db.write(lambda tx: None, heavy=True)
+            await db.write(lambda tx: None, heavy=True, caller=caller)
 
         ends = await asyncio.gather(*(ask(name) for name in "aaaab"), return_exceptions=True)
         assert [type(end) for end in ends] == [type(None)] * 2 + [Overloaded] * 2 + [type(None)]
@@ -392,8 +393,7 @@ def test_one_caller_cannot_take_every_reader(play):
         inside, leave = threading.Semaphore(0), threading.Event()
 
         async def ask(caller: str, unit: Callable[[Tx], Any]) -> Any:
-            CALLER.set(lambda: caller)
-            return await db.read(unit, heavy=True)
+            return await db.read(unit, heavy=True, caller=caller)
 
         greedy = [asyncio.create_task(ask("ana", hold(inside, leave))) for _ in range(10)]
         for _ in range(3):
@@ -411,8 +411,7 @@ def test_one_caller_cannot_take_every_writer(play_on_postgresql):
         inside, leave = threading.Semaphore(0), threading.Event()
 
         async def ask(caller: str, unit: Callable[[Tx], Any]) -> Any:
-            CALLER.set(lambda: caller)
-            return await db.write(unit)
+            return await db.write(unit, caller=caller)
 
         greedy = [asyncio.create_task(ask("ana", hold(inside, leave))) for _ in range(10)]
         for _ in range(3):

@@ -7,7 +7,7 @@ from unittest import mock
 import pytest
 from taskade_server.domain import sync, visibility_history
 from taskade_server.domain.projects import DEFAULT_STATUSES, PROJECT
-from taskade_server.domain.sync import Token, Wanted, following, walking
+from taskade_server.domain.sync import SyncSelection, Token, following, walking
 from taskade_server.domain.sync import answer as sync_answer
 from taskade_server.domain.tasks import TASK
 from taskade_server.engine import log
@@ -43,7 +43,7 @@ def founded(db: Database) -> Database:
 
 def answer(db: Database, token: Token | None, limit: int = 1000) -> Any:
     def unit(tx):
-        wanted = Wanted(WORKSPACE, None, ())
+        wanted = SyncSelection(WORKSPACE, None, ())
         return json.decode(sync.proceed(tx, ME, {}, token or sync.begin(tx, ME, {}, wanted), limit, world.SECRET))
 
     return db.read_sync(unit, snapshot=True)

@@ -11,13 +11,14 @@ import pytest
 from taskade_server.config import TRASH_DAYS
 from taskade_server.consumers import housekeeping, webhooks
 from taskade_server.consumers.runner import Lease
-from taskade_server.domain import identity, projects, tasks
+from taskade_server.domain import identity, projects, secrets, tasks, workspaces
 from taskade_server.domain import webhooks as domain_webhooks
 from taskade_server.engine import check, edit, log
+from taskade_server.engine.access import Grant, Principal
 from taskade_server.engine.edit import Context
 from taskade_server.engine.log import Actor, Change
 from taskade_server.kit import json, time
-from taskade_server.kit.errors import Invalid
+from taskade_server.kit.errors import Invalid, NotFound
 from taskade_server.store.database import Database, Tx
 from taskade_server.store.tables import deliveries
 
@@ -271,3 +272,31 @@ def test_nothing_new_is_left_behind_by_what_goes_to_the_trash(postgresql_db, cas
     assert len(refused) == deleted_first
     sql = f"SELECT count(*) FROM {table} WHERE project_id = ? AND deleted_at IS NULL"
     assert db.read_sync(lambda tx: tx.one(sql, (made["project"],))) == (0,)
+
+
+def test_the_secrets_of_a_workspace_in_the_trash_are_shut_away_and_removed_after_30_days(db):
+    """The workspace itself stays in the trash for ever."""
+
+    def over(tx: Tx) -> str:
+        owner = Principal(ANA, None, frozenset("*"), {HOME: Grant(HOME, "owner")}, HOME)
+        own = Context(owner, Actor(ANA), world.SECRET)
+        name = str(json.decode(workspaces.create(tx, own, {"name": "Over"}))["id"])
+        body = {"name": "crm", "hosts": ["a.example"], "value": "the value", "workspace_id": name}
+        secrets.create(tx, own, body)
+        workspaces.delete(tx, own, name)
+        return name
+
+    def left(workspace_id: str) -> int:
+        return len(db.read_sync(lambda tx: tx.all("SELECT 1 FROM secrets WHERE workspace_id = ?", (workspace_id,))))
+
+    with world.frozen_clock(lambda: NOW - 31 * time.DAY_MS):
+        long_ago = db.write_sync(over)
+    lately = db.write_sync(over)
+    for workspace_id in (long_ago, lately):
+        with pytest.raises(NotFound):
+            db.read_sync(lambda tx, name=workspace_id: secrets.open_for(tx, world.SECRET, name, "crm", "a.example"))
+    empty_trash(db)
+    assert (left(long_ago), left(lately)) == (0, 1)
+    last = "SELECT type, actor_id FROM events WHERE workspace_id = ? ORDER BY seq DESC LIMIT 1"
+    assert db.read_sync(lambda tx: tx.one(last, (long_ago,))) == ("secret.deleted", None)
+    assert db.read_sync(check.replay) == []

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from taskade_server.store.interface import Overloaded
-from taskade_server.store.turns import CALLER, FairQueue, Turns
+from taskade_server.store.turns import FairQueue, Turns
 
 from tests.unit.examples import examples
 
@@ -30,8 +30,7 @@ class Stage:
         return task
 
     async def _play(self, name: str) -> None:
-        CALLER.set(lambda: name[0] if name[0] != "-" else None)
-        async with self.turns.turn():
+        async with self.turns.turn(name[0] if name[0] != "-" else None):
             self.order.append(name)
             self.inside.append(name)
             await self._leave[name].wait()
@@ -170,8 +169,7 @@ def test_waiting_until_all_is_over():
 def test_whatever_happens_no_place_is_lost(visits, places):
     async def scene(stage: Stage) -> None:
         async def visit(caller: str, turns: int) -> None:
-            CALLER.set(lambda: None if caller == "-" else caller)
-            async with stage.turns.turn():
+            async with stage.turns.turn(None if caller == "-" else caller):
                 for _ in range(turns):
                     await asyncio.sleep(0)
                 assert stage.turns.running <= places

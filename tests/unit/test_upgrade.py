@@ -259,8 +259,10 @@ def as_older_servers_do(tx: Tx) -> None:
             tx.run("INSERT OR REPLACE INTO tasks_fts (rowid, words) VALUES (?, ?)", (n, words))
             tx.run("UPDATE tasks SET name_sort = NULL WHERE n = ?", (n,))
         else:
-            tx.run("UPDATE tasks SET name_sort = NULL, search = array_to_tsvector(?::text[]) WHERE n = ?",
-                   (words.split(), n))  # fmt: skip
+            tx.run(
+                "UPDATE tasks SET name_sort = NULL, search = array_to_tsvector(?::text[]) WHERE n = ?",
+                (words.split(), n),
+            )
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])

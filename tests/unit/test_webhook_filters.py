@@ -215,8 +215,9 @@ def test_a_cursor_that_was_moved_meanwhile_lets_nothing_be_made_twice(db):
     webhook = add_hook(db)["id"]
     add_tasks(db, 3)
     ((workspace_id, position),) = db.read_sync(lambda tx: deliveries.behind(tx, domain_webhooks.READER))
-    first, second = (db.read_sync(partial(webhooks.read_page, workspace_id=workspace_id, position=position))
-                     for _ in range(2))  # fmt: skip
+    first, second = (
+        db.read_sync(partial(webhooks.read_page, workspace_id=workspace_id, position=position)) for _ in range(2)
+    )
     for page in (first, second):
         list(webhooks.match_events(page, Budget(webhooks.TURN_STEPS)))
     db.write_sync(partial(webhooks.write_deliveries, page=first))

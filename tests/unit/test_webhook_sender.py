@@ -31,15 +31,43 @@ HOOKS = ["wh_a", "wh_b"]
 
 
 def endpoint(**more):
-    return Endpoint(**{
-        "id": "wh_a", "workspace_id": "ws_1", "url": "http://example.com/", "headers": {}, "rate_limit": None,
-        "max_concurrency": 10, "thin": False, "user_id": "user_1", "version": 1, "closed": "", **more,
-    })  # fmt: skip
+    return Endpoint(
+        **{
+            "id": "wh_a",
+            "workspace_id": "ws_1",
+            "url": "http://example.com/",
+            "headers": {},
+            "rate_limit": None,
+            "max_concurrency": 10,
+            "thin": False,
+            "user_id": "user_1",
+            "version": 1,
+            "closed": "",
+            **more,
+        }
+    )
 
 
 def delivery(seq, hook="wh_a", about="task_1", at=1, **more):
-    made = Delivery(f"dlv_{hook}_{seq}", hook, "ws_1", seq, f"evt_{seq}", "task.updated", about, None, PENDING, 0, 0,
-                    at, at, None, None, None, None)  # fmt: skip
+    made = Delivery(
+        f"dlv_{hook}_{seq}",
+        hook,
+        "ws_1",
+        seq,
+        f"evt_{seq}",
+        "task.updated",
+        about,
+        None,
+        PENDING,
+        0,
+        0,
+        at,
+        at,
+        None,
+        None,
+        None,
+        None,
+    )
     return made._replace(**more)
 
 
@@ -239,9 +267,11 @@ class World:
     def lanes(self):
         """The pending deliveries of each object, in order, with whether they may be sent."""
         found = defaultdict(list)
-        rows = self.db.read_sync(lambda tx: tx.all(
-            "SELECT webhook_id, object_id, next_at FROM deliveries WHERE state = 'pending' ORDER BY seq"
-        ))  # fmt: skip
+        rows = self.db.read_sync(
+            lambda tx: tx.all(
+                "SELECT webhook_id, object_id, next_at FROM deliveries WHERE state = 'pending' ORDER BY seq"
+            )
+        )
         for hook, about, next_at in rows:
             found[hook, about].append(next_at is not None)
         return found
@@ -348,25 +378,48 @@ def test_the_body_of_a_thin_webhook_is_short():
 def test_an_event_that_no_filter_can_judge_is_on_record_and_holds_up_no_other(db):
     db.write_sync(forget)
     events = [
-        Event("ws_1", seq, f"evt_{seq}", "task.updated", "task", f"task_{seq}", None, None, None, None, 1, data, None,
-              None, None, None)
+        Event(
+            "ws_1",
+            seq,
+            f"evt_{seq}",
+            "task.updated",
+            "task",
+            f"task_{seq}",
+            None,
+            None,
+            None,
+            None,
+            1,
+            data,
+            None,
+            None,
+            None,
+            None,
+        )
         for seq, data in ((1, "{}"), (2, "no JSON"), (3, "{}"))
-    ]  # fmt: skip
+    ]
 
     def fits(event, facts, budget):
         return bool(facts())
 
     subscription: Any = SimpleNamespace(
-        id="wh_a", workspace_id="ws_1", concerns=lambda event: True, fits=fits, fault=None, enabled=True,
+        id="wh_a",
+        workspace_id="ws_1",
+        concerns=lambda event: True,
+        fits=fits,
+        fault=None,
+        enabled=True,
         was_enabled=lambda seq: True,
-    )  # fmt: skip
+    )
     page = webhooks.EventPage("ws_1", 0, events, [subscription])
     assert all(webhooks.match_events(page, Budget(webhooks.TURN_STEPS)))
     db.write_sync(lambda tx: webhooks._deliver(tx, "wh_a", page.matches["wh_a"]))
     found = db.read_sync(lambda tx: deliveries.newest(tx, "wh_a", "ws_1", deliveries.Filter(), None, 10))
     assert [(one.seq, one.state, one.previous_seq) for one in found] == [
-        (3, PENDING, 2), (2, FAILED, 1), (1, PENDING, None),
-    ]  # fmt: skip
+        (3, PENDING, 2),
+        (2, FAILED, 1),
+        (1, PENDING, None),
+    ]
     (attempt,) = db.read_sync(lambda tx: deliveries.attempts_of(tx, found[1].id))
     assert attempt.error == "internal_error" and "filter" in (attempt.detail or "")
 
@@ -384,9 +437,13 @@ def test_an_attempt_lasts_no_longer_than_the_lease(db):
         out: Any = Out()
         keys = [webhook_signatures.new_secret()]
         told: Any = SimpleNamespace(
-            id="wh_a", url="http://example.com/", headers={}, thin=False, user_id="user_1",
+            id="wh_a",
+            url="http://example.com/",
+            headers={},
+            thin=False,
+            user_id="user_1",
             signing_keys=lambda secret, at: keys,
-        )  # fmt: skip
+        )
         for left in (25.0, 7.0, -1.0):
             lease: Any = SimpleNamespace(left=left)
             carrier = Sender(db, out, b"", lease, asyncio.Event(), (0, 1), Counter(), Pace())

@@ -64,9 +64,15 @@ def found_world(tx: Tx) -> None:
     for user, handle in zip(USERS, HANDLES, strict=True):
         member = {"user": user, "role": "member"}
         changes.append(
-            created(USER, id=user, workspace_id=WORKSPACES[0], name=handle.title(), handle=handle,
-                    email=f"{handle}@example.com")
-        )  # fmt: skip
+            created(
+                USER,
+                id=user,
+                workspace_id=WORKSPACES[0],
+                name=handle.title(),
+                handle=handle,
+                email=f"{handle}@example.com",
+            )
+        )
         changes += [created(MEMBER, id=ids.new("mem"), workspace_id=name, **member) for name in WORKSPACES]
     log.apply(tx, ACTOR, changes)
 

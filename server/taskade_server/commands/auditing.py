@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from taskade_server.config import ConfigError
 from taskade_server.engine import audit, audit_check, log, proofs
-from taskade_server.engine.audit import LOGS, Position, Wanted
+from taskade_server.engine.audit import LOGS, AuditQuery, Position
 from taskade_server.engine.audit_check import Report
 from taskade_server.http.api import audit_proofs
 from taskade_server.kit import json, time
@@ -24,7 +24,7 @@ _PAGE: Final = 500
 def entries(tx: Tx, workspace_id: str, outcome: str | None, limit: int) -> list[dict[str, Any]]:
     """The newest entries of a workspace, or with '' of the installation, newest first."""
     values: dict[str, tuple[str | None, ...]] = {"outcome": (outcome,)} if outcome else {}
-    wanted, position = Wanted(workspace_id, values=values), Position()
+    wanted, position = AuditQuery(workspace_id, values=values), Position()
     found: list[dict[str, Any]] = []
     more = True
     while more and len(found) < limit:
@@ -49,8 +49,8 @@ def sentence(entry: dict[str, Any]) -> str:
     about = entry["object_id"] or entry["operation"] or ""
     times = f" ({entry['times']} times)" if entry["times"] > 1 else ""
     reason = f"  {entry['reason']}" if entry["reason"] else ""
-    place = entry["address"] or "-"
-    return f"{entry['timestamp']}  {entry['action']:<20} {about:<32} {who}{through}  {place}{times}{reason}"
+    address = entry["address"] or "-"
+    return f"{entry['timestamp']}  {entry['action']:<20} {about:<32} {who}{through}  {address}{times}{reason}"
 
 
 def export(

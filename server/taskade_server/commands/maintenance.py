@@ -107,7 +107,9 @@ def restore_command(file: Path, force: bool, move: bool, data: Path, database_ur
         move=move,
         progress=_progress(),
     )
-    click.echo(f"{config.place}: restored the backup of {contents.made_at}, verified, in {monotonic() - began:.1f} s")
+    click.echo(
+        f"{config.location}: restored the backup of {contents.made_at}, verified, in {monotonic() - began:.1f} s"
+    )
     _describe(contents)
     given = given_secret()
     if given and backup.fingerprint(given) != contents.secret:
@@ -152,9 +154,11 @@ def check_command(as_json: bool, data: Path, database_url: str | None) -> None:
         look(_secret_finding(config, db))
     sound = not any(finding.faults for finding in findings)
     if as_json:
-        click.echo(json.dumps({"database": config.place, "sound": sound, "checks": [asdict(one) for one in findings]}))
+        click.echo(
+            json.dumps({"database": config.location, "sound": sound, "checks": [asdict(one) for one in findings]})
+        )
     else:
-        click.echo(f"{config.place} is sound." if sound else f"{config.place} is not sound.")
+        click.echo(f"{config.location} is sound." if sound else f"{config.location} is not sound.")
     sys.exit(0 if sound else 1)
 
 
@@ -265,5 +269,5 @@ def demo_command(data: Path, database_url: str | None) -> None:
     click.echo(summary)
     if key is not None:
         click.echo(f"\nThe owner's API key, shown only this once:\n\n  {key}")
-    place = f"--data {quote(str(data))}" if database_url is None else "--database-url ..."
-    click.echo(f"\nTo look at it, start a server on it, here or with make: taskade serve {place}")
+    options = f"--data {quote(str(data))}" if database_url is None else "--database-url ..."
+    click.echo(f"\nTo look at it, start a server on it, here or with make: taskade serve {options}")

@@ -148,7 +148,7 @@ def _greet(config: Config, key: str | None) -> None:
     lines = [
         f"Taskade API server {__version__}",
         f"  listening   {url}",
-        f"  database    {config.place}",
+        f"  database    {config.location}",
         f"  rate limit  {limit}",
     ]
     if config.developing:
@@ -179,5 +179,5 @@ def _exports(config: Config, key: str, url: str) -> str:
 
     A PostgreSQL URL may hold a password, which has no place on a screen.
     """
-    place = "" if config.database_url else f" TASKADE_DATA={quote(str(config.data.absolute()))}"
-    return f"export BASE={url} KEY={key}{place}"
+    data = "" if config.database_url else f" TASKADE_DATA={quote(str(config.data.absolute()))}"
+    return f"export BASE={url} KEY={key}{data}"

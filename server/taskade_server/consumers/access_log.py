@@ -35,8 +35,8 @@ ACTIONS: Final = (DENIED, FAILED, SECRET_READ, EXPORTED, MORE)
 class AccessEntry(NamedTuple):
     """One entry for the access log; equal entries of a request are stored once, with their number.
 
-    `claimed` is the id of the key that a caller presented and that was refused; `place` the workspace that the entry is
-    about, if it is known by now. `one` is a text that keeps an entry from being equal to any other.
+    `claimed` is the id of the key that a caller presented and that was refused; `workspace_id` the workspace that the
+    entry is about, if it is known by now. `one` is a text that keeps an entry from being equal to any other.
     """
 
     action: str
@@ -48,7 +48,7 @@ class AccessEntry(NamedTuple):
     actor_id: str | None
     key_id: str | None
     claimed: str | None
-    place: str
+    workspace_id: str
     address: str | None
     user_agent: str | None
     one: str | None = None
@@ -163,17 +163,19 @@ class Refusals:
 
 
 def _entry(tx: Tx, entry: AccessEntry, tally: _Tally, times: int) -> Access:
-    actor_id, key_id, place = entry.actor_id, entry.key_id, entry.place
+    actor_id, key_id, workspace_id = entry.actor_id, entry.key_id, entry.workspace_id
     resource, home = _object(tx, entry.object_id)
     if entry.claimed is not None:
         key_id = entry.claimed
-        place, actor_id = _claimed(tx, entry.claimed)
+        workspace_id, actor_id = _claimed(tx, entry.claimed)
     elif tally.principal is not None:
         # Nobody writes into the log of a workspace that they have no part in.
         reach = tally.principal.grants
-        place = next((name for name in (place, home) if name in reach), tally.principal.default_workspace or "")
+        workspace_id = next(
+            (name for name in (workspace_id, home) if name in reach), tally.principal.default_workspace or ""
+        )
     return Access(
-        workspace_id=place or INSTALLATION,
+        workspace_id=workspace_id or INSTALLATION,
         seq=0,
         id="",
         action=entry.action,

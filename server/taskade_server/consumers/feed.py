@@ -10,7 +10,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from contextvars import Context
 from functools import partial
 from typing import Final
 
@@ -152,8 +151,7 @@ class Feed:
         key = (workspace_id, after, upto, self.rights_version)
         found = self._pages.get(key)
         if found is None or (found.done() and (found.cancelled() or found.exception() is not None)):
-            # On behalf of nobody: what is kept for all must not keep the request of whoever came first.
-            found = self._pages[key] = asyncio.create_task(self._read(workspace_id, after, upto), context=Context())
+            found = self._pages[key] = asyncio.create_task(self._read(workspace_id, after, upto))
             if len(self._pages) > KEPT_PAGES:
                 self._pages.popitem(last=False)
         self._pages.move_to_end(key)

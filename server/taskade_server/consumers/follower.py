@@ -40,7 +40,7 @@ class Frame(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class EventSelection:
     """Which events of a workspace somebody wants; what is None is not asked for. `condition` is a filter of `data`."""
 
     workspace_id: str
@@ -129,7 +129,7 @@ def _remembered(known: "OrderedDict[_Key, T]", event: Event, make: Callable[[Eve
 class Follower:
     """One subscriber's way through a log."""
 
-    def __init__(self, feed: Feed, shown: RenderedEvents, wanted: Wanted, caller: Caller, after: int) -> None:
+    def __init__(self, feed: Feed, shown: RenderedEvents, wanted: EventSelection, caller: Caller, after: int) -> None:
         self.wanted = wanted
         self.position = after
         self._feed = feed

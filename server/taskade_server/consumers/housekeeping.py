@@ -5,6 +5,7 @@ from functools import partial
 from typing import Final
 
 from taskade_server.consumers.runner import Job, Lease, now_for_removing
+from taskade_server.domain import secrets
 from taskade_server.domain.resources import PURGED_WITH, TRASHED
 from taskade_server.engine import edit
 from taskade_server.engine.log import Actor
@@ -31,6 +32,9 @@ def jobs(db: Database, trash_days: int, reply_hours: int = replies.KEPT_HOURS) -
         for resource in TRASHED:
             below = PURGED_WITH.get(resource.name, ())
             await _until_done(db, lease, partial(purge, resource=resource, below=below), TRASH_ROWS)
+        # A workspace stays in the trash for ever, and credentials of other systems must not.
+        abandoned = partial(secrets.delete_abandoned, before_ms=before, limit=TRASH_ROWS)
+        await _until_done(db, lease, abandoned, TRASH_ROWS)
 
     async def forget_replies(lease: Lease) -> None:
         now = await now_for_removing(db, lease, EVERY_SECONDS)

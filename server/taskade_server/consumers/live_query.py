@@ -26,7 +26,7 @@ MAX_WORDS: Final = 100
 """How many words, or pieces of a run without spaces, a list that stays current may look for."""
 
 
-class Picture(NamedTuple):
+class Snapshot(NamedTuple):
     """A list as it is at a position of the log: rendered documents in order, and the request as it was understood."""
 
     seq: int
@@ -89,7 +89,7 @@ class LiveQuery:
         shown: RenderedEvents,
         query: Query,
         workspace_id: str,
-        read: Callable[[Query], Awaitable[Picture]],
+        read: Callable[[Query], Awaitable[Snapshot]],
         caller: Caller,
     ) -> None:
         self.workspace_id = workspace_id
@@ -103,17 +103,17 @@ class LiveQuery:
         self._scopes: frozenset[str] = frozenset()
         self._known = _Known()
 
-    async def first(self) -> Picture:
+    async def first(self) -> Snapshot:
         """The list as it is."""
         self._remember(await self._caller(None))
-        picture = await self._look()
-        _, self._known.prints = steps({}, picture.documents)
-        return picture
+        snapshot = await self._look()
+        _, self._known.prints = steps({}, snapshot.documents)
+        return snapshot
 
-    async def _look(self) -> Picture:
-        picture = await self._read(self._query)
-        self.position, self._query = picture.seq, picture.query
-        return picture
+    async def _look(self) -> Snapshot:
+        snapshot = await self._read(self._query)
+        self.position, self._query = snapshot.seq, snapshot.query
+        return snapshot
 
     async def next(self, seconds: float) -> list[Step]:
         """What has happened to the list by `position`, if anything did within so many seconds.
@@ -137,8 +137,8 @@ class LiveQuery:
         if not stale:
             self.position = position
             return []
-        picture = await self._look()
-        found, self._known.prints = steps(self._known.prints, picture.documents)
+        snapshot = await self._look()
+        found, self._known.prints = steps(self._known.prints, snapshot.documents)
         return found
 
     def _remember(self, principal: Principal) -> bool:

@@ -35,7 +35,7 @@ LAST_RETRY_SECONDS: Final = 300.0
 STOP_SECONDS: Final = 3.0
 LOOK_SECONDS: Final = 5.0
 """How often it is checked whether the holder of a lease has died."""
-PLACE: Final = "sharing"
+GROUP: Final = "sharing"
 """The lease under which the processes register that share jobs out among each other."""
 _OURS: Final[set[str]] = set()
 """The last parts of the names under which this process holds leases."""
@@ -182,7 +182,7 @@ class Runner:
     async def _share_out(self) -> None:
         """Find out again and again how many processes there are, and do no more of the shared jobs than one's part."""
         pause = min(LOOK_SECONDS, self._lease_seconds / 3)
-        attend = partial(leases.attend, place=PLACE, holder=self._holder, ms=int(3 * pause * 1000))
+        attend = partial(leases.attend, group=GROUP, holder=self._holder, ms=int(3 * pause * 1000))
         attending: asyncio.Future[list[str]] | None = None
         try:
             while True:
@@ -201,7 +201,7 @@ class Runner:
                 async with asyncio.timeout(STOP_SECONDS):
                     if attending is not None:
                         await asyncio.wait({attending})
-                    await self._db.write(partial(leases.depart, place=PLACE, holder=self._holder))
+                    await self._db.write(partial(leases.depart, group=GROUP, holder=self._holder))
 
     def _leave(self) -> None:
         """Let go of what is more than one's part of the shared jobs."""

@@ -105,7 +105,7 @@ def _next_time(parsed: Rule, rule: str, due: int, completed: int | None, zone: Z
         start = datetime.combine(zones.day_of(completed, zone), meant.time())
         after = max(completed, zones.moment(start, zone))
     found = recurrence.next_in(parsed, start, after, zone, _priced(spend))
-    if found is None or (parsed.until is not None and found[1] > _last_moment(parsed.until, zone)):
+    if found is None or (parsed.until is not None and found[1] > recurrence.last_moment(parsed.until, zone)):
         return None
     shown, at = found
     rule = counted_down(rule)
@@ -194,10 +194,3 @@ def _last_day(until: date | datetime, zone: Zone) -> date:
     if until.tzinfo is None:
         return until.date()
     return zones.day_of(zones.moment(until.replace(tzinfo=None), UTC), zone)
-
-
-def _last_moment(until: date | datetime, zone: Zone) -> int:
-    """The last moment (epoch ms) that a rule of times allows: of a date its end."""
-    if not isinstance(until, datetime):
-        return zones.end_of(until, zone) - 1
-    return zones.moment(until.replace(tzinfo=None), UTC if until.tzinfo else zone)

@@ -51,9 +51,9 @@ def _between(low: str | None, high: str | None) -> str:
         raise ValueError("the lower key must sort before the higher one")
     floor, ceiling, key = low or "", high, ""
     while True:
-        place = len(key)
-        a = ALPHABET.index(floor[place]) if place < len(floor) else 0
-        b = ALPHABET.index(ceiling[place]) if ceiling is not None and place < len(ceiling) else _BASE
+        index = len(key)
+        a = ALPHABET.index(floor[index]) if index < len(floor) else 0
+        b = ALPHABET.index(ceiling[index]) if ceiling is not None and index < len(ceiling) else _BASE
         if b - a > 1:
             return key + ALPHABET[b - 1 if low is None else a + 1 if high is None else (a + b) // 2]
         if b != a:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
-from taskade_server.domain import identity, projects, tasks, webhooks, workspaces
+from taskade_server.domain import identity, projects, secrets, tasks, webhooks, workspaces
 from taskade_server.engine.edit import Context
 from taskade_server.engine.model import REGISTRY, Resource
 from taskade_server.kit import json
@@ -102,6 +102,7 @@ ALL: Final[tuple[Operations, ...]] = (
     ),
     Operations(resource=identity.API_KEY, update=identity.update_key, delete=identity.delete_key),
     Operations(resource=webhooks.WEBHOOK, update=webhooks.update, delete=webhooks.delete),
+    Operations(resource=secrets.SECRET, create=secrets.create, update=secrets.update, delete=secrets.delete),
 )
 """In the order of the documents. What refers to another kind stands behind it."""
 

@@ -34,7 +34,7 @@ def rules(tx: Tx) -> Iterator[Finding]:
     yield check.finding("hierarchy", f"that subtasks nest {MAX_LEVELS} levels deep, without circles", _hierarchy(tx))
     yield check.finding("blockers", "that no tasks block each other in a circle", _blockers(tx))
     yield check.finding("statuses", "that tasks fit their project's workflow", _statuses(tx))
-    yield check.finding("places", "that everything lies where its parent does", _places(tx))
+    yield check.finding("places", "that everything lies where its parent does", _locations(tx))
     yield check.finding("people", "owners, memberships and inboxes", chain(_owners(tx), _memberships(tx), _inboxes(tx)))
 
 
@@ -51,8 +51,8 @@ def _equal_positions(tx: Tx) -> Iterator[str]:
         "SELECT MIN(project_id), MIN(parent_id), position, MIN(id), MAX(id) FROM tasks WHERE deleted_at IS NULL"
         f" GROUP BY COALESCE(parent_id, project_id), position HAVING COUNT(*) > 1 LIMIT {MAX_FAULTS}"
     ):
-        place = f"below the task {parent_id}" if parent_id else f"at the top of the project {project_id}"
-        yield f"the tasks {first} and {last} have the same position {position} {place}: move one of them"
+        location = f"below the task {parent_id}" if parent_id else f"at the top of the project {project_id}"
+        yield f"the tasks {first} and {last} have the same position {position} {location}: move one of them"
 
 
 def _hierarchy(tx: Tx) -> Iterator[str]:
@@ -141,7 +141,7 @@ _PLACES: Final = (
 """A table, the column that names a row of another table, what must not be true of the two, and how to say it."""
 
 
-def _places(tx: Tx) -> Iterator[str]:
+def _locations(tx: Tx) -> Iterator[str]:
     for table, column, other, wrong, words in _PLACES:
         for row in tx.all(
             f"SELECT t.id, t.{column} FROM {table} t LEFT JOIN {other} p ON p.id = t.{column}"

@@ -17,11 +17,11 @@ from taskade_server.kit import json
 from taskade_server.store.database import Tx
 
 MAX_CHANGES: Final = 20_000
-# A place is a project, by its id, or one of these.
+# A location is a project, by its id, or one of these.
 SHARED: Final = ""
-"""The place of what every member of a workspace sees: its own row, its people."""
+"""The location of what every member of a workspace sees: its own row, its people."""
 INTERNAL: Final = "internal"
-"""The place of what members see and guests do not, such as templates."""
+"""The location of what members see and guests do not, such as templates."""
 OWN: Final = "own"
 _SEE_ALL: Final = ("admin", "owner")
 
@@ -37,11 +37,11 @@ class KeyLimits(NamedTuple):
     projects: tuple[str, ...] | None
     reaches: bool
 
-    def allow(self, place: str) -> bool:
-        """Whether they let a place through."""
-        if place == OWN:
+    def allow(self, location: str) -> bool:
+        """Whether they let a location through."""
+        if location == OWN:
             return True
-        limited = self.projects is not None and place != SHARED and place not in self.projects
+        limited = self.projects is not None and location != SHARED and location not in self.projects
         return self.reaches and not limited
 
 
@@ -83,47 +83,50 @@ class VisibilityHistory:
     """The last position at which rights changed that are more than the creation of a project."""
     _known: dict[str, tuple[list[bool], list[bool], list[bool]]] = field(default_factory=dict)
 
-    def sees_now(self, kind: str, place: str) -> bool:
-        """Whether the caller sees that kind of resource in that place."""
-        return kind in self.key_limits[-1].readable and self._seen(place)[0][-1]
+    def sees_now(self, kind: str, location: str) -> bool:
+        """Whether the caller sees that kind of resource in that location."""
+        return kind in self.key_limits[-1].readable and self._seen(location)[0][-1]
 
-    def ever_saw(self, kind: str, place: str) -> bool:
+    def ever_saw(self, kind: str, location: str) -> bool:
         """Whether the caller saw it at any moment."""
-        seen = self._seen(place)[1]
+        seen = self._seen(location)[1]
         return any(kind in limits.readable and seen[index] for index, limits in enumerate(self.key_limits))
 
-    def always_saw(self, kind: str, place: str) -> bool:
+    def always_saw(self, kind: str, location: str) -> bool:
         """Whether the caller saw it all the time, so that nothing was kept from them."""
-        seen = self._seen(place)[2]
+        seen = self._seen(location)[2]
         return all(kind in limits.readable and seen[index] for index, limits in enumerate(self.key_limits))
 
     def changed_everywhere(self) -> bool:
         """Whether a change concerned all projects, and not only those with changes of their own."""
         return bool(self.workspace_changes or len(self.key_limits) > 1)
 
-    def _seen(self, place: str) -> tuple[list[bool], list[bool], list[bool]]:
-        """For each of the key's limits whether the place is seen now, was ever seen, and was always seen."""
-        found = self._known.get(place)
+    def _seen(self, location: str) -> tuple[list[bool], list[bool], list[bool]]:
+        """For each of the key's limits whether the location is seen now, was ever seen, and was always seen."""
+        found = self._known.get(location)
         if found is None:
-            states = list(self._states(place))
-            rows = [[limits.allow(place) and seen for seen in states] for limits in self.key_limits]
+            states = list(self._states(location))
+            rows = [[limits.allow(location) and seen for seen in states] for limits in self.key_limits]
             # A project that was created meanwhile kept nothing back before: all in it is newer than the position.
-            always = [True] * len(rows) if place in self.created else [all(row) for row in rows]
-            found = self._known[place] = ([row[0] for row in rows], [any(row) for row in rows], always)
+            always = [True] * len(rows) if location in self.created else [all(row) for row in rows]
+            found = self._known[location] = ([row[0] for row in rows], [any(row) for row in rows], always)
         return found
 
-    def _states(self, place: str) -> Iterator[bool]:
-        """Whether the user's rights showed the place, from now backwards."""
+    def _states(self, location: str) -> Iterator[bool]:
+        """Whether the user's rights showed the location, from now backwards."""
         role, live = self.role, self.live
-        member, private = place in self.memberships, place in self.private
-        yield _shows(place, role, live, member, private)
-        changes: list[WorkspaceRights | ProjectRights] = [*self.workspace_changes, *self.project_changes.get(place, [])]
+        member, private = location in self.memberships, location in self.private
+        yield _shows(location, role, live, member, private)
+        changes: list[WorkspaceRights | ProjectRights] = [
+            *self.workspace_changes,
+            *self.project_changes.get(location, []),
+        ]
         for change in sorted(changes, key=_latest_first):
             if isinstance(change, WorkspaceRights):
                 role, live = change.role, change.live
             else:
                 member, private = change.member, change.private
-            yield _shows(place, role, live, member, private)
+            yield _shows(location, role, live, member, private)
 
     def note(self, event: Event, user_id: str) -> None:
         """Note what was so before an event. Events have to come from the latest to the earliest."""
@@ -186,15 +189,15 @@ def _latest_first(change: WorkspaceRights | ProjectRights) -> int:
     return -change.seq
 
 
-def _shows(place: str, role: str | None, live: bool, member: bool, private: bool) -> bool:
-    """The rule of `Grant.sees_project` for one place."""
-    if place == OWN:
+def _shows(location: str, role: str | None, live: bool, member: bool, private: bool) -> bool:
+    """The rule of `Grant.sees_project` for one location."""
+    if location == OWN:
         return True
     if role is None or not live:
         return False
-    if place == SHARED or role in _SEE_ALL:
+    if location == SHARED or role in _SEE_ALL:
         return True
-    if place == INTERNAL:
+    if location == INTERNAL:
         return role != "guest"
     return member or (role != "guest" and not private)
 

@@ -159,7 +159,7 @@ def _require_may_give(grant: Grant, role: str) -> None:
         raise Forbidden("Only an owner can make another owner.")
 
 
-def new_member(body: Any, roles: tuple[str, ...], default: str, **place: str | None) -> tuple[str, str]:
+def new_member(body: Any, roles: tuple[str, ...], default: str, **within: str | None) -> tuple[str, str]:
     """`{user, role}` of somebody to add, checked against the roles of the place."""
     if not isinstance(body, dict):
         edit.fail([_no_object(roles)])
@@ -167,8 +167,8 @@ def new_member(body: Any, roles: tuple[str, ...], default: str, **place: str | N
     own = {name: value for name, value in body.items() if name not in ("user", "role") or value is not None}
     if own.pop("id", None) is not None:
         checker.fault("/id", "read_only", "id is read-only: the server sets it. Leave it out.")
-    values = checker.body(identity.MEMBER, {"role": default, **own}, creating=True, given=place)
-    for name, known in place.items():
+    values = checker.body(identity.MEMBER, {"role": default, **own}, creating=True, given=within)
+    for name, known in within.items():
         if values.get(name) not in (None, known):
             checker.fault(f"/{name}", "mismatch", f"{name} is another one than that of the path; leave it out.")
     if not checker.issues and values["role"] not in roles:

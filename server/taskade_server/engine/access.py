@@ -83,8 +83,6 @@ class Principal:
     rate: int | None = None
     timezone: str | None = None
     """The user's own time zone, if they have chosen one."""
-    queries: dict[tuple[str, str], Any] = field(default_factory=dict, init=False, compare=False, repr=False)
-    """Lists this caller has asked for, parsed; whatever they refer to cannot change without a new principal."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "grants", MappingProxyType(dict(self.grants)))
@@ -323,5 +321,5 @@ def require_project(principal: Principal, workspace_id: str, project_id: str, ro
 
 def _forbidden(workspace_id: str, detail: str) -> Forbidden:
     found = Forbidden(detail)
-    found.place = workspace_id
+    found.workspace_id = workspace_id
     return found

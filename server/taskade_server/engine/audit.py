@@ -45,7 +45,7 @@ _DULL: Final = ("updated_at", "version")
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class AuditQuery:
     """Which entries of a workspace's audit log. `values` are alternatives by filter; None among actors is the system.
 
     `actions` are types or patterns (`task.*`); `since` and `until` (epoch ms) bound the time, the latter exclusively.
@@ -94,7 +94,7 @@ class _Part:
     more: bool
 
 
-def find(tx: Tx, wanted: Wanted, position: Position, limit: int, *, newest_first: bool) -> Page:
+def find(tx: Tx, wanted: AuditQuery, position: Position, limit: int, *, newest_first: bool) -> Page:
     """The next page behind a position."""
     start = {CHANGES: position.changes, ACCESS: position.access}
     parts = {name: _part(tx, name, wanted, start[name], limit, newest_first=newest_first) for name in wanted.logs()}
@@ -142,7 +142,7 @@ def render(tx: Tx, page: Page, start: Position, *, whole: bool = False) -> tuple
     return texts, Page(entries, Position(reached.get(True, start.changes), reached.get(False, start.access)), more=True)
 
 
-def _part(tx: Tx, name: str, wanted: Wanted, start: int | None, limit: int, *, newest_first: bool) -> _Part:
+def _part(tx: Tx, name: str, wanted: AuditQuery, start: int | None, limit: int, *, newest_first: bool) -> _Part:
     table, heads = _TABLES[name]
     row = tx.one(f"SELECT seq FROM {heads} WHERE workspace_id = ?", (wanted.workspace_id,))
     low, high = _bounds(tx, table, wanted, int(row[0]) if row else 0)
@@ -175,7 +175,7 @@ def _part(tx: Tx, name: str, wanted: Wanted, start: int | None, limit: int, *, n
     return _Part(rows, seen, _time_at(tx, table, wanted.workspace_id, seen) if more else None, more)
 
 
-def _conditions(name: str, wanted: Wanted) -> tuple[str, list[Any]]:
+def _conditions(name: str, wanted: AuditQuery) -> tuple[str, list[Any]]:
     parts: list[str] = []
     params: list[Any] = []
     if wanted.actions:
@@ -212,7 +212,7 @@ def _action(column: str, pattern: str, params: list[Any]) -> str:
 def numbers(tx: Tx, log: str, workspace_id: str, head: int, since: int | None, until: int | None) -> tuple[int, int]:
     """The first and the last number up to `head` of a time, exactly; the last is below the first if there are none."""
     table = _TABLES[log][0]
-    low, high = _bounds(tx, table, Wanted(workspace_id, since=since, until=until), head)
+    low, high = _bounds(tx, table, AuditQuery(workspace_id, since=since, until=until), head)
     first = tx.one(
         f"SELECT seq FROM {table} WHERE workspace_id = ? AND seq BETWEEN ? AND ? AND at >= ? ORDER BY seq LIMIT 1",
         (workspace_id, low, high, -(2**62) if since is None else since),
@@ -225,7 +225,7 @@ def numbers(tx: Tx, log: str, workspace_id: str, head: int, since: int | None, u
     return start, max(start - 1, int(last[0]) if last else 0)
 
 
-def _bounds(tx: Tx, table: str, wanted: Wanted, head: int) -> tuple[int, int]:
+def _bounds(tx: Tx, table: str, wanted: AuditQuery, head: int) -> tuple[int, int]:
     """The numbers between which everything of the wanted time certainly lies."""
     low, high = 1, head
     if wanted.since is not None:

@@ -105,8 +105,12 @@ def _of_resource(kinds: list[EventType]) -> Schema:
     text = f"The old values of what changed; null if {resource.one} was not changed but created or removed."
     if resource.visibility == "project" and "project_id" in resource.fields:
         text += f" It is `{events.MOVED_IN}` if the object came from a project that the reader cannot see."
-    previous = {"type": ["object", "null"], "additionalProperties": True, "description": text,
-                "propertyNames": ref(f"{title(resource)}FieldName")}  # fmt: skip
+    previous = {
+        "type": ["object", "null"],
+        "additionalProperties": True,
+        "description": text,
+        "propertyNames": ref(f"{title(resource)}FieldName"),
+    }
     names = {"type": "string", "enum": [kind.name for kind in kinds]}
     data = ref(title(resource), f"The whole {resource.noun} after the change.")
     return _event(f"Something that happened to {resource.one}.", names, data, previous)
@@ -145,8 +149,12 @@ def _base() -> Schema:
                          " null if this is the first. A gap shows that something was missed."},
     }  # fmt: skip
     required = [name for name in properties if name != "previous_seq"]
-    return {"type": "object", "description": "What all events have in common.", "properties": properties,
-            "required": required}  # fmt: skip
+    return {
+        "type": "object",
+        "description": "What all events have in common.",
+        "properties": properties,
+        "required": required,
+    }
 
 
 def _actor() -> Schema:
@@ -156,8 +164,12 @@ def _actor() -> Schema:
         "id": {**or_null(id_schema("user")), "description": "The user; null for the server itself."},
         "api_key_id": {**or_null(id_schema("api_key")), "description": "The API key of the request."},
     }  # fmt: skip
-    return {"type": "object", "description": "Who made a change.", "properties": properties,
-            "required": list(properties)}  # fmt: skip
+    return {
+        "type": "object",
+        "description": "Who made a change.",
+        "properties": properties,
+        "required": list(properties),
+    }
 
 
 def _type_names() -> dict[str, Schema]:
@@ -177,5 +189,4 @@ def _listed() -> Schema:
         "summary": {"type": "string", "description": "What happened, in words."},
         "sample": ref("Event", "An event of this type with made-up values."),
     }
-    return {"type": "object", "description": "A type of event.", "properties": properties,
-            "required": list(properties)}  # fmt: skip
+    return {"type": "object", "description": "A type of event.", "properties": properties, "required": list(properties)}

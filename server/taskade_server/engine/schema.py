@@ -224,8 +224,13 @@ def received(resource: Resource) -> Schema:
     for relation in resource.relations:
         if not relation.replaces:
             properties |= _added(relation)
-    return {"type": "object", "description": resource.description, "properties": properties, "required": required,
-            "examples": [sample(resource)]}  # fmt: skip
+    return {
+        "type": "object",
+        "description": resource.description,
+        "properties": properties,
+        "required": required,
+        "examples": [sample(resource)],
+    }
 
 
 def public(resource: Resource) -> list[Field]:
@@ -277,8 +282,7 @@ def _record(member: Field) -> Schema:
         }
         for item in member.members
     }
-    return {"type": "object", "properties": properties, "required": list(properties),
-            "description": _about(member)}  # fmt: skip
+    return {"type": "object", "properties": properties, "required": list(properties), "description": _about(member)}
 
 
 def _about(member: Field) -> str:
@@ -387,8 +391,11 @@ def _sent_strings(member: Field) -> Schema:
 
 def _record_input(member: Field) -> Schema:
     required = [item.name for item in member.members if item.required]
-    return closed({item.name: sent(item) for item in member.members}, description=_about(member),
-                  **({"required": required} if required else {}))  # fmt: skip
+    return closed(
+        {item.name: sent(item) for item in member.members},
+        description=_about(member),
+        **({"required": required} if required else {}),
+    )
 
 
 _SENT: Final[dict[str, Callable[[Field], Schema]]] = {

@@ -290,6 +290,47 @@ class Rules:
         return None
 
 
+def plain_host(text: str) -> str:
+    """A host name or an address as `Destination.host` has it: in lower case, ASCII, without brackets or a final dot.
+
+    Refused for anything else, such as a URL, a port or a wildcard. What is not public is not refused: whether it may be
+    reached is decided when a request is sent.
+    """
+    if "/" in text or "@" in text or "?" in text or "#" in text:
+        raise Refused("bad_host", f'"{text[:80]}" is more than a host: write api.example.com, not the whole URL.')
+    if "*" in text:
+        raise Refused("bad_host", f'"{text[:80]}" has a wildcard, which no host has: name each host.')
+    host = text if text.isascii() else _ascii_name(text)
+    literal_6 = host.count(":") > 1 and "[" not in host
+    found = _AUTHORITY.fullmatch(f"[{host}]".lower() if literal_6 else host.lower())
+    if found is None:
+        raise Refused("bad_host", f'"{text[:80]}" is not a host name, such as api.example.com, or an address.')
+    if found["port"]:
+        raise Refused("bad_host", f'"{text[:80]}" has a port: leave it out, as a host stands for all its ports.')
+    literal = _literal(found["six"], found["name"])
+    if literal is not None:
+        return str(literal)
+    name = found["name"].removesuffix(".")
+    if len(name) > 253 or not all(map(_LABEL.fullmatch, name.split("."))):
+        raise Refused("bad_host", f'"{text[:80]}" is not a host name.')
+    return name
+
+
+def _ascii_name(text: str) -> str:
+    """An international name in its `xn--` form (RFC 3490). Refused where the form does not lead back to the name.
+
+    So that what RFC 3490 and RFC 5891 make two names of, such as one with a sharp s, is none.
+    """
+    advice = f'"{text[:80]}" has more than one reading as a host name; write it in its xn-- form.'
+    try:
+        found = text.lower().encode("idna")
+        if found.decode("idna") == text.lower():
+            return found.decode()
+    except UnicodeError:
+        pass
+    raise Refused("bad_host", advice)
+
+
 def header_refusal(name: str, value: str) -> str | None:
     """Why a header cannot be sent, in one sentence; None if it can."""
     if not _NAME.fullmatch(name):

@@ -125,7 +125,7 @@ class Forbidden(Problem):
     status = 403
     code = "forbidden"
     title = "This key or its user may not do that"
-    place = ""
+    workspace_id = ""
     """The workspace in which it may not be done, if that is known."""
     advice = "`detail` names the missing scope or role. Use a key with that scope, or ask an admin of the workspace."
 
@@ -268,7 +268,7 @@ class NotRevertible(Invalid):
 
     code = "not-revertible"
     title = "This change cannot be undone"
-    advice = "`detail` says why: what was removed for good is gone, and so are the secrets of what was revoked."
+    advice = "`detail` says why: what was removed for good is gone, and so are secrets that were revoked or replaced."
 
 
 class IdempotencyKeyReused(Problem):

@@ -52,6 +52,8 @@ _OTHER_WORDS: Final = {
     "expires_at": "expiry expires expiration ttl",
     "url": "endpoint target_url callback_url callback address",
     "secret": "signing_secret webhook_secret",
+    "value": "secret secret_value token password credential api_key",
+    "hosts": "host domain domains hostname hostnames allowed_hosts",
     "enabled": "active is_active disabled",
     # of conditions
     "$eq": "equals equal is = == eq",
@@ -74,6 +76,7 @@ _OTHER_WORDS: Final = {
     "users": "people persons members accounts me whoami profile self",
     "api-keys": "keys key tokens token apikeys access_tokens",
     "webhooks": "hooks hook subscriptions",
+    "secrets": "secret credentials credential vault",
     "comments": "notes replies",
     "events": "activity activities history feed log",
     "audit": "audit_log auditlog audit_logs",

@@ -12,7 +12,7 @@ import re
 from calendar import isleap, monthrange
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import MAXYEAR, date, datetime, time, timedelta
+from datetime import MAXYEAR, UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from itertools import product
 from math import prod
@@ -178,7 +178,7 @@ def next_after(
     caller's to apply. `spend` is called with the number of steps (days and periods) that are about to be looked at, and
     may raise.
     """
-    for shown in _moments(rule, start, whole_days=whole_days, spend=spend):
+    for shown in moments(rule, start, whole_days=whole_days, spend=spend):
         if shown.date() > start.date() or (not whole_days and shown > start):
             return shown
     return None
@@ -194,7 +194,7 @@ def next_in(
     """
     found: tuple[datetime, int] | None = None
     reached = start
-    for shown in _moments(rule, start, whole_days=False, spend=spend):
+    for shown in moments(rule, start, whole_days=False, spend=spend):
         if found is not None and shown >= reached:
             break
         at = zones.moment(shown, zone)
@@ -205,8 +205,10 @@ def next_in(
     return found
 
 
-def _moments(rule: Rule, start: datetime, *, whole_days: bool, spend: Callable[[int], None]) -> Iterator[datetime]:
-    """What a rule names, in order, from the period that `start` lies in.
+def moments(
+    rule: Rule, start: datetime, *, whole_days: bool, spend: Callable[[int], None] = lambda steps: None
+) -> Iterator[datetime]:
+    """What a rule names, in order, from the beginning of the period that `start` lies in: some may be before `start`.
 
     It ends with all steps, and some days behind UNTIL, wherever that day is looked at from.
     """
@@ -219,8 +221,15 @@ def _moments(rule: Rule, start: datetime, *, whole_days: bool, spend: Callable[[
         if steps > MAX_STEPS or (days and days[0].toordinal() > last):
             return
         spend(len(days) + 1)
-        moments = [datetime.combine(day, moment) for day in days if _names(rule, day) for moment in times]
-        yield from _chosen(moments, rule.positions) if rule.positions else moments
+        named = [datetime.combine(day, moment) for day in days if _names(rule, day) for moment in times]
+        yield from _chosen(named, rule.positions) if rule.positions else named
+
+
+def last_moment(until: date | datetime, zone: Zone) -> int:
+    """The last moment (epoch ms) that a rule of times allows: of a date its end."""
+    if not isinstance(until, datetime):
+        return zones.end_of(until, zone) - 1
+    return zones.moment(until.replace(tzinfo=None), UTC if until.tzinfo else zone)
 
 
 def completed(rule: Rule, first: date) -> Rule:

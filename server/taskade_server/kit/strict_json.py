@@ -33,8 +33,8 @@ HALF: Final = re.compile("[\ud800-\udfff]")
 _DOUBTFUL: Final = (b"\\u0000", b" :", b"\n:", b"\t:", b"\r:")
 
 
-# Where a value stands: the place of what holds it, and its key or index there.
-_Place = tuple["_Place", str | int] | None
+# Where a value stands: the place of what holds it, and its key or index there; None for the whole.
+Place = tuple["Place", str | int] | None
 
 
 class _DoubtError(Exception):
@@ -142,7 +142,7 @@ def check_tree(value: Any, *, deep: bool = True, escapes: bool = True, large: bo
     """Refuse depth over 32, and texts and numbers no database can hold; the flags say which of these can occur."""
     if not deep and not escapes and not large:
         return
-    pending: list[tuple[Any, _Place, int]] = [(value, None, 1)]
+    pending: list[tuple[Any, Place, int]] = [(value, None, 1)]
     while pending:
         node, place, depth = pending.pop()
         kind = type(node)
@@ -155,12 +155,12 @@ def check_tree(value: Any, *, deep: bool = True, escapes: bool = True, large: bo
         elif kind is str:
             _check_text(node, place)
         elif (kind is int or kind is float) and not _fits(node):
-            raise Faulty("A number is out of range: 64 bits are the limit.", _pointer(place))
+            raise Faulty("A number is out of range: 64 bits are the limit.", pointer_to(place))
         if depth > MAX_DEPTH and (kind is dict or kind is list):
-            raise Faulty(f"Nested deeper than {MAX_DEPTH} levels.", _pointer(place))
+            raise Faulty(f"Nested deeper than {MAX_DEPTH} levels.", pointer_to(place))
 
 
-def _pointer(place: _Place) -> str:
+def pointer_to(place: Place) -> str:
     """A place as a JSON Pointer."""
     tokens = []
     while place is not None:
@@ -178,11 +178,11 @@ def escape_pointer(key: str) -> str:
     return key.replace("~", "~0").replace("/", "~1")
 
 
-def _check_text(text: str, place: _Place) -> None:
+def _check_text(text: str, place: Place) -> None:
     if "\x00" in text:
-        raise Faulty("A text must not contain the NUL character (U+0000).", _pointer(place))
+        raise Faulty("A text must not contain the NUL character (U+0000).", pointer_to(place))
     if not text.isascii() and HALF.search(text):
-        raise Faulty("A text contains half of a surrogate pair, which is not a character.", _pointer(place))
+        raise Faulty("A text contains half of a surrogate pair, which is not a character.", pointer_to(place))
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import logging
 import re
 import threading
 import time
+from calendar import monthrange
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import Final
@@ -94,7 +95,7 @@ def parse_ms(text: str) -> int:
         if hours > 23 or minutes > 59:
             raise ValueError(f"there is no such offset: {zone}")
         ms -= sign * (hours * 60 + minutes) * 60_000
-    if not _MIN_MS <= ms <= _MAX_MS:
+    if not MIN_MS <= ms <= MAX_MS:
         raise ValueError("must lie between the years 1 and 9999")
     return ms
 
@@ -124,7 +125,7 @@ def relative(text: str, now: int, zone: Zone = UTC) -> int | date | None:
     if unit in "dw":
         wanted = today.toordinal() + amount * (7 if unit == "w" else 1)
         return date.fromordinal(min(max(wanted, 1), date.max.toordinal()))
-    return _add_months(today, amount * (12 if unit == "y" else 1))
+    return add_months(today, amount * (12 if unit == "y" else 1))
 
 
 def meant(text: str, now: int, zone: Zone = UTC) -> int | date:
@@ -159,6 +160,15 @@ def add_days(text: str, days: int) -> str:
     return format_ms(ms)[:10] if is_date(text) else format_ms(ms)
 
 
+def add_months(day: date, months: int) -> date:
+    """The same day some months later, or earlier if negative: the last of that month if it is too short.
+
+    It stays within the years 1 to 9999.
+    """
+    year, month = divmod(min(max(day.year * 12 + day.month - 1 + months, 12), 9999 * 12 + 11), 12)
+    return date(year, month + 1, min(day.day, monthrange(year, month + 1)[1]))
+
+
 def day_of(ms: int) -> str:
     """The UTC date of a time."""
     return format_ms(ms)[:10]
@@ -168,13 +178,6 @@ def _date_ms(text: str) -> int:
     return (day(text).toordinal() - zones.EPOCH_DAY) * DAY_MS
 
 
-def _add_months(day: date, months: int) -> date:
-    month = day.year * 12 + day.month - 1 + months
-    year = min(max(month // 12, 1), 9999)
-    first_next = date(year, month % 12 + 1, 1).toordinal() + 31
-    last = date.fromordinal(min(first_next, date.max.toordinal())).replace(day=1).toordinal() - 1
-    return date.fromordinal(min(date(year, month % 12 + 1, 1).toordinal() + day.day - 1, last))
-
-
-_MIN_MS: Final = _date_ms("0001-01-01")
-_MAX_MS: Final = _date_ms("9999-12-31") + DAY_MS - 1
+MIN_MS: Final = _date_ms("0001-01-01")
+MAX_MS: Final = _date_ms("9999-12-31") + DAY_MS - 1
+"""The last moment that can be written."""

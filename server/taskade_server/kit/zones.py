@@ -5,6 +5,7 @@ one filter two answers, and some machines know none.
 
 Local times are naive datetimes, moments are epoch milliseconds. A local time that is skipped is read with the offset
 before the gap, one that comes twice means the first (RFC 5545, section 3.3.5); `datetime` does both with `fold=0`.
+What runs at a time, rather than is due then, runs when a gap is over: `first_moment`.
 """
 
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -59,6 +60,39 @@ def moment(shown: datetime, zone: Zone) -> int:
     """The moment at which a clock in the zone shows a time, as epoch ms."""
     offset = shown.replace(tzinfo=zone, fold=0).utcoffset() or timedelta()
     return (shown.replace(tzinfo=UTC) - _EPOCH - offset) // timedelta(milliseconds=1)
+
+
+def first_moment(shown: datetime, zone: Zone) -> int:
+    """The first moment (epoch ms) at which a clock in the zone shows a time, or a later one if it skips that."""
+    found = moment(shown, zone)
+    if zone is UTC or local(found, zone) == shown:
+        return found
+    # Read with the offset behind the gap, a time that is skipped lies before the gap.
+    offset = shown.replace(tzinfo=zone, fold=1).utcoffset() or timedelta()
+    low, high = (shown.replace(tzinfo=UTC) - _EPOCH - offset) // timedelta(milliseconds=1), found
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if local(middle, zone) > shown else (middle, high)
+    return high
+
+
+def next_change(after: int, until: int, zone: Zone) -> int | None:
+    """The first moment (epoch ms) behind `after` at which clocks in the zone are changed; None if none by `until`.
+
+    It looks at one moment of each day: since 1970, no zone has changed its clocks twice within six days.
+    """
+    if zone is UTC:
+        return None
+    for low in range(after, until, DAY_MS):
+        begin, high = local(low, zone), min(low + DAY_MS, until)
+        if local(high, zone) - begin != timedelta(milliseconds=high - low):
+            start = low
+            while high - low > 1:
+                middle = (low + high) // 2
+                same = local(middle, zone) - begin == timedelta(milliseconds=middle - start)
+                low, high = (middle, high) if same else (low, middle)
+            return high
+    return None
 
 
 def day_of(ms: int, zone: Zone) -> date:

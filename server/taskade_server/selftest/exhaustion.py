@@ -119,18 +119,18 @@ def _full_disk(options: Options, report: Report) -> None:
     if mount is None:
         report.notes.append("full disk: left out, since this user may not mount a small one (Linux with unshare).")
         return
-    with folder("full") as place:
-        key = prepare(place, say=options.say)
-        (place / "data").rename(place / "fresh")
-        (place / "data").mkdir()
+    with folder("full") as directory:
+        key = prepare(directory, say=options.say)
+        (directory / "data").rename(directory / "fresh")
+        (directory / "data").mkdir()
         script = f'mount -t tmpfs -o size={DISK_MIB}m none "$0/data" && cp -a "$0/fresh/." "$0/data/" && exec "$@"'
-        server = Server(place, key, wrap=[*mount, "sh", "-c", script, str(place)])
-        with connect(place / "fresh" / FILE) as db:
-            checker = Checker(place / "copy" / FILE, db.read_sync(heads))
+        server = Server(directory, key, wrap=[*mount, "sh", "-c", script, str(directory)])
+        with connect(directory / "fresh" / FILE) as db:
+            checker = Checker(directory / "copy" / FILE, db.read_sync(heads))
         with _scene("full disk", report, server, checker, options) as scene:
             report.figures |= _fill(scene)
             scene.clients.stop()
-            _copy_out(server, place / "copy")
+            _copy_out(server, directory / "copy")
 
 
 def _fill(scene: Scene) -> dict[str, int | float | str]:
@@ -185,9 +185,9 @@ def _copy_out(server: Server, target: Path) -> None:
 
 def _no_descriptors(options: Options, report: Report) -> None:
     """Many idle connections to a server that may open few files; whoever is in goes on, and the others come later."""
-    with folder("files") as place:
-        key = prepare(place, say=options.say)
-        server = Server(place, key, wrap=["sh", "-c", f'ulimit -n {DESCRIPTORS} && exec "$@"', "sh"])
+    with folder("files") as directory:
+        key = prepare(directory, say=options.say)
+        server = Server(directory, key, wrap=["sh", "-c", f'ulimit -n {DESCRIPTORS} && exec "$@"', "sh"])
         checker = Checker(server.data / FILE)
         checker.begin()
         with _scene("no file descriptors", report, server, checker, options) as scene, ExitStack() as stack:
@@ -216,9 +216,9 @@ def _connection(port: int) -> Iterator[socket.socket]:
 def _held_reader(options: Options, report: Report) -> None:
     """A read transaction that stays open keeps the log from beginning anew; nothing else, and only so long."""
     seconds = 60.0 if options.long else 2.0
-    with folder("held") as place:
-        key = prepare(place, say=options.say)
-        server = Server(place, key, with_faults=True)  # for its frequent checkpoints
+    with folder("held") as directory:
+        key = prepare(directory, say=options.say)
+        server = Server(directory, key, with_faults=True)  # for its frequent checkpoints
         checker = Checker(server.data / FILE)
         checker.begin()
         # One writer is enough: in a minute the log of all four would outgrow many a disk.

@@ -1,4 +1,4 @@
-"""`taskade`, but in a process that can be told to die, or whose disk can be told to fail, at an exact place.
+"""`taskade`, but in a process that can be told to die, or whose disk can be told to fail, at an exact point.
 
 Why a way in of its own: the server's code has no hooks for tests. SQLite has: every statement can be traced, and every
 operation on a file goes through a file system that may be another one.
@@ -27,23 +27,23 @@ _STATEMENT: Final = {apsw.SQLITE_TRACE_STMT: "before", apsw.SQLITE_TRACE_PROFILE
 
 
 class Trap:
-    """Waits for the nth time that something happens at a place."""
+    """Waits for the nth time that something happens at a point."""
 
     def __init__(self, fired: str) -> None:
         self._fired = fired
-        self._place = ""
+        self._point = ""
         self._left = 0
         self._times = 0
         self._error = 0
 
     def set(self, order: dict[str, Any]) -> None:
-        """Wait for this place from now on."""
+        """Wait for this point from now on."""
         self._left, self._times, self._error = order.get("nth", 1), order.get("times", 1), order.get("error", 0)
-        self._place = order.get("at", "")
+        self._point = order.get("at", "")
 
-    def step_on(self, place: str) -> bool:
+    def step_on(self, point: str) -> bool:
         """Count; whether the process should die here. Raises SQLite's error if that is what was ordered."""
-        if place != self._place or self._times == 0:
+        if point != self._point or self._times == 0:
             return False
         self._left -= 1
         if self._left > 0:

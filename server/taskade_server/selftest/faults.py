@@ -93,8 +93,8 @@ def run(options: Options) -> Report:
     # The first of its kind, and others; in a short run a few of them.
     nths = list(range(1, 101)) if options.long else [1, *options.random("faults").sample(range(2, 31), 2)]
     nths = nths[: options.rounds]
-    with folder("faults") as place, frequent_checkpoints():
-        sweep = Sweep(place, options.seed)
+    with folder("faults") as directory, frequent_checkpoints():
+        sweep = Sweep(directory, options.seed)
         for number, (fault, nth) in enumerate(product(FAULTS, nths), start=1):
             sweep.inject(fault, nth)
             if number % 10 == 0:
@@ -102,8 +102,8 @@ def run(options: Options) -> Report:
         for fault, nth in product(START_FAULTS, nths):
             sweep.inject_at_start(fault, nth)
         options.say(f"{len(START_FAULTS) * len(nths)} faults in a first start")
-    with folder("failing") as place:
-        clients, restarts, injected = _in_a_server(place, options)
+    with folder("failing") as directory:
+        clients, restarts, injected = _in_a_server(directory, options)
         report.faults += sweep.faults + clients.close()
     counts = sweep.counts + clients.tally.counts
     report.figures = {
@@ -124,13 +124,13 @@ def run(options: Options) -> Report:
 class Sweep:
     """Injects faults into copies of one installation, in this process."""
 
-    def __init__(self, place: Path, seed: int) -> None:
+    def __init__(self, directory: Path, seed: int) -> None:
         self.faults: list[str] = []
         self.counts: Counter[str] = Counter()
-        self._place = place
+        self._directory = directory
         self._seed = seed
         self._numbers = count(1)
-        self._fresh = place / "fresh"
+        self._fresh = directory / "fresh"
         self._fresh.mkdir()
         host = Host(self._fresh).open()
         self._key = host.key
@@ -140,7 +140,7 @@ class Sweep:
     def inject(self, fault: Fault, nth: int) -> None:
         """Work until the nth operation has failed, recover as a new process would, and compare."""
         number = next(self._numbers)
-        life = self._place / str(number)
+        life = self._directory / str(number)
         shutil.copytree(self._fresh, life)
         disk = FailingDisk(fault, nth)
         writers = [Writer(f"f{number}w{n}", self._seed) for n in range(WRITERS)]
@@ -162,7 +162,7 @@ class Sweep:
 
     def inject_at_start(self, fault: Fault, nth: int) -> None:
         """A first start that fails must say so, and leave what the next one can go on from."""
-        life = self._place / str(next(self._numbers))
+        life = self._directory / str(next(self._numbers))
         life.mkdir()
         disk = FailingDisk(fault, nth)
         disk.armed = True
@@ -216,10 +216,10 @@ async def _until_fired(host: Host, disk: FailingDisk, writers: list[Writer], led
     return found
 
 
-def _in_a_server(place: Path, options: Options) -> tuple[WritingClients, int, int]:
+def _in_a_server(directory: Path, options: Options) -> tuple[WritingClients, int, int]:
     """The same in a real process. It is never started again: what recovers, recovers by itself."""
     random = options.random("failing")
-    server = Server(place, prepare(place, say=options.say), with_faults=True)
+    server = Server(directory, prepare(directory, say=options.say), with_faults=True)
     checker = Checker(server.data / FILE)
     checker.begin()
     clients = WritingClients(server, checker, options.seed)

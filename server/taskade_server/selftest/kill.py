@@ -41,9 +41,9 @@ def run(options: Options) -> Report:
     tasks = (TASKS if options.long else 0) if options.tasks is None else options.tasks
     starts: list[float] = []
     killed_starting = 0
-    with folder("kill") as place, schema(options.database_url) as url:
-        key = prepare(place, url, tasks, options.say)
-        server = Server(place, key, database_url=url)
+    with folder("kill") as directory, schema(options.database_url) as url:
+        key = prepare(directory, url, tasks, options.say)
+        server = Server(directory, key, database_url=url)
         checker = Checker(url or server.data / "taskade.db")
         checker.begin()
         clients = WritingClients(server, checker, options.seed)

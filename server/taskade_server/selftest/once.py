@@ -24,9 +24,9 @@ def run(options: Options) -> Report:
     report = Report("once")
     rounds = options.count(10, 200)
     totals = {"first": 0, "replayed": 0, "in use": 0}
-    with folder("once") as place, schema(options.database_url) as url:
-        key = prepare(place, url, 0, options.say)
-        servers = [Server(place, key, database_url=url) for _ in range(2 if url else 1)]
+    with folder("once") as directory, schema(options.database_url) as url:
+        key = prepare(directory, url, 0, options.say)
+        servers = [Server(directory, key, database_url=url) for _ in range(2 if url else 1)]
         try:
             for server in servers:
                 server.start()

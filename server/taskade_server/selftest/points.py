@@ -23,7 +23,7 @@ from taskade_server.store.sqlite.database import SqliteDatabase
 
 SECONDS: Final = 20.0
 # A place is: a statement, or an operation on the database's file or its log. The number is the most that is skipped.
-PLACES: Final[Mapping[str, tuple[str, int]]] = {
+POINTS: Final[Mapping[str, tuple[str, int]]] = {
     "behind the commit, before the answer": ("after commit", 40),
     "behind the sync of the log": ("after sync wal", 40),
     "between the effect and its idempotency key": ("before insert replies", 60),
@@ -62,17 +62,17 @@ def run(options: Options) -> Report:
     """Kill at each place, in the order above for a start."""
     report = Report("points")
     random = options.random("points")
-    rounds = options.count(6, 6 * len(PLACES))
+    rounds = options.count(6, 6 * len(POINTS))
     first = options.count(1, 3 * len(FIRST_PLACES))
-    with folder("points") as place:
-        clients = _while_working(place, options, rounds, random)
+    with folder("points") as directory:
+        clients = _while_working(directory, options, rounds, random)
         report.faults += clients.close()
-    with folder("starts") as place:
-        starts, faults = _while_starting(place, options, first, random)
+    with folder("starts") as directory:
+        starts, faults = _while_starting(directory, options, first, random)
         report.faults += faults
     report.figures = {
         "kills while working": rounds,
-        "places": min(rounds, len(PLACES)),
+        "places": min(rounds, len(POINTS)),
         "kills in a first start or an upgrade": starts,
         "writes acknowledged": clients.acknowledged,
         "acknowledged writes lost": clients.lost,
@@ -83,25 +83,25 @@ def run(options: Options) -> Report:
     return report
 
 
-def _in_turn(places: Mapping[str, tuple[str, int]], random: Random) -> Iterator[tuple[str, dict[str, object]]]:
-    """All places, over and over, each time with another number of visits to let pass."""
-    titles = [*places]
+def _in_turn(points: Mapping[str, tuple[str, int]], random: Random) -> Iterator[tuple[str, dict[str, object]]]:
+    """All points, over and over, each time with another number of visits to let pass."""
+    titles = [*points]
     while True:
         for title in titles:
-            at, most = places[title]
+            at, most = points[title]
             yield title, {"at": at, "nth": random.randint(1, most)}
         random.shuffle(titles)
 
 
-def _while_working(place: Path, options: Options, rounds: int, random: Random) -> WritingClients:
-    key = prepare(place, say=options.say)
-    server = Server(place, key, with_faults=True)
+def _while_working(directory: Path, options: Options, rounds: int, random: Random) -> WritingClients:
+    key = prepare(directory, say=options.say)
+    server = Server(directory, key, with_faults=True)
     checker = Checker(server.data / FILE)
     checker.begin()
     clients = WritingClients(server, checker, options.seed)
     try:
         server.start()
-        for number, (title, trap) in enumerate(itertools.islice(_in_turn(PLACES, random), rounds), start=1):
+        for number, (title, trap) in enumerate(itertools.islice(_in_turn(POINTS, random), rounds), start=1):
             server.trap(trap)
             clients.start()
             code = server.wait_for_end(SECONDS)
@@ -118,7 +118,7 @@ def _while_working(place: Path, options: Options, rounds: int, random: Random) -
     return clients
 
 
-def _while_starting(place: Path, options: Options, rounds: int, random: Random) -> tuple[int, list[str]]:
+def _while_starting(directory: Path, options: Options, rounds: int, random: Random) -> tuple[int, list[str]]:
     """Kill it in its first start, and (if there is an older schema) in an upgrade."""
     plan: list[tuple[str, dict[str, object], int]] = [
         (title, trap, 0) for title, trap in itertools.islice(_in_turn(FIRST_PLACES, random), rounds)
@@ -129,17 +129,17 @@ def _while_starting(place: Path, options: Options, rounds: int, random: Random) 
     faults: list[str] = []
     for number, (title, trap, version) in enumerate(plan):
         options.say(f"{number + 1} of {len(plan)} starts: {title}")
-        faults += [f"{title}: {fault}" for fault in _killed_start(place / str(number), trap, version)]
+        faults += [f"{title}: {fault}" for fault in _killed_start(directory / str(number), trap, version)]
     return len(plan), faults
 
 
-def _killed_start(place: Path, trap: Mapping[str, object], version: int) -> list[str]:
-    data = place / "data"
+def _killed_start(directory: Path, trap: Mapping[str, object], version: int) -> list[str]:
+    data = directory / "data"
     data.mkdir(parents=True)
     if version:
         with SqliteDatabase(data / FILE) as db:
             migrate(db, shipped()[:version])
-    server = Server(place, "", with_faults=True)
+    server = Server(directory, "", with_faults=True)
     try:
         server.launch(trap)
         if server.wait_for_end(SECONDS) is None:

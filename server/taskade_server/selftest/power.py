@@ -218,10 +218,10 @@ class PowerTest:
 def run(options: Options) -> Report:
     """With FULL nothing may be lost; with NORMAL something must be, or this test could not see a loss at all."""
     report = Report("power")
-    with folder("power") as place:
-        full = PowerTest(place, options.seed, "full").run(options.count(100, 2000), options.say)
-    with folder("detector") as place:
-        normal = PowerTest(place, options.seed, "normal").run(options.count(40, 200), options.say)
+    with folder("power") as directory:
+        full = PowerTest(directory, options.seed, "full").run(options.count(100, 2000), options.say)
+    with folder("detector") as directory:
+        normal = PowerTest(directory, options.seed, "normal").run(options.count(40, 200), options.say)
     report.faults += full.faults
     # What NORMAL does promise: the files stay sound, and what is together stays together.
     report.faults += [f"with NORMAL, {fault}" for fault in normal.faults if LOST not in fault]

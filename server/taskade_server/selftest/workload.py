@@ -127,8 +127,8 @@ class Writer:
     def _take(self) -> str:
         """One of the tasks, which nobody else shall use any more; not one that will be needed to ask again."""
         needed = {task for operation in self.unsettled for task in operation.touched}
-        places = [place for place, task in enumerate(self._tasks) if task not in needed]
-        return self._tasks.pop(self.random.choice(places or range(len(self._tasks))))
+        indexes = [index for index, task in enumerate(self._tasks) if task not in needed]
+        return self._tasks.pop(self.random.choice(indexes or range(len(self._tasks))))
 
     def _bulk_create(self, mark: str) -> Operation:
         large = self.random.randrange(LARGE_EVERY) == 0

@@ -6,7 +6,7 @@ thread), its only effects are what it does through its `Tx`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar
@@ -220,7 +220,11 @@ class Tx(ABC):
 
 
 class Database(ABC):
-    """Runs units of work: the async methods for one event loop, the `_sync` ones for any thread outside it."""
+    """Runs units of work: the async methods for one event loop, the `_sync` ones for any thread outside it.
+
+    Where units have to wait, those of different callers take turns. `caller` is whatever tells callers apart; None: the
+    unit is run for nobody in particular, such as the server itself.
+    """
 
     dialect: ClassVar[str]
 
@@ -241,7 +245,9 @@ class Database(ABC):
         """Finish what is waiting, then release everything."""
 
     @abstractmethod
-    async def read(self, fn: Callable[[Tx], T], *, snapshot: bool = False, heavy: bool = False) -> T:
+    async def read(
+        self, fn: Callable[[Tx], T], *, snapshot: bool = False, heavy: bool = False, caller: Hashable = None
+    ) -> T:
         """Run a unit that only reads, perhaps twice.
 
         With `snapshot` all its statements see the same state; without it each sees the latest. `heavy` says
@@ -250,7 +256,7 @@ class Database(ABC):
         """
 
     @abstractmethod
-    async def write(self, fn: Callable[[Tx], T], *, heavy: bool = False) -> T:
+    async def write(self, fn: Callable[[Tx], T], *, heavy: bool = False, caller: Hashable = None) -> T:
         """Run a unit, perhaps twice, and return (or raise) only once its outcome is on disk.
 
         `heavy` says that it touches many rows, which spares the attempt to run it on the event loop. BudgetSpent or

@@ -13,7 +13,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import TypeVar
@@ -422,16 +422,18 @@ class PostgresDatabase(Database):
 
     # -- units of work
 
-    async def read(self, fn: Callable[[Tx], T], *, snapshot: bool = False, heavy: bool = False) -> T:
+    async def read(
+        self, fn: Callable[[Tx], T], *, snapshot: bool = False, heavy: bool = False, caller: Hashable = None
+    ) -> T:
         self._check_open()
         job = partial(self._run, fn, writable=False, steps=self._steps[False], snapshot=snapshot)
-        async with self._read_turns.turn():
+        async with self._read_turns.turn(caller):
             return await self._in_thread(self._readers, job, Unavailable)
 
-    async def write(self, fn: Callable[[Tx], T], *, heavy: bool = False) -> T:
+    async def write(self, fn: Callable[[Tx], T], *, heavy: bool = False, caller: Hashable = None) -> T:
         self._check_open()
         job = partial(self._run, fn, writable=True, steps=self._steps[True])
-        async with self._write_turns.turn():
+        async with self._write_turns.turn(caller):
             return await self._in_thread(self._writers, job, OutcomeUnknown)
 
     def read_sync(self, fn: Callable[[Tx], T], *, snapshot: bool = False) -> T:

@@ -44,13 +44,13 @@ def tables(tx: Tx) -> list[Table]:
     )
     virtual = {row[0] for row in tx.all("SELECT name FROM pragma_table_list WHERE type = 'virtual'")}
     found: dict[str, list[tuple[str, int]]] = {}
-    for table, column, place in rows:
-        found.setdefault(table, []).append((column, place))
+    for table, column, number in rows:
+        found.setdefault(table, []).append((column, number))
     return [
         Table(
             name,
             tuple(column for column, _ in columns),
-            tuple(column for column, place in sorted(columns, key=lambda pair: pair[1]) if place),
+            tuple(column for column, number in sorted(columns, key=lambda pair: pair[1]) if number),
             f"{name}_fts" in virtual,
         )
         for name, columns in found.items()
@@ -69,13 +69,13 @@ def pages(
     """All rows of a table in the order of its key, some at a time; `more` are expressions beside the columns."""
     select = f'SELECT {", ".join([_names(columns), *more])} FROM "{table}"'
     order = f"ORDER BY {_names(key)} LIMIT {PAGE_ROWS}"
-    places = [columns.index(name) for name in key]
+    indexes = [columns.index(name) for name in key]
     page = tx.all(f"{select} {order}")
     while page:
         yield page
         if len(page) < PAGE_ROWS:
             return
-        last = [page[-1][place] for place in places]
+        last = [page[-1][index] for index in indexes]
         page = tx.all(f"{select} WHERE ({_names(key)}) > ({_marks(len(key))}) {order}", last)
 
 

@@ -6,16 +6,13 @@ of them. So callers take turns, none ever has every slot, and who has waited too
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Hashable, Iterator
+from collections.abc import AsyncIterator, Hashable, Iterator
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from taskade_server.store.interface import Overloaded
 
 T = TypeVar("T")
-CALLER: Final[ContextVar[Callable[[], Hashable]]] = ContextVar("caller", default=lambda: None)
-"""Says on whose behalf the present task asks; whoever takes requests sets it."""
 
 
 class Turns:
@@ -38,9 +35,8 @@ class Turns:
         return self._running.total()
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """A slot for the present caller. Overloaded if none gets free in time."""
-        caller = CALLER.get()()
+    async def turn(self, caller: Hashable) -> AsyncIterator[None]:
+        """A slot for a caller; None: for nobody in particular. Overloaded if none gets free in time."""
         if self._free and self._may(caller):
             self._begin(caller)
         else:

@@ -171,5 +171,5 @@ class Api:
 
 def _worded(issue: Mapping[str, str]) -> str:
     """A fault with its place, unless its words name that anyway."""
-    place = (issue.get("pointer") or issue.get("parameter") or "").rpartition("/")[2]
-    return issue["detail"] if place in issue["detail"] else f"{place}: {issue['detail']}"
+    member = (issue.get("pointer") or issue.get("parameter") or "").rpartition("/")[2]
+    return issue["detail"] if member in issue["detail"] else f"{member}: {issue['detail']}"

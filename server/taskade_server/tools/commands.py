@@ -114,16 +114,16 @@ def _members(pairs: tuple[str, ...]) -> dict[str, Any]:
         name, equals, text = pair.partition("=")
         if not equals or not all(name.split(".")):
             raise Failed(f'--data takes NAME=VALUE such as priority=high, not "{pair}".')
-        place = found
+        target = found
         *outer, last = name.split(".")
         for step in outer:
-            place = place.setdefault(step, {})
-            if not isinstance(place, dict):
+            target = target.setdefault(step, {})
+            if not isinstance(target, dict):
                 raise Failed(f"--data gives {step} two values.")
         try:
-            place[last] = decode_strict(text.encode())
+            target[last] = decode_strict(text.encode())
         except ValueError:
-            place[last] = text
+            target[last] = text
     return found
 
 

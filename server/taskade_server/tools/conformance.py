@@ -170,8 +170,8 @@ def _same(body: bytes, headers: dict[str, str]) -> bytes:
 
 def _flip(body: bytes, headers: dict[str, str]) -> bytes:
     """Another letter in a text, so that the body is still JSON."""
-    place = body.rindex(b'"type":"') + 8
-    return body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :]
+    index = body.rindex(b'"type":"') + 8
+    return body[:index] + bytes([body[index] ^ 1]) + body[index + 1 :]
 
 
 def run(receiver: Receiver, kit: Kit, *, plain: bool) -> Iterator[Finding]:

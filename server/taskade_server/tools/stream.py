@@ -21,13 +21,13 @@ LONGEST_PAUSE: Final = 15.0
 class Frame:
     """One message of Server-Sent Events. `type` is empty for one that only moves the position.
 
-    `place` is its id as the server gave it, `seq` the number in it; None and "" for a message without one.
+    `event_id` is its id as the server gave it, `seq` the number in it; None and "" for a message without one.
     """
 
     type: str
     data: str
     seq: int | None
-    place: str
+    event_id: str
 
 
 @dataclass(slots=True)
@@ -59,7 +59,7 @@ class Listener:
         self._ready = ready
         self._met = False
         self._retry = FIRST_PAUSE
-        self._place = "" if after is None else str(after)
+        self._event_id = "" if after is None else str(after)
         self.position = after
 
     def events(self) -> Iterator[Happening]:
@@ -74,7 +74,7 @@ class Listener:
                     if frame.seq is not None:
                         # Only after a restore from a backup does the server go back.
                         self.position = max(frame.seq, 0 if frame.type == "resync" else self.position or 0)
-                        self._place = frame.place
+                        self._event_id = frame.event_id
                 # It ended in good order, as that of a server does which is replaced by another.
                 time.sleep(self._retry)
             except Lost as lost:
@@ -110,14 +110,14 @@ class Listener:
             self._say("The key may see less than before.")
 
     def _frames(self) -> Iterator[Frame]:
-        with self._api.stream("/events/stream", **self._parameters, after=self._place or None) as response:
+        with self._api.stream("/events/stream", **self._parameters, after=self._event_id or None) as response:
             try:
                 yield from self._read(response)
             except (OSError, http.client.HTTPException) as error:
                 raise Lost(f"The connection to {self._api.address.text} was lost: {reason(error)}.") from error
 
     def _read(self, response: http.client.HTTPResponse) -> Iterator[Frame]:
-        kind, data, seq, place = "", [], None, ""
+        kind, data, seq, event_id = "", [], None, ""
         while line := response.readline():
             name, _, value = line.decode().rstrip("\r\n").partition(":")
             value = value.removeprefix(" ")
@@ -126,10 +126,10 @@ class Listener:
             elif name == "data":
                 data.append(value)
             elif name == "id" and value.rpartition("-")[2].isdigit():
-                place, seq = value, int(value.rpartition("-")[2])
+                event_id, seq = value, int(value.rpartition("-")[2])
             elif name == "retry" and value.isdigit():
                 self._retry = max(0.1, int(value) / 1000)
             elif line in (b"\n", b"\r\n"):
                 if data or seq is not None:
-                    yield Frame(kind if data else "", "\n".join(data), seq, place)
-                kind, data, seq, place = "", [], None, ""
+                    yield Frame(kind if data else "", "\n".join(data), seq, event_id)
+                kind, data, seq, event_id = "", [], None, ""

@@ -137,6 +137,11 @@ def _webhook(scene: Scene) -> Any:
     return scene.subject("webhooks", **body)
 
 
+def _secret(scene: Scene) -> Any:
+    name = f"trigger-{ids.new('sec')[-12:]}"
+    return scene.subject("secrets", name=name, hosts=["api.crm.example"], value=ids.new("value"))
+
+
 def _address() -> str:
     return f"trigger-{ids.new('user')[-12:]}@example.com"
 
@@ -150,6 +155,7 @@ _MAKERS: Final[Mapping[str, tuple[str, Callable[[Scene], Any], Body]]] = {
     "user": ("users", _user, {"name": "Ana Lima-Berg"}),
     "api_key": ("api-keys", _api_key, {"scopes": ["tasks:read", "projects:read"]}),
     "webhook": ("webhooks", _webhook, {"events": ["task.*"]}),
+    "secret": ("secrets", _secret, {"description": "The token of the billing robot."}),
 }
 
 
@@ -233,7 +239,7 @@ def _general() -> dict[str, Callable[[Scene], Any]]:
         f"{kind}.{action}": partial(verb, kind)
         for kind in _MAKERS
         for action, verb in verbs.items()
-        if action != "restored" or kind not in ("api_key", "webhook")
+        if action != "restored" or kind not in ("api_key", "webhook", "secret")
     }
 
 

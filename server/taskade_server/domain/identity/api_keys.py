@@ -66,7 +66,7 @@ def _service_user(tx: Tx, context: Context, reference: str, chosen: list[str]) -
         ) from None
     if chosen not in ([], [home]):
         detail = f"The key of a service user is limited to the workspace that invited it, {home}."
-        raise _not_for(detail, code="exceeds_own_limits", place="/workspace_ids")
+        raise _not_for(detail, code="exceeds_own_limits", pointer="/workspace_ids")
     return user_id, home
 
 
@@ -81,8 +81,8 @@ def _require_power_over_key(tx: Tx, context: Context, key: dict[str, Any]) -> No
     require_inviting_admin(tx, context, user)
 
 
-def _not_for(detail: str, *, code: str = "read_only", place: str = "/user_id") -> Invalid:
-    return Invalid(errors=[Issue(code, detail, pointer=place)])
+def _not_for(detail: str, *, code: str = "read_only", pointer: str = "/user_id") -> Invalid:
+    return Invalid(errors=[Issue(code, detail, pointer=pointer)])
 
 
 def new_key(

@@ -89,9 +89,11 @@ def _stays_member(tx: Tx, workspace_id: str, user_id: str) -> bool:
 
 
 def find_membership(tx: Tx, workspace_id: str, project_id: str | None, user_id: str) -> tuple[int, str] | None:
-    place = "project_id IS NULL" if project_id is None else "project_id = ?"
+    condition = "project_id IS NULL" if project_id is None else "project_id = ?"
     params = (workspace_id, user_id) if project_id is None else (workspace_id, user_id, project_id)
-    row = tx.one(f'SELECT n, doc FROM members WHERE workspace_id = ? AND "user" = ? AND {place}{tx.for_update}', params)
+    row = tx.one(
+        f'SELECT n, doc FROM members WHERE workspace_id = ? AND "user" = ? AND {condition}{tx.for_update}', params
+    )
     return (row[0], row[1]) if row else None
 
 

@@ -10,7 +10,7 @@ ROLES: Final = (*access.PROJECT_ROLES, *WORKSPACE_ROLES)
 
 HANDLE: Final = r"[a-z0-9][a-z0-9_.-]{0,62}"
 
-SCOPED: Final = ("workspaces", "projects", "tasks", "comments", "templates", "users", "api-keys", "webhooks")
+SCOPED: Final = ("workspaces", "projects", "tasks", "comments", "templates", "users", "api-keys", "webhooks", "secrets")
 
 SCOPES: Final = ("*", *(f"{name}:{verb}" for name in SCOPED for verb in ("read", "write")), "audit:read")
 

@@ -90,18 +90,20 @@ def _check_template(doc: dict[str, Any]) -> list[Issue]:
     project = doc["project"]
     issues = [issue.below("/project") for issue in check_workflow(project)]
 
-    def walk(tasks: list[dict[str, Any]], place: str) -> None:
+    def walk(tasks: list[dict[str, Any]], pointer: str) -> None:
         for index, task in enumerate(tasks):
             if task["status"] is not None and status_category(project, task["status"]) is None:
                 keys = ", ".join(status["key"] for status in project["statuses"])
                 issues.append(
-                    Issue("unknown_status", f"The blueprint's statuses are {keys}.", pointer=f"{place}/{index}/status")
+                    Issue(
+                        "unknown_status", f"The blueprint's statuses are {keys}.", pointer=f"{pointer}/{index}/status"
+                    )
                 )
             start, due = task["start_in_days"], task["due_in_days"]
             if start is not None and due is not None and start > due:
                 detail = "due_in_days lies before start_in_days."
-                issues.append(Issue("invalid_range", detail, pointer=f"{place}/{index}/due_in_days"))
-            walk(task.get("subtasks", []), f"{place}/{index}/subtasks")
+                issues.append(Issue("invalid_range", detail, pointer=f"{pointer}/{index}/due_in_days"))
+            walk(task.get("subtasks", []), f"{pointer}/{index}/subtasks")
 
     issues += check_template_size(doc)
     if not issues:

@@ -52,8 +52,8 @@ def add_member(tx: Tx, context: Context, project_id: str, body: Any) -> str:
     """Give a member of the workspace a role in the project."""
     row, _ = edit.load(tx, context, PROJECT, project_id, target=False)
     access.require_project(context.principal, row.workspace_id, project_id, "editor", "add members")
-    place: dict[str, str | None] = {"workspace_id": row.workspace_id, "project_id": project_id}
-    reference, role = workspaces.new_member(body, PROJECT_ROLES, "editor", **place)
+    within: dict[str, str | None] = {"workspace_id": row.workspace_id, "project_id": project_id}
+    reference, role = workspaces.new_member(body, PROJECT_ROLES, "editor", **within)
     user_id = identity.resolve_user(tx, context, row.workspace_id, reference)
     if user_id is None:
         edit.fail(

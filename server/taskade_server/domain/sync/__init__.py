@@ -8,7 +8,7 @@ an answer may be asked for again, and nothing is lost by one that never arrived.
 
 from taskade_server.domain.sync.answering import DEFAULT_LIMIT, MAX_LIMIT, MAX_PROJECTS, begin, proceed
 from taskade_server.domain.sync.kinds import BY_DEFAULT, KINDS
-from taskade_server.domain.sync.token import DAYS, Token, Wanted, accept, seal, unseal
+from taskade_server.domain.sync.token import DAYS, SyncSelection, Token, accept, seal, unseal
 
 __all__ = [
     "BY_DEFAULT",
@@ -17,8 +17,8 @@ __all__ = [
     "KINDS",
     "MAX_LIMIT",
     "MAX_PROJECTS",
+    "SyncSelection",
     "Token",
-    "Wanted",
     "accept",
     "begin",
     "proceed",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from taskade_server.domain.sync.kinds import ANSWERED_AS, INSIDE_PROJECTS, OUTSIDE_PROJECTS, resource_of
-from taskade_server.domain.sync.token import Token, Wanted
+from taskade_server.domain.sync.token import SyncSelection, Token
 from taskade_server.domain.visibility_history import VisibilityHistory
 from taskade_server.engine import access
 from taskade_server.engine.access import Principal
@@ -21,7 +21,7 @@ SCAN: Final = 5_000
 class Answer:
     """The changes of one answer by resource: documents to put, ids to forget."""
 
-    wanted: Wanted
+    wanted: SyncSelection
     created: dict[str, list[str]] = field(default_factory=dict)
     updated: dict[str, list[str]] = field(default_factory=dict)
     deleted: dict[str, list[str]] = field(default_factory=dict)
@@ -90,15 +90,15 @@ class SyncRun:
         """Whether the filter lets a project through."""
         return not self.token.wanted.projects or project_id in self.token.wanted.projects
 
-    def place(self, kind: str, project_id: str | None) -> str:
-        """Return the place that a resource of this kind lies in, as `VisibilityHistory` has it."""
+    def location(self, kind: str, project_id: str | None) -> str:
+        """Return the location that a resource of this kind lies in, as `VisibilityHistory` has it."""
         return OUTSIDE_PROJECTS[kind] if kind in OUTSIDE_PROJECTS else str(project_id)
 
     def shown(self, kind: str, project_id: str | None) -> bool:
         """Whether a live thing is to be had, by its rights in the log and by those that the caller came with."""
         if kind in INSIDE_PROJECTS and not self.chosen(project_id):
             return False
-        if not self.history.sees_now(kind, self.place(kind, project_id)):
+        if not self.history.sees_now(kind, self.location(kind, project_id)):
             return False
         resource = resource_of(kind)
         if resource.visibility in ("shared", "owner"):

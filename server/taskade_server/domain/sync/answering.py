@@ -6,7 +6,7 @@ from taskade_server.domain.sync.answer import Answer, SyncRun
 from taskade_server.domain.sync.following import follow_log
 from taskade_server.domain.sync.foreign_members import foreign_digest, tell_of_foreign_members
 from taskade_server.domain.sync.kinds import BY_DEFAULT, KINDS, SCOPES
-from taskade_server.domain.sync.token import Token, Walk, Wanted, seal
+from taskade_server.domain.sync.token import SyncSelection, Token, Walk, seal
 from taskade_server.domain.sync.walking import go_on_walking
 from taskade_server.domain.visibility_history import history_of, key_limits_of
 from taskade_server.engine import log
@@ -24,7 +24,7 @@ MAX_PROJECTS: Final = 50
 MAX_KEY_LIMITS: Final = 8
 
 
-def begin(tx: Tx, principal: Principal, key: dict[str, Any], wanted: Wanted) -> Token:
+def begin(tx: Tx, principal: Principal, key: dict[str, Any], wanted: SyncSelection) -> Token:
     """The token of a client that has nothing yet."""
     head = log.head(tx, wanted.workspace_id)
     limits = key_limits_of(principal, key, wanted.workspace_id, SCOPES)

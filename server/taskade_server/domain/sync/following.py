@@ -18,7 +18,7 @@ class _Touched:
 
     first: int
     created_at_seq: int = 0
-    places: set[str | None] = field(default_factory=set)
+    locations: set[str | None] = field(default_factory=set)
 
 
 def follow_log(run: SyncRun) -> None:
@@ -48,11 +48,11 @@ def _touched(run: SyncRun, found: list[Touch], most: int) -> tuple[dict[tuple[st
             if entry is None:
                 created_at_seq = event.seq if event.type.endswith((".created", ".added")) else 0
                 entry = touched[one] = _Touched(event.seq, created_at_seq)
-            entry.places.add(event.project_id)
+            entry.locations.add(event.project_id)
             if event.previous:
                 previous = json.decode(event.previous)
                 if "project_id" in previous:
-                    entry.places.add(previous["project_id"])
+                    entry.locations.add(previous["project_id"])
         until = event.seq
     return touched, until if found else run.head
 
@@ -94,11 +94,11 @@ def _tell_object(run: SyncRun, kind: str, object_id: str, entry: _Touched, row: 
         run.answer.put(kind, object_id, row[0], new=entry.created_at_seq > run.token.seen)
         return
     # Also what began and ended since the token was made: an answer in between may have been taken and its token lost.
-    places = {SHARED} if kind in OUTSIDE_PROJECTS else entry.places | ({row[1]} if row is not None else set())
+    locations = {SHARED} if kind in OUTSIDE_PROJECTS else entry.locations | ({row[1]} if row is not None else set())
     if any(
-        run.history.ever_saw(kind, run.place(kind, place))
-        for place in places
-        if kind in OUTSIDE_PROJECTS or run.chosen(place)
+        run.history.ever_saw(kind, run.location(kind, location))
+        for location in locations
+        if kind in OUTSIDE_PROJECTS or run.chosen(location)
     ):
         run.answer.forget(kind, object_id)
 

@@ -13,7 +13,7 @@ DAYS: Final = 30
 _VERSION: Final = 1
 
 
-class Wanted(NamedTuple):
+class SyncSelection(NamedTuple):
     """What is synced. `kinds` None: all that the key may read; `projects` empty: all."""
 
     workspace_id: str
@@ -32,7 +32,7 @@ class Token:
     """
 
     user_id: str
-    wanted: Wanted
+    wanted: SyncSelection
     done: int
     rights: int
     walked: int
@@ -45,20 +45,20 @@ class Token:
 
 
 class Walk(NamedTuple):
-    """A walk through the rows: of everything (`full`), or where rights have changed; `place` is the next leg."""
+    """A walk through the rows: of everything (`full`), or where rights have changed; `location` is the next leg."""
 
     full: bool
     wide: bool
     begun: int
     section: int
-    place: str
+    location: str
     rank: int
     n: int
 
     @property
     def at_start(self) -> bool:
         """Whether nothing has been walked through."""
-        return (self.section, self.place, self.rank, self.n) == (0, "", 0, 0)
+        return (self.section, self.location, self.rank, self.n) == (0, "", 0, 0)
 
 
 def seal(secret: bytes, token: Token) -> str:
@@ -89,7 +89,7 @@ def unseal(secret: bytes, text: str) -> Token | None:
     if not isinstance(found, list) or found[:2] != ["sync", _VERSION]:
         return None
     user_id, (workspace_id, kinds, projects), done, rights, walked, seen, at, key_limits, foreign, walk = found[2:12]
-    wanted = Wanted(workspace_id, None if kinds is None else tuple(kinds), tuple(projects))
+    wanted = SyncSelection(workspace_id, None if kinds is None else tuple(kinds), tuple(projects))
     known = [
         KeyLimits(tuple(readable), None if limit is None else tuple(limit), reaches)
         for readable, limit, reaches in key_limits

@@ -14,27 +14,27 @@ NARROW: Final = 200
 """Up to this many projects are walked through one by one; with more, the workspace as a whole."""
 
 _Leg = tuple[int, str, int, str]
-"""Section, place, rank and kind: what is walked through, in this order."""
+"""Section, location, rank and kind: what is walked through, in this order."""
 
 
 def go_on_walking(run: SyncRun) -> bool:
     """Go on with the walk until the answer is full; whether it has come to its end."""
     walk = run.token.walk
     assert walk is not None
-    places = _places(run, walk)
+    locations = _locations(run, walk)
     if walk.at_start:
-        walk = walk._replace(wide=places is None or len(places) > NARROW)
-    here, steps, looked = (walk.section, walk.place, walk.rank), 0, 0
-    for section, place, rank, kind in _legs(run, walk, places or []):
-        if (section, place, rank) < here:
+        walk = walk._replace(wide=locations is None or len(locations) > NARROW)
+    here, steps, looked = (walk.section, walk.location, walk.rank), 0, 0
+    for section, location, rank, kind in _legs(run, walk, locations or []):
+        if (section, location, rank) < here:
             continue
-        n = walk.n if (section, place, rank) == here else 0
+        n = walk.n if (section, location, rank) == here else 0
         steps += 1
         while True:
             if run.full or steps > LEGS or looked > SCAN:
-                run.token.walk = walk._replace(section=section, place=place, rank=rank, n=n)
+                run.token.walk = walk._replace(section=section, location=location, rank=rank, n=n)
                 return False
-            rows, cut = _next_rows(run, kind, place if section and place else None, n)
+            rows, cut = _next_rows(run, kind, location if section and location else None, n)
             for text, number, object_id, project_id in rows:
                 n = number
                 _tell_row(run, walk, kind, text, object_id, project_id)
@@ -46,15 +46,15 @@ def go_on_walking(run: SyncRun) -> bool:
 
 def _tell_row(run: SyncRun, walk: Walk, kind: str, text: str, object_id: str, project_id: str | None) -> None:
     """A live row that the walk has come to: it is to be had, to be forgotten, or none of the client's business."""
-    place = run.place(kind, project_id)
+    location = run.location(kind, project_id)
     if run.shown(kind, project_id):
-        if walk.full or not run.history.always_saw(kind, place):
+        if walk.full or not run.history.always_saw(kind, location):
             run.answer.put(kind, object_id, text, new=True)
-    elif run.history.ever_saw(kind, place) and (kind in OUTSIDE_PROJECTS or run.chosen(project_id)):
+    elif run.history.ever_saw(kind, location) and (kind in OUTSIDE_PROJECTS or run.chosen(project_id)):
         run.answer.forget(kind, object_id)
 
 
-def _places(run: SyncRun, walk: Walk) -> list[str] | None:
+def _locations(run: SyncRun, walk: Walk) -> list[str] | None:
     """The projects to walk through, in order; None if there are too many, so that all of the workspace is."""
     if run.token.wanted.projects:
         return sorted(run.token.wanted.projects)
@@ -69,17 +69,17 @@ def _places(run: SyncRun, walk: Walk) -> list[str] | None:
     return sorted(row[0] for row in found if _concerns(run.history, row[0]))
 
 
-def _concerns(history: VisibilityHistory, place: str) -> bool:
-    return any(history.sees_now(kind, place) or history.ever_saw(kind, place) for kind in INSIDE_PROJECTS)
+def _concerns(history: VisibilityHistory, location: str) -> bool:
+    return any(history.sees_now(kind, location) or history.ever_saw(kind, location) for kind in INSIDE_PROJECTS)
 
 
-def _legs(run: SyncRun, walk: Walk, places: Sequence[str]) -> Iterator[_Leg]:
+def _legs(run: SyncRun, walk: Walk, locations: Sequence[str]) -> Iterator[_Leg]:
     yield from ((0, "", rank, kind) for rank, kind in enumerate(OUTSIDE_PROJECTS) if kind in run.kinds)
     if walk.wide:
         yield from ((1, "", rank, kind) for rank, kind in enumerate(INSIDE_PROJECTS) if kind in run.kinds)
         return
-    for place in places:
-        yield from ((1, place, rank, kind) for rank, kind in enumerate(INSIDE_PROJECTS) if kind in run.kinds)
+    for location in locations:
+        yield from ((1, location, rank, kind) for rank, kind in enumerate(INSIDE_PROJECTS) if kind in run.kinds)
 
 
 def _next_rows(run: SyncRun, kind: str, project_id: str | None, n: int) -> tuple[list[tuple[Any, ...]], bool]:

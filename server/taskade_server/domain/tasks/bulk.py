@@ -66,9 +66,7 @@ def require_condition(where: Node) -> None:
         edit.fail([Issue("wrong_type", _EVERY_TASK, pointer="/filter")])
 
 
-def update_bulk(
-    tx: Tx, context: Context, chosen: Sequence[str], patch: Any, *, by_filter: bool = False
-) -> list[str]:  # fmt: skip
+def update_bulk(tx: Tx, context: Context, chosen: Sequence[str], patch: Any, *, by_filter: bool = False) -> list[str]:
     """Apply one merge patch to many tasks, all or none; returns the documents.
 
     `by_filter`: a filter in the body has chosen them, so that faults have no id there to point to.
@@ -77,10 +75,10 @@ def update_bulk(
     edits: list[Edit] = []
     # The same patch is checked, merged and written once for each task.
     size = len(json.encode(patch))
-    places = _places(chosen, by_filter=by_filter)
-    for row, before in _load_all(tx, context, places):
+    pointers = _pointers(chosen, by_filter=by_filter)
+    for row, before in _load_all(tx, context, pointers):
         tx.budget.spend(CHECK_STEPS + size // CHECKED_A_STEP)
-        with edit.about_entry(places[before["id"]], before["id"]):
+        with edit.about_entry(pointers[before["id"]], before["id"]):
             lookups.project(before["project_id"])
         checker = Checker("/set")
         values = checker.body(TASK, patch, creating=False, current=before)
@@ -102,26 +100,26 @@ def update_each(
     edits: list[Edit] = []
     for row, before in _load_all(tx, context, {task_id: f"/tasks/{index}/id" for task_id, index in named.items()}):
         index = named[before["id"]]
-        place, patch = f"/tasks/{index}", body["tasks"][index]
+        pointer, patch = f"/tasks/{index}", body["tasks"][index]
         try:
             edit.expect(replace(context, if_match=versions[index]), TASK, before)
         except PreconditionFailed as stale:
-            stale.extra["pointer"] = f"{place}/if_match"
+            stale.extra["pointer"] = f"{pointer}/if_match"
             raise
         tx.budget.spend(CHECK_STEPS + len(json.encode(patch)) // CHECKED_A_STEP)
-        with edit.about_entry(place, before["id"]):
+        with edit.about_entry(pointer, before["id"]):
             lookups.project(before["project_id"])
-        checker = Checker(place)
+        checker = Checker(pointer)
         values = checker.body(TASK, patch, creating=False, current=before, extra=("if_match",))
         issues += checker.issues
-        edits.append(Edit(row, before, {**before, **values}, place))
+        edits.append(Edit(row, before, {**before, **values}, pointer))
         if len(issues) > MAX_ISSUES:
             break
     return write_changes(lookups, edits, issues)
 
 
 def _entries_by_id(body: Mapping[str, Any], issues: list[Issue]) -> dict[str, int]:
-    """The ids of the tasks to change, each with its place in the list. Invalid if some cannot be read."""
+    """The ids of the tasks to change, each with its index in the list. Invalid if some cannot be read."""
     checker = Checker()
     for key in body:
         if key != "tasks":
@@ -151,29 +149,32 @@ def delete_bulk(tx: Tx, context: Context, chosen: Sequence[str], *, by_filter: b
 
     It is one deletion, whatever the order of the ids: what lies below another chosen task goes and comes back with it.
     """
-    places = _places(chosen, by_filter=by_filter)
-    return trash_trees(tx, context, _load_all(tx, context, places), places)
+    pointers = _pointers(chosen, by_filter=by_filter)
+    return trash_trees(tx, context, _load_all(tx, context, pointers), pointers)
 
 
-def _places(chosen: Sequence[str], *, by_filter: bool) -> dict[str, str]:
-    """Ids without repetitions, each with its first place in the body: that of the filter if one has chosen them."""
-    places: dict[str, str] = {}
+def _pointers(chosen: Sequence[str], *, by_filter: bool) -> dict[str, str]:
+    """Ids without repetitions, each with the JSON Pointer to where the body has it first.
+
+    That is the filter if one has chosen them.
+    """
+    pointers: dict[str, str] = {}
     for index, task_id in enumerate(chosen):
-        places.setdefault(task_id, "/filter" if by_filter else f"/ids/{index}")
-    return places
+        pointers.setdefault(task_id, "/filter" if by_filter else f"/ids/{index}")
+    return pointers
 
 
-def _load_all(tx: Tx, context: Context, places: Mapping[str, str]) -> list[tuple[query.Row, dict[str, Any]]]:
-    """The rows of tasks, locked; Invalid if some cannot be seen, which is told with their places in the body."""
+def _load_all(tx: Tx, context: Context, pointers: Mapping[str, str]) -> list[tuple[query.Row, dict[str, Any]]]:
+    """The rows of tasks, locked; Invalid if some cannot be seen, which is told with their pointers."""
     loaded = []
     issues = []
     size = 0
-    for task_id, place in places.items():
+    for task_id, pointer in pointers.items():
         row = query.get(tx, context.principal, TASK, task_id, lock=True)
         if row is None:
             tx.budget.spend(LOOKUP_STEPS)
             detail = query.absence(tx, context.principal, TASK, task_id)
-            issues.append(Issue("unknown_reference", detail, pointer=place))
+            issues.append(Issue("unknown_reference", detail, pointer=pointer))
         else:
             tx.budget.spend(LOOKUP_STEPS + len(row.document) // log.WRITTEN_A_STEP)
             loaded.append((row, json.decode(row.document)))

@@ -14,8 +14,8 @@ def create_comment(tx: Tx, context: Context, body: Any) -> str:
     """Comment on a task; needs the project role commenter."""
     task_id = body.get("task_id") if isinstance(body, dict) else None
     row = query.get(tx, context.principal, TASK, task_id, keep=True) if isinstance(task_id, str) else None
-    place = {} if row is None else {"project_id": row.project_id}
-    values = edit.fields(COMMENT, body, given=edit.given(context, author=context.principal.user_id, **place))
+    within = {} if row is None else {"project_id": row.project_id}
+    values = edit.fields(COMMENT, body, given=edit.given(context, author=context.principal.user_id, **within))
     if row is None or row.project_id is None:
         detail = query.absence(tx, context.principal, TASK, values["task_id"])
         raise Invalid(errors=[Issue("unknown_reference", detail, pointer="/task_id")])

@@ -61,14 +61,14 @@ def restore(tx: Tx, context: Context, task_id: str) -> str:
     return log.apply(tx, context.actor, [*changes, *renewed])[0]
 
 
-def trash_trees(tx: Tx, context: Context, chosen: Sequence[Loaded], places: Mapping[str, str] = {}) -> list[str]:
+def trash_trees(tx: Tx, context: Context, chosen: Sequence[Loaded], pointers: Mapping[str, str] = {}) -> list[str]:
     """Move tasks to the trash with all that lies below them; returns the documents of those that were chosen.
 
-    What lies below the topmost of them comes back together, in whatever order they were named. `places` are the places
-    of the ids in the body (JSON Pointers), if the tasks are named there.
+    What lies below the topmost of them comes back together, in whatever order they were named. `pointers` are the
+    JSON Pointers to the ids in the body, if the tasks are named there.
     """
     for row, doc in chosen:
-        with edit.about_entry(places.get(doc["id"], ""), doc["id"]):
+        with edit.about_entry(pointers.get(doc["id"], ""), doc["id"]):
             access.require_project(context.principal, row.workspace_id, doc["project_id"], "editor", "delete the task")
     trees = {doc["id"]: (row, doc) for row, doc in chosen}
     for row, doc in subtree(tx, list(trees)):

@@ -1,6 +1,6 @@
-"""The live tasks of one place (below one parent, or at the top of one project) in order, and the keys given there.
+"""The live tasks of one list (below one parent, or at the top of one project) in order, and the keys given there.
 
-Why one class for every way into a place: a key has to be different from all others in the place, and only a reader
+Why one class for every way into a list: a key has to be different from all others in the list, and only a reader
 that knows what the same request does to the neighbours can tell. Where a key would grow long, some neighbours get new
 ones instead.
 
@@ -26,7 +26,7 @@ _REACHES: Final = (32, 256, 500)
 _SHORT: Final = 24
 """New keys up to this length are short enough to look no further."""
 _ENTRIES_A_STEP: Final = 4
-"""How many entries of a place are read for one step of the budget."""
+"""How many entries of a list are read for one step of the budget."""
 _PENDING: Final = 2**62
 _Entry = tuple[str, int, str]
 """A task in the order: its key, its number and its id."""
@@ -34,9 +34,9 @@ _key = itemgetter(0)
 
 
 class Siblings:
-    """The order of one place during one request.
+    """The order of one list during one request.
 
-    `absent` are the ids of tasks that leave the place or get another key in this request. With `whole` the place is
+    `absent` are the ids of tasks that leave the list or get another key in this request. With `whole` the list is
     read once and completely, for requests about many tasks; otherwise one task only may enter it.
 
     `renewed` has the new keys of neighbours by id, which the caller has to write, and `rows` the stored documents of
@@ -45,7 +45,7 @@ class Siblings:
 
     def __init__(self, tx: Tx, project_id: str, parent_id: str | None, absent: Collection[str], *, whole: bool) -> None:
         self._tx = tx
-        self._place = (project_id, parent_id)
+        self._list = (project_id, parent_id)
         self._where, self._params = _condition(project_id, parent_id)
         self._absent = set(absent)
         self._whole = whole
@@ -72,7 +72,7 @@ class Siblings:
         return self._key_at(index, task_id, wanted)
 
     def beside(self, task_id: str, anchor: dict[str, Any], *, before: bool) -> str:
-        """A key directly before or after another task of the place."""
+        """A key directly before or after another task of the list."""
         self._read_near(anchor["position"])
         index = self._index(anchor["id"])
         if index is None:  # so many tasks have the same key that it was not among those read
@@ -109,21 +109,21 @@ class Siblings:
         return None if low is not None and high is not None and low >= high else ordering.between(low, high)
 
     def _bounds(self, first: int, end: int) -> tuple[str | None, str | None]:
-        """The keys before and behind some entries; None at the ends of the place."""
+        """The keys before and behind some entries; None at the ends of the list."""
         return (
             self._entries[first - 1][0] if first else None,
             self._entries[end][0] if end < len(self._entries) else None,
         )
 
     def _index(self, task_id: str) -> int | None:
-        return next((place for place, entry in enumerate(self._entries) if entry[2] == task_id), None)
+        return next((index for index, entry in enumerate(self._entries) if entry[2] == task_id), None)
 
     # ---- new keys for neighbours -------------------------------------------------------------------------------------
 
     def _renewal(self, index: int, near: str) -> tuple[list[str], int, int]:
         """New keys for a stretch of entries with one more at `index`; where that begins; and where `index` is now.
 
-        No keys if there is no room. The place is read again with a wider reach until the keys are short.
+        No keys if there is no room. The list is read again with a wider reach until the keys are short.
         """
         keys: list[str] = []
         first = index
@@ -131,9 +131,9 @@ class Siblings:
             index = self._widen(index, near, reach)
             first, end = max(0, index - reach), min(len(self._entries), index + reach)
             free = self._hold([entry[2] for entry in self._entries[first:end]])
-            taken = [place for place in range(first, end) if self._entries[place][2] not in free]
-            first = max([first, *(place + 1 for place in taken if place < index)])
-            end = min([end, *(place for place in taken if place >= index)])
+            taken = [number for number in range(first, end) if self._entries[number][2] not in free]
+            first = max([first, *(number + 1 for number in taken if number < index)])
+            end = min([end, *(number for number in taken if number >= index)])
             if index < end == len(self._entries):
                 end -= 1  # the last one keeps its key, so that new tasks still come behind it
             low, high = self._bounds(first, end)
@@ -186,7 +186,7 @@ class Siblings:
         return [(key, n, name) for key, n, name in rows if name not in self._absent]
 
     def _read_near(self, key: str, width: int = _NEAR) -> None:
-        """Read `width` entries on each side of a key, unless the whole place is known."""
+        """Read `width` entries on each side of a key, unless the whole list is known."""
         if self._whole:
             return
         limit = width + len(self._absent)
@@ -216,14 +216,14 @@ class Siblings:
         return found or 0
 
     def _end_of_ties(self, key: str) -> int:
-        """Read the whole place, if it is not known yet; the index behind all entries that have this key."""
+        """Read the whole list, if it is not known yet; the index behind all entries that have this key."""
         if not self._whole:
             self._entries = self._read_all()
         return bisect_right(self._entries, key, key=_key)
 
 
 def _condition(project_id: str, parent_id: str | None) -> tuple[str, list[str]]:
-    """The SQL condition of a live task of a place. A subtask always lies in its parent's project."""
+    """The SQL condition of a live task of a list. A subtask always lies in its parent's project."""
     if parent_id is None:
         return "project_id = ? AND parent_id IS NULL AND deleted_at IS NULL", [project_id]
     return "parent_id = ? AND deleted_at IS NULL", [parent_id]

@@ -1,9 +1,11 @@
 """What others have done since that stands in the way."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
+from taskade_server.domain import secrets
 from taskade_server.domain.undo.changes import (
     Item,
     Path,
@@ -18,12 +20,14 @@ from taskade_server.domain.undo.changes import (
 from taskade_server.engine import events, log
 from taskade_server.engine.access import Principal
 from taskade_server.engine.log import Event
+from taskade_server.kit import json
 from taskade_server.kit.errors import RevertConflict
 from taskade_server.store.database import Tx
 
 MAX_CONFLICTS: Final = 100
 
-_WITH_SECRET: Final = ("api_key", "webhook")
+_GONE: Final[Mapping[str, str]] = MappingProxyType({"api_key": "secret", "webhook": "secret", "secret": "value"})
+"""What a kind of resource has that goes with it and that the log does not know."""
 
 
 @dataclass(slots=True)
@@ -50,14 +54,29 @@ class Conflict:
 def refuse_conflicts(run: UndoRun) -> None:
     conflicts: list[Conflict] = []
     for item in run.items.values():
-        ended = item.steps[-1].action == "deleted"
-        if item.resource.name in _WITH_SECRET and ended and item.first_action != "created":
-            raise cannot_be_undone(item.steps[-1].event, "its secret is gone; create another one")
+        if item.first_action != "created":
+            _refuse_secret(run, item)
         if not comes_with_another(run, item):
             conflicts += _conflicts_of(run, item)
         if len(conflicts) >= MAX_CONFLICTS:
             break
     refuse(run, conflicts)
+
+
+def _refuse_secret(run: UndoRun, item: Item) -> None:
+    """NotRevertible for what would take a secret that is kept nowhere."""
+    lost = _GONE.get(item.resource.name)
+    if lost is not None and item.steps[-1].action == "deleted":
+        raise cannot_be_undone(item.steps[-1].event, f"its {lost} is gone; create another one")
+    if item.resource is not secrets.SECRET:
+        return
+    row = run.tx.one("SELECT doc FROM secrets WHERE id = ?", (item.id,))
+    present = json.decode(row[0]) if row else None
+    for step in item.steps:
+        previous = json.decode(step.event.previous or "{}")
+        why = secrets.cannot_be_undone_because(previous, present, run.context.principal.user_id)
+        if why is not None:
+            raise cannot_be_undone(step.event, why)
 
 
 def refuse(run: UndoRun, conflicts: Sequence[Conflict]) -> None:

@@ -58,9 +58,9 @@ def _restore_membership(run: UndoRun, item: Item) -> None:
     """A membership begins anew, with the role of then."""
     doc = item.data()
     role = item.former.get(("role", ""), doc["role"])
-    place = "project_id IS NULL" if doc["project_id"] is None else "project_id = ?"
+    condition = "project_id IS NULL" if doc["project_id"] is None else "project_id = ?"
     params = (doc["workspace_id"], doc["user"], *([doc["project_id"]] if doc["project_id"] else []))
-    row = run.tx.one(f'SELECT doc FROM members WHERE workspace_id = ? AND "user" = ? AND {place}', params)
+    row = run.tx.one(f'SELECT doc FROM members WHERE workspace_id = ? AND "user" = ? AND {condition}', params)
     if row is not None:
         present = json.decode(row[0])
         if present["role"] != role:
@@ -156,8 +156,8 @@ def _members(former: dict[Path, Any], now: dict[str, Any]) -> dict[str, Any]:
 def _restore_values_of_one(run: UndoRun, item: Item, now: dict[str, Any], members: dict[str, Any]) -> None:
     name = item.resource.name
     if item.resource is identity.MEMBER:
-        module, place = _place_of(now)
-        module.change_member(run.tx, run.context, place, now["user"], {"role": members["role"]})
+        module, owner_id = _owner_of(now)
+        module.change_member(run.tx, run.context, owner_id, now["user"], {"role": members["role"]})
         return
     body = {key: json.difference(now[key], value) for key, value in members.items() if key not in DERIVED}
     if body:
@@ -200,14 +200,14 @@ def _removed_last(own_key: str | None, item: Item) -> tuple[bool, bool]:
 
 def _remove(run: UndoRun, item: Item, now: dict[str, Any]) -> None:
     if item.resource is identity.MEMBER:
-        module, place = _place_of(now)
-        module.remove_member(run.tx, run.context, place, now["user"])
+        module, owner_id = _owner_of(now)
+        module.remove_member(run.tx, run.context, owner_id, now["user"])
         return
     refuse(run, [Conflict(item, None, later) for later in _contents_of_others(run, item)])
     DELETE[item.resource.name](run.tx, run.context, item.id)
 
 
-def _place_of(member: dict[str, Any]) -> tuple[ModuleType, str]:
+def _owner_of(member: dict[str, Any]) -> tuple[ModuleType, str]:
     """The module whose members it is one of, and the id of what it is a member of."""
     if member["project_id"] is None:
         return workspaces, member["workspace_id"]

@@ -17,6 +17,7 @@ from taskade_server.engine.access import Principal, require_scope
 from taskade_server.http.admission import tickets
 from taskade_server.http.admission.credentials import CachedCaller, Credentials, challenge, check
 from taskade_server.http.admission.limits import Charge
+from taskade_server.http.wire.call import ParsedQueries
 from taskade_server.http.wire.reply import Headers
 from taskade_server.http.wire.request import Request
 from taskade_server.kit.errors import InvalidQuery, Issue, Problem, RateLimited, Unauthenticated
@@ -31,8 +32,9 @@ class Caller(msgspec.Struct, eq=False):
 
     What follows is filled in by its own methods: `principal` is None until the caller was looked up, `rights_version`
     and `data_version` are the versions of rights and of the database at the last look-up (0: unknown), `rate_headers`
-    are the headers that tell the client about its rate limit. `credential` is the value of the header Authorization, or
-    what stands for it (`use_ticket`); `key_id` is the id of the API key, set once the key has been accepted.
+    are the headers that tell the client about its rate limit, `queries` the lists that it has asked for, parsed.
+    `credential` is the value of the header Authorization, or what stands for it (`use_ticket`); `key_id` is the id of
+    the API key, set once the key has been accepted.
     """
 
     request: Request
@@ -43,6 +45,7 @@ class Caller(msgspec.Struct, eq=False):
     rights_version: int = 0
     data_version: int = 0
     rate_headers: Headers = []
+    queries: ParsedQueries | None = None
     _charge: Charge | None = None
 
     def __repr__(self) -> str:
@@ -90,7 +93,8 @@ class Caller(msgspec.Struct, eq=False):
                 enter()
         except Problem as problem:
             if isinstance(problem, RateLimited) and (
-                await self.credentials.db.read(log.rights_version) == self.rights_version
+                await self.credentials.db.read(log.rights_version, caller=self.request.claimed_caller)
+                == self.rights_version
             ):
                 raise
             self.principal = None
@@ -101,14 +105,17 @@ class Caller(msgspec.Struct, eq=False):
         principal = self.charge(most)
         require_scope(principal, scope)
 
-    def admit(self, tx: Tx, most: int = 1) -> Principal:
+    def admit(self, tx: Tx, scope: str = "", most: int = 1) -> Principal:
         """Look the caller up in a unit of work, and charge the request to them if it was not charged yet.
 
-        `most` is how far the charge may be raised once more is known. Unauthenticated, Forbidden or RateLimited.
+        `scope` is what the caller's key has to have, if that is not checked later (by `operation.run`); `most` is how
+        far the charge may be raised once more is known. Unauthenticated, Forbidden or RateLimited.
         """
         principal = self.confirm(tx)
         if self._charge is None:
             self.charge(most)
+        if scope:
+            require_scope(principal, scope)
         return principal
 
     def confirm(self, tx: Tx) -> Principal:
@@ -137,6 +144,7 @@ class Caller(msgspec.Struct, eq=False):
 
     def _accept(self, cached: CachedCaller) -> Principal:
         principal = self.principal = cached.principal
+        self.queries = cached.queries
         if cached.networks or cached.expires_at is not None:
             check(cached, self.request)
         if principal.key_id is not None:

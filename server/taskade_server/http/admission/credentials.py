@@ -12,6 +12,7 @@ from taskade_server.engine import log
 from taskade_server.engine.access import Principal
 from taskade_server.http.admission import tickets
 from taskade_server.http.admission.limits import Limits
+from taskade_server.http.wire.call import ParsedQueries
 from taskade_server.http.wire.request import Request
 from taskade_server.kit import signing, time
 from taskade_server.kit.errors import Forbidden, Unauthenticated
@@ -23,12 +24,16 @@ _MAX_TOKEN: Final = 200
 
 @dataclass(slots=True)
 class CachedCaller:
-    """A caller as looked up at one version of rights."""
+    """A caller as looked up at one version of rights, with the lists that they have asked for since, parsed.
+
+    Whatever a parsed list refers to cannot change without a new version of rights.
+    """
 
     rights_version: int
     principal: Principal
     networks: list[str]
     expires_at: int | None
+    queries: ParsedQueries = field(default_factory=dict)
 
 
 @dataclass(slots=True)

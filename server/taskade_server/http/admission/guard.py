@@ -10,10 +10,9 @@ from typing import Any, Final
 
 import msgspec
 
-from taskade_server.http.wire.request import Receive, Scope, Send
+from taskade_server.http.wire.request import Receive, Scope, Send, claimed_caller
 from taskade_server.http.wire.send import LENGTH, WHOLE_BYTES
 from taskade_server.kit.errors import Malformed, Unavailable
-from taskade_server.store.turns import CALLER
 
 Message = MutableMapping[str, Any]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -56,7 +55,6 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on, and what it takes and gives only as far as there is room."""
         exchange = _Exchange(self, scope, receive, send)
-        CALLER.set(exchange.caller)
         self.asked += 1
         self._under_way.add(exchange)
         try:
@@ -126,12 +124,8 @@ class Guard:
 
 
 def _caller_of(scope: Scope) -> bytes:
-    for name, value in scope["headers"]:
-        if name == b"authorization" and value:
-            # However many spaces there are in a credential, it is the same caller.
-            return b" ".join(value.split()) if b"  " in value or b"\t" in value else bytes(value)
-    client = scope.get("client")
-    return client[0].encode() if client else b""
+    credentials = (value for name, value in scope["headers"] if name == b"authorization" and value)
+    return claimed_caller(next(credentials, None), scope.get("client"))
 
 
 def _no_room() -> Unavailable:

@@ -74,7 +74,7 @@ class Valkey:
         self._failures = (valkey.ValkeyError, OSError)
         self._broken = (valkey.ConnectionError, OSError)
         self._unknown_script = valkey.exceptions.NoScriptError
-        self.place = _place(url)
+        self.address = _address(url)
         self._sha = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
         self._retry_seconds = retry_seconds
         self._idle: deque[Any] = deque()
@@ -135,7 +135,7 @@ class Valkey:
         self._idle.clear()
         logger.warning(
             "Valkey at %s does not answer (%s): until it does, each process counts rate limits for itself.",
-            self.place,
+            self.address,
             " ".join(str(error).split()),
         )
         threading.Thread(target=self._seek, name="valkey", daemon=True).start()
@@ -147,7 +147,7 @@ class Valkey:
                 self._ask(self._connect(), "taskade:limit:probe", (1, 1, 0, 0, 1, ""))
             except self._failures:
                 continue
-            logger.warning("Valkey at %s answers again: rate limits are shared.", self.place)
+            logger.warning("Valkey at %s answers again: rate limits are shared.", self.address)
             self._turn += 1
             self._away = False
             return
@@ -186,7 +186,7 @@ class SharedBuckets:
         return wait, level, -at
 
 
-def _place(url: str) -> str:
+def _address(url: str) -> str:
     """Where a server is, in words, without credentials."""
     parts = urlsplit(url)
     return parts.path if parts.scheme == "unix" else f"{parts.hostname or 'localhost'}:{parts.port or 6379}"

@@ -13,7 +13,7 @@ from typing import Final
 
 from taskade_server.consumers import access_log as refusals
 from taskade_server.engine import access, audit, events, query
-from taskade_server.engine.audit import Position, Wanted
+from taskade_server.engine.audit import AuditQuery, Position
 from taskade_server.engine.model import REGISTRY
 from taskade_server.http.api import audit_schema
 from taskade_server.http.api.route import Route
@@ -61,7 +61,7 @@ async def waiting(session: Session) -> Reply:
 
 def _look(call: Call, tx: Tx, position: Position | None = None) -> tuple[Reply, Position, int, str]:
     """The answer, how far that looked, how long may be waited for another, and in which workspace."""
-    asked = Asked(call, tx, PARAMETERS)
+    asked = AuditParameters(call, tx, PARAMETERS)
     wanted, newest, limit = (
         asked.wanted(),
         asked.choice("order", ("desc", "asc")) != "asc",
@@ -95,7 +95,7 @@ def workspace_of(call: Call, given: str | None) -> str:
     return workspace_id
 
 
-class Asked(Parameters):
+class AuditParameters(Parameters):
     """The parameters of a request about the audit log; `fail` says what is wrong with them."""
 
     def __init__(self, call: Call, tx: Tx, allowed: tuple[str, ...]) -> None:
@@ -130,7 +130,7 @@ class Asked(Parameters):
             self.fault(name, "invalid_format", f"{name} {error}, or a relative value such as -7d.")
             return None
 
-    def wanted(self) -> Wanted:
+    def wanted(self) -> AuditQuery:
         """Which entries are asked for."""
         readers: dict[str, Callable[[str], str | None]] = {
             "actor": self._actor,
@@ -146,7 +146,7 @@ class Asked(Parameters):
                 read = readers.get(name, str)
                 values[name] = tuple(read(value) for value in self._values[name])
         since, until = self.moment("from"), self.moment("to")
-        return Wanted(self.workspace_id, self._actions(), values, since, until)
+        return AuditQuery(self.workspace_id, self._actions(), values, since, until)
 
     def position(self, newest: bool) -> Position:
         """Where the page before ended."""

@@ -17,7 +17,7 @@ from taskade_server.engine import audit, proofs
 from taskade_server.engine.audit import CHANGES, LOGS
 from taskade_server.engine.log import Event
 from taskade_server.http.api import audit_schema
-from taskade_server.http.api.audit import SCOPE, Asked, listing, workspace_of
+from taskade_server.http.api.audit import SCOPE, AuditParameters, listing, workspace_of
 from taskade_server.http.api.route import Route
 from taskade_server.http.live.sessions import Session
 from taskade_server.http.wire.call import Call
@@ -41,7 +41,7 @@ CSV_COLUMNS: Final = (
 
 def key(call: Call, tx: Tx) -> Reply:
     """GET /audit/key."""
-    asked = Asked(call, tx, ("workspace_id",))
+    asked = AuditParameters(call, tx, ("workspace_id",))
     asked.fail()
     signer = proofs.signer(call.secret)
     shown = {"name": signer.name, "algorithm": "ed25519", "public_key": _base64(signer.public), "key": signer.verifier}
@@ -50,7 +50,7 @@ def key(call: Call, tx: Tx) -> Reply:
 
 def checkpoint(call: Call, tx: Tx) -> Reply:
     """GET /audit/checkpoint."""
-    asked = Asked(call, tx, ("log", "workspace_id"))
+    asked = AuditParameters(call, tx, ("log", "workspace_id"))
     log = asked.choice("log", LOGS) or CHANGES
     asked.fail()
     return Reply(200, json.encode(_signed(call, asked.workspace_id, log, proofs.tree(tx, asked.workspace_id, log))))
@@ -58,7 +58,7 @@ def checkpoint(call: Call, tx: Tx) -> Reply:
 
 def proof(call: Call, tx: Tx) -> Reply:
     """GET /audit/proof: of one entry (`event`), or that one size is the beginning of another (`first`, `second`)."""
-    asked = Asked(call, tx, ("event", "first", "log", "second", "size", "workspace_id"))
+    asked = AuditParameters(call, tx, ("event", "first", "log", "second", "size", "workspace_id"))
     entry_id, log = asked.text("event"), asked.choice("log", LOGS)
     most = 2**53
     first, second = (asked.number(name, 0, most) for name in ("first", "second"))
@@ -147,7 +147,7 @@ async def exporting(session: Session) -> Stream:
     """GET /audit/export: rows of CSV, or JSON Lines with a proof."""
 
     def first(call: Call, tx: Tx) -> tuple[str, str, str, list[Share]]:
-        asked = Asked(call, tx, ("format", "from", "timezone", "to", "workspace_id"))
+        asked = AuditParameters(call, tx, ("format", "from", "timezone", "to", "workspace_id"))
         form = asked.choice("format", ("jsonl", "csv")) or "jsonl"
         since, until = asked.moment("from"), asked.moment("to")
         asked.fail()
@@ -245,8 +245,11 @@ def _page_reader(workspace_id: str, part: Share, after: int, form: Any) -> Any:
 
 def _row(shown: dict[str, Any]) -> dict[str, Any]:
     actor, through = shown["actor"], shown["key"] or {}
-    flat = {**shown, **{f"actor_{name}": actor[name] for name in ("id", "name", "email")},
-            **{f"key_{name}": through.get(name) for name in ("id", "name", "prefix")}}  # fmt: skip
+    flat = {
+        **shown,
+        **{f"actor_{name}": actor[name] for name in ("id", "name", "email")},
+        **{f"key_{name}": through.get(name) for name in ("id", "name", "prefix")},
+    }
     return {name: flat[name] for name in CSV_COLUMNS}
 
 
@@ -274,15 +277,57 @@ def _cell(value: Any) -> str:
 
 def routes() -> Iterator[Route]:
     """The routes of proofs and of the export."""
-    yield Route("GET", "/audit/checkpoint", "audit.checkpoint", SCOPE, checkpoint, None,
-                "Read how far the audit log is, signed", answer="document", consistent=True,
-                document=audit_schema.CHECKPOINT)  # fmt: skip
-    yield Route("GET", "/audit/proof", "audit.proof", SCOPE, proof, None,
-                "Prove that an entry is in the audit log, or that the log only grew", answer="document",
-                consistent=True, document=audit_schema.PROOF)  # fmt: skip
-    yield Route("GET", "/audit/key", "audit.key", SCOPE, key, None,
-                "Read the public key that checkpoints are signed with", answer="document",
-                document=audit_schema.KEY)  # fmt: skip
-    yield Route("GET", "/audit/export", "audit.export", SCOPE, listing, None, "Export the audit log",
-                answer="document", batchable=False, live=exporting, read_action=EXPORTED,
-                media=("application/jsonl", "text/csv"), document=audit_schema.EXPORT)  # fmt: skip
+    yield Route(
+        "GET",
+        "/audit/checkpoint",
+        "audit.checkpoint",
+        SCOPE,
+        checkpoint,
+        None,
+        "Read how far the audit log is, signed",
+        answer="document",
+        consistent=True,
+        document=audit_schema.CHECKPOINT,
+    )
+    yield Route(
+        "GET",
+        "/audit/proof",
+        "audit.proof",
+        SCOPE,
+        proof,
+        None,
+        "Prove that an entry is in the audit log, or that the log only grew",
+        answer="document",
+        consistent=True,
+        document=audit_schema.PROOF,
+    )
+    yield Route(
+        "GET",
+        "/audit/key",
+        "audit.key",
+        SCOPE,
+        key,
+        None,
+        "Read the public key that checkpoints are signed with",
+        answer="document",
+        document=audit_schema.KEY,
+    )
+    yield _export_route()
+
+
+def _export_route() -> Route:
+    return Route(
+        "GET",
+        "/audit/export",
+        "audit.export",
+        SCOPE,
+        listing,
+        None,
+        "Export the audit log",
+        answer="document",
+        batchable=False,
+        live=exporting,
+        read_action=EXPORTED,
+        media=("application/jsonl", "text/csv"),
+        document=audit_schema.EXPORT,
+    )

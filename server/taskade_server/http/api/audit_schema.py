@@ -127,10 +127,13 @@ _EXPORTED: Final = (
     f'"key":"{_KEY}"}}}}\n'
 )
 _NAMED: Final[Mapping[str, Schema]] = {
-    "AuditLogName": {"type": "string", "enum": list(audit.LOGS), "description": "One of the two logs: of changes, and"
-                     " of accesses."},
+    "AuditLogName": {
+        "type": "string",
+        "enum": list(audit.LOGS),
+        "description": "One of the two logs: of changes, and of accesses.",
+    },
     "AuditOutcome": {"type": "string", "enum": list(audit.OUTCOMES), "description": "How it ended."},
-}  # fmt: skip
+}
 
 
 def _entry() -> Mapping[str, Schema]:
@@ -223,9 +226,13 @@ _PROVING: Final[dict[str, Schema]] = {
 }
 _WHICH: Final[dict[str, Schema]] = {"AuditLog": _parameter("log", _LOG, "Which of the two logs.", "changes")}
 _FORMAT: Final[dict[str, Schema]] = {
-    "AuditFormat": _parameter("format", {"type": "string", "enum": ["jsonl", "csv"], "default": "jsonl"},
-                              "`jsonl` for JSON Lines with a proof, `csv` for people and spreadsheets.", "jsonl"),
-}  # fmt: skip
+    "AuditFormat": _parameter(
+        "format",
+        {"type": "string", "enum": ["jsonl", "csv"], "default": "jsonl"},
+        "`jsonl` for JSON Lines with a proof, `csv` for people and spreadsheets.",
+        "jsonl",
+    ),
+}
 
 # ---- the operations --------------------------------------------------------------------------------------------------
 
@@ -272,7 +279,9 @@ EXPORT: Final = Document(
     " export itself is on record.",
     parameters={**_WORKSPACE, **_FORMAT, **_SPAN},
     answer=Answer(
-        "", "The audit log.", headers=("Cache-Control", "Content-Disposition"),
+        "",
+        "The audit log.",
+        headers=("Cache-Control", "Content-Disposition"),
         media={
             "application/jsonl": {"schema": _TEXT, "example": _EXPORTED},
             "text/csv; charset=utf-8": {"schema": _TEXT, "example": '"timestamp","log","seq",...\r\n'},
@@ -280,4 +289,4 @@ EXPORT: Final = Document(
     ),
     problems=(404,),
     cached=False,
-)  # fmt: skip
+)

@@ -3,9 +3,10 @@
 import hashlib
 from collections.abc import Iterator
 from functools import cache
+from typing import Final
 
 from taskade_server.engine import event_schema, events
-from taskade_server.http.api import events_schema
+from taskade_server.http.api.document import Answer, Document
 from taskade_server.http.api.route import Route
 from taskade_server.http.wire.call import Call
 from taskade_server.http.wire.negotiation import names_etag
@@ -30,6 +31,14 @@ def event_types(call: Call, tx: Tx) -> Reply:
     return Reply(200, text, headers)
 
 
+# ---- in the OpenAPI document -----------------------------------------------------------------------------------------
+
+TYPES: Final = Document(
+    notes="The same for every caller. `sample` is an event with made-up values, for tools to show.",
+    answer=Answer("EventType", "Every type of event.", many=True, headers=("ListETag",)),
+)
+
+
 def routes() -> Iterator[Route]:
     """The route of the types of events."""
     yield Route(
@@ -41,5 +50,5 @@ def routes() -> Iterator[Route]:
         None,
         "List the types of events",
         answer="event_types",
-        document=events_schema.TYPES,
+        document=TYPES,
     )

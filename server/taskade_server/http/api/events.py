@@ -5,30 +5,32 @@ them again, and one who comes back must neither miss an event nor get one twice.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from taskade_server.consumers.follower import Wanted, facts_of
+from taskade_server.consumers.follower import EventSelection, facts_of
 from taskade_server.consumers.pace import DECODED_A_STEP
 from taskade_server.engine import events, log
 from taskade_server.engine.log import Event
-from taskade_server.http.api import events_schema
+from taskade_server.engine.schema import Schema, id_schema, ref, sample_id
+from taskade_server.http.api.document import Answer, Document
 from taskade_server.http.api.route import Route
 from taskade_server.http.live.parameters import (
     CHOOSING,
     DEFAULT_LIMIT,
     MAX_LIMIT,
+    MAX_SECONDS,
     MAX_WAIT,
     Reading,
     check_position,
     parameters,
 )
 from taskade_server.http.live.sessions import Session
-from taskade_server.http.live.sse import streaming
+from taskade_server.http.live.sse import NAMES, streaming
 from taskade_server.http.wire.call import Call
 from taskade_server.http.wire.reply import Headers, Reply
-from taskade_server.kit import json
+from taskade_server.kit import ids, json
 from taskade_server.kit.budget import LIGHT, Budget
 from taskade_server.kit.errors import NotFound
 from taskade_server.store.database import Tx
@@ -52,10 +54,10 @@ LIST_PARAMETERS: Final = ("after", "before", "order", "limit", "wait", *CHOOSING
 
 
 @dataclass(slots=True)
-class _Asked:
+class _PageRequest:
     """A request for a page, understood. The events lie between `after` and `before`, both left out."""
 
-    wanted: Wanted
+    wanted: EventSelection
     limit: int
     descending: bool
     after: int
@@ -85,7 +87,7 @@ def listing(call: Call, tx: Tx) -> Reply:
 async def waiting(session: Session) -> Reply:
     """GET /events: with `wait`, not before there is something to tell or the time is over."""
 
-    def first(call: Call, tx: Tx) -> tuple[int, _Asked, _Page]:
+    def first(call: Call, tx: Tx) -> tuple[int, _PageRequest, _Page]:
         reading = parameters(call, LIST_PARAMETERS)
         seconds = reading.number("wait", 0, MAX_WAIT)
         asked = _asked(call, tx, reading)
@@ -110,7 +112,7 @@ async def waiting(session: Session) -> Reply:
         leave()
 
 
-def _asked(call: Call, tx: Tx, reading: Reading) -> _Asked:
+def _asked(call: Call, tx: Tx, reading: Reading) -> _PageRequest:
     wanted = reading.wanted(tx, call.principal, call.secret, lasting=False)
     limit = reading.number("limit", 1, MAX_LIMIT) or DEFAULT_LIMIT
     order = reading.text("order")
@@ -133,10 +135,10 @@ def _asked(call: Call, tx: Tx, reading: Reading) -> _Asked:
         check_position(tx, wanted.workspace_id, position, generation) if given else log.bounds(tx, wanted.workspace_id)
     )
     start = head if latest else after if after is not None else first - 1
-    return _Asked(wanted, limit, descending, start, before)
+    return _PageRequest(wanted, limit, descending, start, before)
 
 
-def _look(call: Call, tx: Tx, asked: _Asked) -> _Page:
+def _look(call: Call, tx: Tx, asked: _PageRequest) -> _Page:
     """Look for events that fit, until the page is full, the work is spent, or the end is reached."""
     wanted, principal = asked.wanted, call.principal
     if principal.grant(wanted.workspace_id) is None:
@@ -169,7 +171,7 @@ def _look(call: Call, tx: Tx, asked: _Asked) -> _Page:
     return _Page(found, position, more)
 
 
-def _portions(tx: Tx, asked: _Asked, low: int, high: int) -> Iterator[tuple[list[Event], int]]:
+def _portions(tx: Tx, asked: _PageRequest, low: int, high: int) -> Iterator[tuple[list[Event], int]]:
     """The wanted events between two positions, in the order that is asked for, each time with how far that was looked.
 
     The database selects by type and project. No statement goes through more than a piece of the log, and what each
@@ -204,7 +206,7 @@ def _portions(tx: Tx, asked: _Asked, low: int, high: int) -> Iterator[tuple[list
         yield page, edge
 
 
-def _fits(tx: Tx, asked: _Asked, event: Event) -> bool:
+def _fits(tx: Tx, asked: _PageRequest, event: Event) -> bool:
     """Whether an event is as the request says; the work of its filter is counted."""
     budget = Budget(_COUNTED)
     fits = asked.wanted.fits(event, facts_of, budget)
@@ -215,7 +217,7 @@ def _fits(tx: Tx, asked: _Asked, event: Event) -> bool:
     return fits
 
 
-def _replied(call: Call, asked: _Asked, page: _Page) -> Reply:
+def _replied(call: Call, asked: _PageRequest, page: _Page) -> Reply:
     step = "before" if asked.descending else "after"
     headers: Headers = [(b"cache-control", b"no-store")]
     if not asked.descending:
@@ -235,6 +237,110 @@ def reading(call: Call, tx: Tx) -> Reply:
     return Reply(200, events.render(shown))
 
 
+# ---- in the OpenAPI document -----------------------------------------------------------------------------------------
+
+_POSITION: Final[Schema] = {"type": "string", "pattern": f"^({ids.pattern('ws')[1:-1]}:)?[0-9]{{1,17}}$"}
+_AFTER: Final[Schema] = {"type": "string", "pattern": f"^(latest|({ids.pattern('ws')[1:-1]}:)?[0-9]{{1,17}})$"}
+
+
+def _query(name: str, form: Schema, text: str, example: object = None) -> Schema:
+    found: Schema = {"name": name, "in": "query", "schema": form, "description": text}
+    return found if example is None else {**found, "example": example}
+
+
+_FILTER: Final[Schema] = {"type": "string", "contentMediaType": "application/json", "contentSchema": ref("AnyFilter")}
+_CHOOSING: Final[dict[str, Schema]] = {
+    "EventTypes": {
+        "name": "types", "in": "query", "style": "form", "explode": False, "example": ["task.*"],
+        "schema": {"type": "array", "items": ref("EventTypePattern")},
+        "description": "Only these types of events, or patterns such as `task.*`.",
+    },
+    "EventWorkspace": _query(
+        "workspace_id", id_schema("workspace"), "The workspace. Default: the default workspace of the caller."
+    ),
+    "EventProject": _query("project_id", id_schema("project"), "Only events in this project."),
+    "EventObject": _query("object_id", {"type": "string"}, "Only events of this object.", sample_id("task")),
+    "EventFilter": _query(
+        "filter", _FILTER, "Conditions on `data`, as the text of a JSON document; `types` must then name one resource."
+    ),
+}  # fmt: skip
+_LISTING: Final[dict[str, Schema]] = {
+    "EventsAfter": _query("after", _AFTER, "Only events after this `seq` (a `Commit-Seq` is taken as well), or"
+                          " `latest` for what happens from now on.", "123"),
+    "EventsBefore": _query("before", _POSITION, "Only events before this `seq`, newest first.", "123"),
+    "EventsOrder": _query("order", {"type": "string", "enum": ["asc", "desc"], "default": "asc"},
+                          "`desc` for the newest first.", "desc"),
+    "EventsLimit": _query("limit", {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
+                    "How many to return at most.", 50),
+    "EventsWait": _query("wait", {"type": "integer", "minimum": 0, "maximum": MAX_WAIT, "default": 0},
+                         "If there is nothing yet, wait this many seconds for something. Not with `before` or"
+                         " `order=desc`, where nothing new appears.", 0),
+}  # fmt: skip
+_STREAMING: Final[dict[str, Schema]] = {
+    "StreamAfter": _query("after", _AFTER, "Begin after this `seq`. Default: `latest`, which is now.", "123"),
+    "LastEventId": {"name": "Last-Event-ID", "in": "header", "schema": _POSITION, "example": "123",
+                    "description": "The `id` of the last message. Takes precedence over `after`."},
+    "StreamSeconds": _query("seconds", {"type": "integer", "minimum": 1, "maximum": MAX_SECONDS},
+                            "End the stream after this many seconds.", 60),
+    "StreamNames": _query("names", {"type": "string", "enum": [*NAMES], "default": "on"},
+                          "`off` leaves out the `event:` lines, so that `onmessage` of an EventSource gets every"
+                          " event.", "off"),
+    "StreamByTicket": _query("ticket", {"type": "string"},
+                           "A ticket from `POST /stream-tickets`, in place of the header `Authorization`."),
+}  # fmt: skip
+_STREAM: Final = (
+    f'id: 122\nevent: ready\ndata: {{"workspace_id":"{sample_id("ws")}","seq":122}}\n\n'
+    f'id: 123\nevent: task.completed\ndata: {{"id":"{sample_id("evt")}","type":"task.completed",...}}\n\n'
+)
+
+
+def _any_filter() -> Mapping[str, Schema]:
+    text = "A filter as the list of that resource takes it, such as `TaskFilter`."
+    return {"AnyFilter": {"type": "object", "additionalProperties": True, "description": text}}
+
+
+EVENT_ID: Final[dict[str, Schema]] = {
+    "PathEventId": {
+        "name": "id",
+        "in": "path",
+        "required": True,
+        "example": sample_id("evt"),
+        "schema": ref("EventId"),
+        "description": "The id of the event.",
+    }
+}
+LIST: Final = Document(
+    notes="Oldest first after `after`; `order=desc` or `before` gives the newest first. With `wait`, an empty response"
+    " comes only after that many seconds. `Next-After` is the `after` of the next request, even if nothing was found. A"
+    " page may be empty and still have a `Link`, since each request does a limited amount of work: it looks through"
+    " millions of events by type and project, and through fewer the more complex a filter is. Events that the key may"
+    " not see are left out. 410 means that the log no longer reaches back that far.",
+    parameters={**_LISTING, **_CHOOSING},
+    answer=Answer("Event", "The events, as an array.", many=True, headers=("Link", "Next-After", "Cache-Control")),
+    problems=(404, 410),
+    cached=False,
+    schemas=_any_filter,
+)
+GET: Final = Document(
+    notes="One event that the key may see.", in_path=EVENT_ID, answer=Answer("Event", "The event."), cached=False
+)
+STREAM: Final = Document(
+    notes="Each message of this stream (Server-Sent Events) has the `seq` as its `id`, the type as its `event`, and the"
+    " event as its `data`. The first message is `ready`: everything after its `seq` will be sent. `Last-Event-ID`,"
+    " which browsers send by themselves, or `after` continues where an earlier stream ended. `resync` means: read"
+    " everything again. `access.revoked` means: an object can no longer be seen. `end` says why the stream ends.",
+    parameters={**_STREAMING, **_CHOOSING},
+    answer=Answer(
+        "",
+        "A stream of messages: `ready`, then events.",
+        headers=("Cache-Control", "X-Accel-Buffering"),
+        media={"text/event-stream": {"schema": {"description": "Server-Sent Events."}, "example": _STREAM}},
+    ),
+    problems=(404, 410),
+    cached=False,
+)
+
+
 def routes() -> Iterator[Route]:
     """The routes of the log, as pages and as a stream."""
     yield Route(
@@ -247,7 +353,7 @@ def routes() -> Iterator[Route]:
         "List what has happened",
         answer="events",
         live=waiting,
-        document=events_schema.LIST,
+        document=LIST,
     )
     yield Route(
         "GET",
@@ -258,7 +364,7 @@ def routes() -> Iterator[Route]:
         None,
         "Read an event",
         answer="event",
-        document=events_schema.GET,
+        document=GET,
     )
     yield Route(
         "GET",
@@ -272,5 +378,5 @@ def routes() -> Iterator[Route]:
         batchable=False,
         live=streaming,
         media=("text/event-stream",),
-        document=events_schema.STREAM,
+        document=STREAM,
     )

@@ -17,7 +17,7 @@ from taskade_server.engine.edit import Context
 from taskade_server.engine.filters import Leaf
 from taskade_server.engine.model import Resource
 from taskade_server.http.api import json_patch
-from taskade_server.http.wire.body import JsonPatch
+from taskade_server.http.wire.body import SEND_NO_BODY, TAKES_NO_BODY, JsonPatch
 from taskade_server.http.wire.call import Call, Handler
 from taskade_server.http.wire.negotiation import names_etag
 from taskade_server.http.wire.query_string import take
@@ -124,7 +124,8 @@ def _validator(call: Call, tx: Tx) -> tuple[tuple[tuple[str, int], ...], str]:
 def _parsed(call: Call, tx: Tx, resource: Resource, body: Any, within: str) -> query.Query:
     """The list request, understood; the same one of the same caller is parsed once."""
     key = (resource.name, call.query_string)
-    known: query.Query | None = call.principal.queries.get(key) if body is None else None
+    remembered = call.queries if body is None else None
+    known = remembered.get(key) if remembered is not None else None
     if known is not None and query.keys_exist(tx, call.principal, known):
         return known
     fixed: tuple[Leaf, ...] = ()
@@ -138,16 +139,16 @@ def _parsed(call: Call, tx: Tx, resource: Resource, body: Any, within: str) -> q
         parsed.where = filters.And((parsed.where, filters.Not(Leaf(resource.fields["project_id"], "exists"))))
     # Not in a unit that writes: what it refers to may yet be undone.
     if (
-        body is None
+        remembered is not None
         and parsed.lasting
         and parsed.after is None
         and not within
         and not tx.writable
         and len(key[1]) <= MAX_REMEMBERED
     ):
-        if len(call.principal.queries) >= MAX_PARSED:
-            call.principal.queries.clear()
-        call.principal.queries[key] = parsed
+        if len(remembered) >= MAX_PARSED:
+            remembered.clear()
+        remembered[key] = parsed
     return parsed
 
 
@@ -266,8 +267,7 @@ def body_of(call: Call) -> Any:
     return call.body
 
 
-def no_body(call: Call) -> None:
+def no_body(call: Call, advice: str = "") -> None:
+    """Invalid if the request has a body other than `{}`; `advice` is what to do instead, with a space before it."""
     if call.body is not None and call.body != {}:
-        raise Invalid(
-            "This operation takes no body.", errors=[Issue("not_allowed", "Send no body, or {}.", pointer="")]
-        )
+        raise Invalid(f"{TAKES_NO_BODY}{advice}", errors=[SEND_NO_BODY])

@@ -81,9 +81,18 @@ class Route:
     """The scopes that a body needs beside `scope`."""
     consistent: bool = False
     """Everything that it reads has to be of one moment, also without parameters."""
+    rolls_back: bool = False
+    """It writes, and once its answer is made, all that it wrote is undone, as with `?dry_run=true`."""
 
     document: Document = UNDOCUMENTED
     """What it says about itself in the OpenAPI document."""
+
+    def __post_init__(self) -> None:
+        """ValueError for a route that could not be rolled back."""
+        if self.rolls_back and (not self.writes or self.batchable):
+            raise ValueError(
+                f"{self.operation_id} rolls back: it has to write, in a unit of its own (batchable=False)."
+            )
 
     @property
     def about(self) -> Resource:

@@ -12,6 +12,11 @@ from taskade_server.kit.errors import NotFound
 _ByMethod = dict[str, Route]
 
 
+def no_path(shown: str, advice: str = "") -> NotFound:
+    """The problem of a path that does not exist; `shown` as the client wrote it, `advice` with a space before it."""
+    return NotFound(f"There is no path {shown[:200]}.{advice} GET /openapi.json lists those of the API.")
+
+
 class _Shape:
     """The paths of one kind that have as many segments and their parameters in the same places."""
 
@@ -99,7 +104,7 @@ class Table:
         if shown in websocket.PATHS:
             raise NotFound(f"{shown} is a WebSocket: open it as one, at ws:// or wss://.")
         if found is None or "//" in path or path.startswith("/"):
-            raise NotFound(f"There is no path {shown[:200]}.{self.near(path)} GET /openapi.json lists them all.")
+            raise no_path(shown, self.near(path))
         if "\x00" in path:
             raise NotFound("No id contains NUL (%00).")  # and PostgreSQL could not even be asked
         return found

@@ -1,28 +1,57 @@
 """POST /stream-tickets: a ticket for the stream of a browser, which cannot send a header."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Final
 
+from taskade_server.engine import event_schema, schema
+from taskade_server.engine.schema import Schema
 from taskade_server.http.admission import tickets
-from taskade_server.http.api import events_schema
+from taskade_server.http.api.document import Answer, Document
+from taskade_server.http.api.generic import no_body
 from taskade_server.http.api.route import Route
 from taskade_server.http.wire.call import Call
 from taskade_server.http.wire.reply import Reply
 from taskade_server.kit import json, time
-from taskade_server.kit.errors import Forbidden, Invalid, Issue
+from taskade_server.kit.errors import Forbidden
 from taskade_server.store.database import Tx
 
 
 def create(call: Call, tx: Tx) -> Reply:
     """POST /stream-tickets."""
     call.no_parameters()
-    if call.body not in (None, {}):
-        detail = "Send no body, or {}."
-        raise Invalid("A ticket takes no body.", errors=[Issue("not_allowed", detail, pointer="")])
+    no_body(call)
     if call.principal.key_id is None:
         raise Forbidden("Tickets are for API keys.")
     ticket, expires = tickets.seal(call.secret, call.principal.key_id)
     document = {"ticket": ticket, "expires_at": time.format_ms(expires)}
     return Reply(201, json.encode(document), [(b"cache-control", b"no-store")])
+
+
+# ---- in the OpenAPI document -----------------------------------------------------------------------------------------
+
+
+def _ticket() -> Mapping[str, Schema]:
+    return {
+        "StreamTicket": {
+            "type": "object",
+            "required": ["ticket", "expires_at"],
+            "description": "A short-lived credential for a stream in a browser.",
+            "properties": {
+                "ticket": {"type": "string", "description": "The ticket."},
+                "expires_at": {**schema.TIME, "description": "Until when it can open streams."},
+            },
+            "examples": [{"ticket": "pVx2o1mN0u8Wd7cRWyJ0aWNrZXQiLDE3M10", "expires_at": event_schema.SAMPLE_TIME}],
+        }
+    }
+
+
+TICKET: Final = Document(
+    notes="The ticket goes into `?ticket=` of `/events/stream` or `/realtime`, where a browser cannot send a header. It"
+    " has the rights of the key and opens streams for one minute; open streams continue after that.",
+    answer=Answer("StreamTicket", "The ticket.", headers=("Cache-Control",)),
+    problems=(422,),
+    schemas=_ticket,
+)
 
 
 def routes() -> Iterator[Route]:
@@ -39,5 +68,5 @@ def routes() -> Iterator[Route]:
         answer="ticket",
         status=201,
         batchable=False,
-        document=events_schema.TICKET,
+        document=TICKET,
     )

@@ -12,6 +12,7 @@ from taskade_server.domain import webhooks
 from taskade_server.domain.webhooks import WEBHOOK
 from taskade_server.engine import query
 from taskade_server.http.api import webhooks_schema as of
+from taskade_server.http.api.crud import Options
 from taskade_server.http.api.route import Route
 from taskade_server.http.wire.call import Call
 from taskade_server.http.wire.parameters import Parameters
@@ -24,6 +25,9 @@ from taskade_server.store.tables.deliveries import Attempt, Delivery, Filter
 from taskade_server.store.tables.replays import Replay
 
 MAX_LIMIT: Final = 1000
+_PATH: Final = "/webhooks/{id}"
+_READ: Final = "webhooks:read"
+_WRITE: Final = "webhooks:write"
 _LISTS: Final = ("state", "type", "object_id", "event_id", "replay_id")
 _PARAMETERS: Final = (*_LISTS, "after", "before", "limit", "cursor")
 
@@ -233,38 +237,176 @@ def _time(at: int | None) -> str | None:
     return None if at is None else time.format_ms(at)
 
 
+OPTIONS: Final = Options(documents=of.WEBHOOKS, create=create)
+
+
 def routes() -> Iterator[Route]:
     """The routes of webhooks that other resources have not, of their deliveries and their replays."""
-    path, hook = "/webhooks/{id}", WEBHOOK
-    read, write = "webhooks:read", "webhooks:write"
+    yield from _secret_routes()
+    yield from _delivery_routes()
+    yield from _endpoint_routes()
+    yield from _replay_routes()
+
+
+def _secret_routes() -> Iterator[Route]:
     # With the secret, anybody can pretend to be this server: reading it takes the right to change the webhook.
-    yield Route("GET", f"{path}/secret", "webhooks.secret", write, secret, hook,
-                "Read the secrets that sign a webhook's deliveries", answer="document", batchable=False,
-                read_action=SECRET_READ, document=of.SECRET)  # fmt: skip
-    yield Route("POST", f"{path}/rotate-secret", "webhooks.rotate_secret", write, rotate, hook,
-                "Replace a webhook's secret", writes=True, body="rotate_secret", answer="document",
-                batchable=False, document=of.ROTATE)  # fmt: skip
-    yield Route("GET", f"{path}/deliveries", "webhooks.deliveries", read, list_deliveries, hook,
-                "List a webhook's deliveries, newest event first", answer="document",
-                document=of.DELIVERIES)  # fmt: skip
-    yield Route("GET", f"{path}/deliveries/{{delivery}}", "webhooks.delivery", read, get_delivery, hook,
-                "Read a delivery with its attempts", answer="document", document=of.DELIVERY)  # fmt: skip
-    yield Route("POST", f"{path}/deliveries/{{delivery}}/resend", "webhooks.resend", write, resend,
-                hook, "Send a delivery again", writes=True, body="empty", answer="document", status=202,
-                document=of.RESEND)  # fmt: skip
-    yield Route("GET", f"{path}/health", "webhooks.health", read, health, hook,
-                "See how a webhook's endpoint is doing", answer="document", document=of.HEALTH)  # fmt: skip
-    yield Route("POST", f"{path}/test", "webhooks.test", write, test, hook, "Send a test",
-                writes=True, body="empty", answer="document", status=202, document=of.TEST)  # fmt: skip
-    yield Route("POST", f"{path}/recover", "webhooks.recover", write, recover, hook,
-                "Send again what has failed", writes=True, body="recover", answer="document", status=202,
-                document=of.RECOVER)  # fmt: skip
-    yield Route("POST", f"{path}/replay", "webhooks.replay", write, replay, hook,
-                "Send the events of a range", writes=True, body="replay", answer="document", status=202,
-                document=of.REPLAY)  # fmt: skip
-    yield Route("GET", f"{path}/replays", "webhooks.replays", read, list_replays, hook,
-                "List a webhook's replays, newest first", answer="document", document=of.REPLAYS)  # fmt: skip
-    yield Route("GET", f"{path}/replays/{{replay}}", "webhooks.get_replay", read, get_replay, hook,
-                "See how far a replay is", answer="document", document=of.ONE_REPLAY)  # fmt: skip
-    yield Route("POST", f"{path}/replays/{{replay}}/cancel", "webhooks.cancel_replay", write, cancel_replay,
-                hook, "Cancel a replay", writes=True, body="empty", answer="document", document=of.CANCEL)  # fmt: skip
+    yield Route(
+        "GET",
+        f"{_PATH}/secret",
+        "webhooks.secret",
+        _WRITE,
+        secret,
+        WEBHOOK,
+        "Read the secrets that sign a webhook's deliveries",
+        answer="document",
+        batchable=False,
+        read_action=SECRET_READ,
+        document=of.SECRET,
+    )
+    yield Route(
+        "POST",
+        f"{_PATH}/rotate-secret",
+        "webhooks.rotate_secret",
+        _WRITE,
+        rotate,
+        WEBHOOK,
+        "Replace a webhook's secret",
+        writes=True,
+        body="rotate_secret",
+        answer="document",
+        batchable=False,
+        document=of.ROTATE,
+    )
+
+
+def _delivery_routes() -> Iterator[Route]:
+    yield Route(
+        "GET",
+        f"{_PATH}/deliveries",
+        "webhooks.deliveries",
+        _READ,
+        list_deliveries,
+        WEBHOOK,
+        "List a webhook's deliveries, newest event first",
+        answer="document",
+        document=of.DELIVERIES,
+    )
+    yield Route(
+        "GET",
+        f"{_PATH}/deliveries/{{delivery}}",
+        "webhooks.delivery",
+        _READ,
+        get_delivery,
+        WEBHOOK,
+        "Read a delivery with its attempts",
+        answer="document",
+        document=of.DELIVERY,
+    )
+    yield Route(
+        "POST",
+        f"{_PATH}/deliveries/{{delivery}}/resend",
+        "webhooks.resend",
+        _WRITE,
+        resend,
+        WEBHOOK,
+        "Send a delivery again",
+        writes=True,
+        body="empty",
+        answer="document",
+        status=202,
+        document=of.RESEND,
+    )
+
+
+def _endpoint_routes() -> Iterator[Route]:
+    yield Route(
+        "GET",
+        f"{_PATH}/health",
+        "webhooks.health",
+        _READ,
+        health,
+        WEBHOOK,
+        "See how a webhook's endpoint is doing",
+        answer="document",
+        document=of.HEALTH,
+    )
+    yield Route(
+        "POST",
+        f"{_PATH}/test",
+        "webhooks.test",
+        _WRITE,
+        test,
+        WEBHOOK,
+        "Send a test",
+        writes=True,
+        body="empty",
+        answer="document",
+        status=202,
+        document=of.TEST,
+    )
+    yield Route(
+        "POST",
+        f"{_PATH}/recover",
+        "webhooks.recover",
+        _WRITE,
+        recover,
+        WEBHOOK,
+        "Send again what has failed",
+        writes=True,
+        body="recover",
+        answer="document",
+        status=202,
+        document=of.RECOVER,
+    )
+
+
+def _replay_routes() -> Iterator[Route]:
+    yield Route(
+        "POST",
+        f"{_PATH}/replay",
+        "webhooks.replay",
+        _WRITE,
+        replay,
+        WEBHOOK,
+        "Send the events of a range",
+        writes=True,
+        body="replay",
+        answer="document",
+        status=202,
+        document=of.REPLAY,
+    )
+    yield Route(
+        "GET",
+        f"{_PATH}/replays",
+        "webhooks.replays",
+        _READ,
+        list_replays,
+        WEBHOOK,
+        "List a webhook's replays, newest first",
+        answer="document",
+        document=of.REPLAYS,
+    )
+    yield Route(
+        "GET",
+        f"{_PATH}/replays/{{replay}}",
+        "webhooks.get_replay",
+        _READ,
+        get_replay,
+        WEBHOOK,
+        "See how far a replay is",
+        answer="document",
+        document=of.ONE_REPLAY,
+    )
+    yield Route(
+        "POST",
+        f"{_PATH}/replays/{{replay}}/cancel",
+        "webhooks.cancel_replay",
+        _WRITE,
+        cancel_replay,
+        WEBHOOK,
+        "Cancel a replay",
+        writes=True,
+        body="empty",
+        answer="document",
+        document=of.CANCEL,
+    )

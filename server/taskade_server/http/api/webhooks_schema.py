@@ -22,8 +22,13 @@ _HEADERS: Final[Schema] = {
 
 def _object(properties: dict[str, tuple[Schema, str]], text: str, example: dict[str, Any]) -> Schema:
     described = {name: {**part, "description": words} for name, (part, words) in properties.items()}
-    return {"type": "object", "description": text, "properties": described, "required": list(described),
-            "examples": [example]}  # fmt: skip
+    return {
+        "type": "object",
+        "description": text,
+        "properties": described,
+        "required": list(described),
+        "examples": [example],
+    }
 
 
 _DELIVERY: Final[dict[str, tuple[Schema, str]]] = {
@@ -120,17 +125,24 @@ _REPLAY_SAMPLE: Final = {
     "created_by": sample_id("user"), "created_at": "2024-01-15T10:30:00.000Z", "finished_at": None,
 }  # fmt: skip
 _LOGGED_SAMPLE: Final = {**_DELIVERY_SAMPLE, "attempt_log": [_ATTEMPT_SAMPLE]}
-_SECRETS_SAMPLE: Final = {"secret": _SECRET, "standard_secret": _SECRET,
-                          "public_key": webhooks.WEBHOOK.fields["public_key"].example, "previous": []}  # fmt: skip
+_SECRETS_SAMPLE: Final = {
+    "secret": _SECRET,
+    "standard_secret": _SECRET,
+    "public_key": webhooks.WEBHOOK.fields["public_key"].example,
+    "previous": [],
+}
 
 
 def _secrets() -> Mapping[str, Schema]:
     text: Schema = {"type": "string"}
     earlier = closed(
-        {"secret": {**text, "description": "The secret."},
-         "expires_at": {**_TIME, "description": "Until when it signs deliveries."}},
-        required=["secret", "expires_at"], description="An earlier secret that still signs deliveries.",
-    )  # fmt: skip
+        {
+            "secret": {**text, "description": "The secret."},
+            "expires_at": {**_TIME, "description": "Until when it signs deliveries."},
+        },
+        required=["secret", "expires_at"],
+        description="An earlier secret that still signs deliveries.",
+    )
     rows: dict[str, tuple[Schema, str]] = {
         "secret": (text, "The secret as it was given or generated: the key of `X-Taskade-Signature`."),
         "standard_secret": (text, "The same secret in the form that libraries of Standard Webhooks take."),
@@ -144,27 +156,47 @@ def _secrets() -> Mapping[str, Schema]:
 def _rotation() -> Mapping[str, Schema]:
     return {
         "WebhookRotateSecret": closed(
-            {"secret": {"type": ["string", "null"], "minLength": 8, "maxLength": 256,
-                        "description": "The new secret. Default: the server generates one."},
-             "overlap_hours": {"type": ["integer", "null"], "minimum": 0, "maximum": webhooks.MAX_OVERLAP_HOURS,
-                               "description": "How many hours the old secret signs deliveries as well. Default:"
-                               f" `{webhooks.OVERLAP_HOURS}`."}},
-            description="How to replace a secret."),
-    }  # fmt: skip
+            {
+                "secret": {
+                    "type": ["string", "null"],
+                    "minLength": 8,
+                    "maxLength": 256,
+                    "description": "The new secret. Default: the server generates one.",
+                },
+                "overlap_hours": {
+                    "type": ["integer", "null"],
+                    "minimum": 0,
+                    "maximum": webhooks.MAX_OVERLAP_HOURS,
+                    "description": "How many hours the old secret signs deliveries as well. Default:"
+                    f" `{webhooks.OVERLAP_HOURS}`.",
+                },
+            },
+            description="How to replace a secret.",
+        ),
+    }
 
 
 def _created() -> Mapping[str, Schema]:
     secret = {"secret": {"type": "string", "description": "The secret that signs the deliveries."}}
     own = {
-        "secret": {"type": ["string", "null"], "minLength": 8, "maxLength": 256, "examples": ["your_webhook_secret"],
-                   "description": "A secret of your own: any text, or `whsec_` and base64. Default: the server"
-                   " generates one."},
-    }  # fmt: skip
+        "secret": {
+            "type": ["string", "null"],
+            "minLength": 8,
+            "maxLength": 256,
+            "examples": ["your_webhook_secret"],
+            "description": "A secret of your own: any text, or `whsec_` and base64. Default: the server generates one.",
+        },
+    }
     return {
         "WebhookCreate": schema.creation(webhooks.WEBHOOK, own),
-        "WebhookCreated": extended("Webhook", secret, ["secret"], description="A new webhook with its secret.",
-                                   examples=[{**schema.sample(webhooks.WEBHOOK), "secret": _SECRET}]),
-    }  # fmt: skip
+        "WebhookCreated": extended(
+            "Webhook",
+            secret,
+            ["secret"],
+            description="A new webhook with its secret.",
+            examples=[{**schema.sample(webhooks.WEBHOOK), "secret": _SECRET}],
+        ),
+    }
 
 
 def _deliveries() -> Mapping[str, Schema]:
@@ -197,8 +229,11 @@ def _replays() -> Mapping[str, Schema]:
 
 
 def _recovery() -> Mapping[str, Schema]:
-    since = {**_TIME, "description": "Take failed deliveries that were created since then.",
-             "examples": ["2024-01-15T00:00:00Z"]}  # fmt: skip
+    since = {
+        **_TIME,
+        "description": "Take failed deliveries that were created since then.",
+        "examples": ["2024-01-15T00:00:00Z"],
+    }
     body = closed({"since": since}, required=["since"], description="Which failed deliveries to send again.")
     return {**_replays(), "WebhookRecover": body}
 
@@ -206,18 +241,31 @@ def _recovery() -> Mapping[str, Schema]:
 def _replay() -> Mapping[str, Schema]:
     return {
         "WebhookReplay": closed(
-            {"after_seq": {"type": ["integer", "null"], "minimum": 0, "description": "After this event."},
-             "to_seq": {"type": ["integer", "null"], "minimum": 0, "description": "Up to this one. Default: the last."},
-             "from": {**_MAYBE_TIME, "description": "From this time on."},
-             "to": {**_MAYBE_TIME, "description": "Before this time."},
-             "events": {"type": ["array", "null"], "items": {"type": "string"}, "minItems": 1,
-                        "description": "Only these types or patterns, of those that the webhook asks for. Default: all"
-                        " of them."},
-             "missing_only": {"type": ["boolean", "null"],
-                              "description": "Only events that the webhook was never sent, because it did not exist yet"
-                              " or was disabled. Default: `false`."}},
-            description="Which events to send. `after_seq` or `from` says where to begin."),
-    }  # fmt: skip
+            {
+                "after_seq": {"type": ["integer", "null"], "minimum": 0, "description": "After this event."},
+                "to_seq": {
+                    "type": ["integer", "null"],
+                    "minimum": 0,
+                    "description": "Up to this one. Default: the last.",
+                },
+                "from": {**_MAYBE_TIME, "description": "From this time on."},
+                "to": {**_MAYBE_TIME, "description": "Before this time."},
+                "events": {
+                    "type": ["array", "null"],
+                    "items": {"type": "string"},
+                    "minItems": 1,
+                    "description": "Only these types or patterns, of those that the webhook asks for. Default: all"
+                    " of them.",
+                },
+                "missing_only": {
+                    "type": ["boolean", "null"],
+                    "description": "Only events that the webhook was never sent, because it did not exist yet"
+                    " or was disabled. Default: `false`.",
+                },
+            },
+            description="Which events to send. `after_seq` or `from` says where to begin.",
+        ),
+    }
 
 
 # ---- parameters ------------------------------------------------------------------------------------------------------
@@ -254,20 +302,29 @@ _LISTING: Final[dict[str, Schema]] = {
 
 WEBHOOKS: Final = documents(
     create={
-        "tasks": ("What happens to tasks", {
-            "url": "https://your-app.com/webhook/task-updated",
-            "events": ["task.created", "task.updated", "task.completed"], "secret": "your_webhook_secret",
-        }),
-        "urgent": ("Urgent work in one project", {
-            "url": "https://example.com/urgent", "events": ["task.*"], "project_id": sample_id("proj"),
-            "filter": {"priority": {"$in": ["high", "urgent"]}},
-        }),
+        "tasks": (
+            "What happens to tasks",
+            {
+                "url": "https://your-app.com/webhook/task-updated",
+                "events": ["task.created", "task.updated", "task.completed"],
+                "secret": "your_webhook_secret",
+            },
+        ),
+        "urgent": (
+            "Urgent work in one project",
+            {
+                "url": "https://example.com/urgent",
+                "events": ["task.*"],
+                "project_id": sample_id("proj"),
+                "filter": {"priority": {"$in": ["high", "urgent"]}},
+            },
+        ),
     },
     update={"pause": ("Send nothing for now", {"enabled": False})},
     query={"failing": ("Those that the server has disabled", {"filter": {"disabled_at": {"$exists": True}}})},
     created=Document(notes="The response has the `secret` that signs the deliveries.", schemas=_created),
     delete=Document(notes="Nothing more is sent, not even what is waiting."),
-)  # fmt: skip
+)
 SECRET: Final = Document(
     notes="The caller must be allowed to change the webhook, and the key must reach as far as the one that created it.",
     answer=Answer("WebhookSecrets", "The secrets."),
@@ -310,13 +367,18 @@ REPLAY: Final = Document(
     body="WebhookReplay",
     examples={
         "gap": ("Close a gap that was noticed", {"after_seq": 41, "to_seq": 57}),
-        "missing": ("What happened before the webhook existed", {
-            "from": "2024-01-01T00:00:00Z", "missing_only": True, "events": ["task.created"],
-        }),
+        "missing": (
+            "What happened before the webhook existed",
+            {
+                "from": "2024-01-01T00:00:00Z",
+                "missing_only": True,
+                "events": ["task.created"],
+            },
+        ),
     },
     answer=Answer("WebhookReplayState", "The new replay.", headers=("Location",)),
     schemas=_replay,
-)  # fmt: skip
+)
 REPLAYS: Final = Document(
     answer=Answer("WebhookReplayState", "The replays, as an array.", many=True, headers=("Link",))
 )

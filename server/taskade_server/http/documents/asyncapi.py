@@ -17,7 +17,7 @@ from taskade_server.engine import event_schema, events
 from taskade_server.engine.model import REGISTRY
 from taskade_server.engine.schema import Schema, ref, sample_id, title
 from taskade_server.http.documents import openapi
-from taskade_server.http.live.websocket_schema import FROM_CLIENT, FROM_SERVER, Said, payload
+from taskade_server.http.live.websocket_schema import FROM_CLIENT, FROM_SERVER, MessageType, payload
 
 _STREAM: Final = "/events/stream"
 _ABOUT: Final = """\
@@ -116,7 +116,7 @@ def _socket_channel(messages: Mapping[str, Schema]) -> Schema:
     }
 
 
-def _of_socket(name: str, said: Said, *, closed: bool) -> Schema:
+def _of_socket(name: str, said: MessageType, *, closed: bool) -> Schema:
     return _message(name, said.summary, payload(name, said, closed=closed), said.example or None)
 
 
@@ -197,8 +197,9 @@ def _query(known: Schema) -> Schema:
     """The parameters of the stream, as the OpenAPI document has them."""
     shared = known["components"]["parameters"]
     found = [shared[item["$ref"].rpartition("/")[2]] for item in known["paths"][_STREAM]["get"]["parameters"]]
-    chosen = {item["name"]: {"type": "string", "description": item["description"]} for item in found
-              if item["in"] == "query"}  # fmt: skip
+    chosen = {
+        item["name"]: {"type": "string", "description": item["description"]} for item in found if item["in"] == "query"
+    }
     return {"type": "object", "properties": chosen}
 
 

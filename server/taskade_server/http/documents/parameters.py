@@ -28,7 +28,10 @@ def operation_parameters(route: Route) -> list[Schema]:
         found.append("IfNoneMatch")
     if route.versioned:
         found += ["IfMatch", "UnlessMatch"]
-    found += ["DryRun", "IdempotencyKey", "Prefer"] if route.writes else ["MinSeq"]
+    if route.rolls_back:
+        found.append("Prefer")
+    else:
+        found += ["DryRun", "IdempotencyKey", "Prefer"] if route.writes else ["MinSeq"]
     references = [{"$ref": f"#/components/parameters/{name}"} for name in found]
     return references + (_filter_parameters(route.about) if route.listing else [])
 
@@ -52,10 +55,16 @@ def _filter_parameters(resource: Resource) -> list[Schema]:
         if member.kind == "custom":
             keys = {"pattern": f"^{CUSTOM_KEY}$"}
             condition = {"type": "object", "propertyNames": keys, "additionalProperties": condition}
-        found.append({
-            "name": name, "in": "query", "style": "deepObject", "explode": True, "schema": condition,
-            "description": f"Filter: {member.description}",
-        })  # fmt: skip
+        found.append(
+            {
+                "name": name,
+                "in": "query",
+                "style": "deepObject",
+                "explode": True,
+                "schema": condition,
+                "description": f"Filter: {member.description}",
+            }
+        )
     for name, text in filter_schema.aliases(resource):
         found.append({"name": name, "in": "query", "schema": ref("Moment"), "description": text})
     return [*found, filter_parameter(f"{title(resource)}Filter", "All conditions as the text of one JSON document.")]
@@ -89,16 +98,21 @@ def _list_parameters(resource: Resource) -> Schema:
     custom = " or `custom_fields.<key>`" if "custom_fields" in resource.fields else ""
     found = {
         f"{name}Sort": {
-            "name": "sort", **style, "schema": sort, "example": ["-created_at"],
+            "name": "sort",
+            **style,
+            "schema": sort,
+            "example": ["-created_at"],
             "description": "What to sort by, with `-` in front for descending:"
             f" {', '.join(schema.sort_names(resource))}{custom}. What has no value comes last.",
         },
         f"{name}Fields": {
-            "name": "fields", **style, "example": ["id", "version"],
+            "name": "fields",
+            **style,
+            "example": ["id", "version"],
             "description": "Return only these members; the schema of the response is that of the whole.",
             "schema": {"type": "array", "items": ref(f"{name}FieldName")},
         },
-    }  # fmt: skip
+    }
     if resource.relations:
         found[f"{name}Include"] = {
             "name": "include", **style, "example": [resource.relations[0].name],

@@ -39,10 +39,14 @@ def _ids() -> Schema:
     rows = {"Event": ("evt", "an event"), "Request": ("req", "a request, as in `X-Request-Id`")}
     any_id = {"type": "string", "pattern": ids.pattern("[a-z]+"), "description": "The id of an object."}
     return {"Id": any_id} | {
-        f"{name}Id": {"type": "string", "pattern": ids.pattern(prefix), "examples": [sample_id(prefix)],
-                      "description": f"The id of {one}."}
+        f"{name}Id": {
+            "type": "string",
+            "pattern": ids.pattern(prefix),
+            "examples": [sample_id(prefix)],
+            "description": f"The id of {one}.",
+        }
         for name, (prefix, one) in rows.items()
-    }  # fmt: skip
+    }
 
 
 def _names(resource: Resource) -> Schema:

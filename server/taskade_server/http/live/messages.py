@@ -2,9 +2,9 @@
 
 from typing import Any, Final
 
-from taskade_server.consumers.follower import Frame, Wanted
+from taskade_server.consumers.follower import EventSelection, Frame
 from taskade_server.consumers.live_query import MAX_WORDS, VISIBILITIES
-from taskade_server.engine import access, filters, log, query
+from taskade_server.engine import filters, log, query
 from taskade_server.engine.access import Principal
 from taskade_server.engine.filters import Leaf
 from taskade_server.engine.model import REGISTRY, Resource
@@ -33,7 +33,7 @@ def parse_message(text: str) -> Message:
     return said
 
 
-def subscribed_events(call: Call, tx: Tx, reading: Reading) -> tuple[Wanted, int, int, Message | None]:
+def subscribed_events(call: Call, tx: Tx, reading: Reading) -> tuple[EventSelection, int, int, Message | None]:
     """What is wanted, behind which position, where the log ends, and what is missing if it does not reach back."""
     wanted = reading.wanted(tx, call.principal, call.secret, "events")
     after = reading.beginning(wanted.workspace_id)
@@ -48,19 +48,34 @@ def subscribed_events(call: Call, tx: Tx, reading: Reading) -> tuple[Wanted, int
     return wanted, after, head, None
 
 
+def _kinds() -> dict[str, Resource]:
+    """The resources whose lists can stay current, by their plural."""
+    return {kind.plural: kind for kind in REGISTRY.values() if kind.visibility in VISIBILITIES}
+
+
+def _listed(reading: Reading) -> Resource | None:
+    """The resource whose list a subscription names; None if it names none that there is."""
+    body = reading.values["query"]
+    return _kinds().get(str(body.get("resource"))) if isinstance(body, dict) else None
+
+
+def list_scope(reading: Reading) -> str:
+    """What a key needs for the list that a subscription names; "" if it names none, which is a fault of its own."""
+    resource = _listed(reading)
+    return "" if resource is None else f"{resource.plural}:read"
+
+
 def subscribed_list(call: Call, tx: Tx, reading: Reading, workspace_id: str = "") -> tuple[Query, str]:
     """The list that a subscription is to, within one workspace: that one, or the one that the message names."""
     workspace_id = workspace_id or reading.workspace(call.principal)
-    body = reading.values["query"]
-    kinds = {kind.plural: kind for kind in REGISTRY.values() if kind.visibility in VISIBILITIES}
-    resource = kinds.get(str(body.get("resource"))) if isinstance(body, dict) else None
+    body, resource = reading.values["query"], _listed(reading)
     if resource is None:
+        kinds = _kinds()
         hint = did_you_mean(str(body.get("resource"))[:MAX_NAME], kinds) if isinstance(body, dict) else ""
         detail = f'query is a list request with its resource: {{"resource": "tasks", "filter": {{...}}}}.{hint}'
         reading.fault("query", "not_allowed", f"{detail} Resources: {', '.join(sorted(kinds))}.")
         reading.fail()
         raise AssertionError
-    access.require_scope(call.principal, f"{resource.plural}:read")
     for name in ("cursor", "include", "fields", "count", "deleted"):
         if body.get(name):
             reading.fault("query", "not_allowed", f"A list that stays current has no {name}.")
@@ -104,7 +119,6 @@ def lost_projects(call: Call, tx: Tx, projects: dict[str, str]) -> list[str]:
 
 def workspace_of_project(call: Call, tx: Tx, project_id: str) -> str:
     """The workspace of a project that the caller may read."""
-    access.require_scope(call.principal, SCOPE)
     row = query.get(tx, call.principal, REGISTRY["project"], project_id)
     if row is None:
         raise NotFound(f"There is no project {project_id[:80]} that this key can see.")

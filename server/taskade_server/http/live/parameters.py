@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from taskade_server.consumers.follower import Wanted
+from taskade_server.consumers.follower import EventSelection
 from taskade_server.engine import events, filters, log, query
 from taskade_server.engine.access import Principal
 from taskade_server.engine.filters import Node
@@ -120,7 +120,7 @@ class Reading(Faults):
 
     def wanted(
         self, tx: Tx, principal: Principal, secret: bytes, types_name: str = "types", *, lasting: bool = True
-    ) -> Wanted:
+    ) -> EventSelection:
         """Which events; look at the faults afterwards. `lasting`: of those to come, too, not of one page only."""
         types = self.types(types_name)
         workspace_id = self.workspace(principal)
@@ -133,7 +133,7 @@ class Reading(Faults):
         condition = self._condition(tx, principal, secret, types, types_name)
         if condition is not None and lasting and (refusal := filters.subscription_refusal(self._document)):
             self.fault("filter", "too_expensive", refusal)
-        return Wanted(workspace_id, types, project_id, object_id, condition)
+        return EventSelection(workspace_id, types, project_id, object_id, condition)
 
     def _condition(
         self, tx: Tx, principal: Principal, secret: bytes, types: frozenset[str] | None, types_name: str

@@ -10,14 +10,13 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from contextvars import Context
 from typing import Final, TypeVar
 
 from taskade_server.consumers.feed import Feed
 from taskade_server.consumers.follower import RenderedEvents
 from taskade_server.consumers.presence import Presence
 from taskade_server.engine import log
-from taskade_server.engine.access import Principal, require_scope
+from taskade_server.engine.access import Principal
 from taskade_server.http.admission.caller import Caller
 from taskade_server.http.wire.call import Call
 from taskade_server.http.wire.request import Request
@@ -54,7 +53,7 @@ class Hub:
         self._most, self._most_a_caller = most, most_a_caller
         self._open: Counter[str] = Counter()
         self._asking: asyncio.Task[int] | None = None
-        self._stirred = asyncio.Event()
+        self._woken = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -65,20 +64,20 @@ class Hub:
     def end(self) -> None:
         """Let all of them end: their clients go on with another process."""
         self.ended = True
-        self._stir()
+        self._wake_all()
 
-    def _stir(self) -> None:
+    def _wake_all(self) -> None:
         self.feed.wake_all()
-        self._stirred.set()
-        self._stirred = asyncio.Event()
+        self._woken.set()
+        self._woken = asyncio.Event()
 
-    async def stirred(self, seconds: float) -> bool:
+    async def woken(self, seconds: float) -> bool:
         """Wait until rights have changed or the server ends, for `seconds` at most; whether one of these happened."""
         if self.ended:
             return True
         try:
             async with asyncio.timeout(seconds):
-                return await self._stirred.wait()
+                return await self._woken.wait()
         except TimeoutError:
             return False
 
@@ -119,12 +118,12 @@ class Hub:
     async def rights_version(self) -> int:
         """The version of rights, as of no earlier than this call."""
         if self._asking is None:
-            self._asking = asyncio.create_task(self._ask(), context=Context())  # on behalf of all who ask
+            self._asking = asyncio.create_task(self._ask())
         return await asyncio.shield(self._asking)
 
     async def _ask(self) -> int:
         self._asking = None  # who comes from here on needs a later answer
-        found = await self.db.read(log.rights_version)
+        found = await self.db.read(log.rights_version, caller=None)  # for all who ask
         # Pages of the log are read for the present version of rights.
         self.feed.rights_version = max(self.feed.rights_version, found)
         return found
@@ -141,7 +140,7 @@ class Hub:
                 continue
             if present != known:
                 self.feed.rights_version = max(self.feed.rights_version, present)
-                self._stir()
+                self._wake_all()
             known = present
 
     def stats(self) -> dict[str, float]:
@@ -156,7 +155,8 @@ class Hub:
 class Session:
     """A caller who is in touch with the server for longer than one unit of work takes.
 
-    `make_call` makes the call of a unit, for the principal who the caller is by then; `scope` is what every unit needs.
+    `make_call` makes the call of a unit, for the principal who the caller is by then; `scope` is what each unit needs
+    that names no scope of its own.
     """
 
     def __init__(self, hub: Hub, caller: Caller, make_call: Callable[[Principal], Call], scope: str) -> None:
@@ -176,15 +176,19 @@ class Session:
         """A call of the caller as last looked up, who is known from the first unit on."""
         return self._make_call(self._caller.principal_or_fail)
 
-    async def read(self, fn: Callable[[Call, Tx], T], *, snapshot: bool = False, heavy: bool = False) -> T:
-        """Run a unit of work for whoever the caller is by now. The Problem if they may not do this any more."""
+    async def read(
+        self, fn: Callable[[Call, Tx], T], *, scope: str | None = None, snapshot: bool = False, heavy: bool = False
+    ) -> T:
+        """Run a unit of work for whoever the caller is by now. The Problem if they may not do this any more.
+
+        `scope` is what the unit needs; None: the scope of the session.
+        """
+        needed = self._scope if scope is None else scope
 
         def unit(tx: Tx) -> T:
-            principal = self._caller.admit(tx)
-            require_scope(principal, self._scope)
-            return fn(self._make_call(principal), tx)
+            return fn(self._make_call(self._caller.admit(tx, needed)), tx)
 
-        return await self.hub.db.read(unit, snapshot=snapshot, heavy=heavy)
+        return await self.hub.db.read(unit, snapshot=snapshot, heavy=heavy, caller=self.request.claimed_caller)
 
     async def principal(self, rights_version: int | None = None) -> Principal:
         """Return who the caller is by now, from memory where possible; the Problem if they may not go on.

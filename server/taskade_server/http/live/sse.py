@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from functools import partial
 from typing import Final
 
-from taskade_server.consumers.follower import RESYNC, REVOKED, Follower, Frame, Wanted, revocation
+from taskade_server.consumers.follower import RESYNC, REVOKED, EventSelection, Follower, Frame, revocation
 from taskade_server.engine import log
 from taskade_server.http.live.parameters import CHOOSING, MAX_SECONDS, Reading, check_position, parameters
 from taskade_server.http.live.sessions import Session
@@ -53,7 +53,7 @@ async def streaming(session: Session) -> Stream:
 
 def _subscribed(
     call: Call, tx: Tx, last_event_id: str | None
-) -> tuple[Wanted, int, int, tuple[int | None, bool], Frame | None, int]:
+) -> tuple[EventSelection, int, int, tuple[int | None, bool], Frame | None, int]:
     """What is wanted, where to begin, where the log ends, for how long, what to say first, and the log's generation.
 
     With how long goes whether events are named by their types.
@@ -145,7 +145,7 @@ def _block(mark: str, frame: Frame, *, named: bool = True) -> bytes:
     return f"{place}{name}data: {frame.data}\n\n".encode("utf-8", "replace")
 
 
-def _farewell(session: Session, wanted: Wanted, problem: Problem) -> bytes:
+def _farewell(session: Session, wanted: EventSelection, problem: Problem) -> bytes:
     """What a client is told last, when it has lost the right to be told anything."""
     frames = []
     if isinstance(problem, NotFound):

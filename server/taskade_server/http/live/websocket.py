@@ -11,15 +11,17 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from taskade_server.consumers.follower import Follower
-from taskade_server.consumers.live_query import REST_SECONDS, LiveQuery, Picture, encoded
+from taskade_server.consumers.live_query import REST_SECONDS, LiveQuery, Snapshot, encoded
 from taskade_server.consumers.presence import Viewer
-from taskade_server.engine import access, log, query
+from taskade_server.engine import log, query
 from taskade_server.engine.query import Query
 from taskade_server.http.live.channel import FAULT, GOING_AWAY, NORMAL, TOO_BIG, UNAUTHENTICATED, Channel
 from taskade_server.http.live.messages import (
     MAX_NAME,
+    SCOPE,
     Message,
     event_message,
+    list_scope,
     lost_projects,
     may_look,
     parse_message,
@@ -113,7 +115,7 @@ class Connection:
     async def _watch(self) -> None:
         """Heartbeats, and an end as soon as the caller is none any more, or the server ends."""
         while not self._hub.ended:
-            stirred = await self._hub.stirred(HEARTBEAT_SECONDS)
+            woken = await self._hub.woken(HEARTBEAT_SECONDS)
             try:
                 await self._session.principal()
                 await self._stop_viewing()
@@ -123,7 +125,7 @@ class Connection:
                 return
             except StoreError:
                 continue
-            if not stirred:
+            if not woken:
                 await self._channel.tell(json.encode({"type": "heartbeat", "positions": self._sent_up_to}))
         await self._channel.fail(Unavailable("This server ends; another one will answer."), kind="end")
         self._channel.end(GOING_AWAY, "going away")
@@ -159,11 +161,11 @@ class Connection:
                 self._hub.sent += 1
             self._sent_up_to[name] = follower.position
 
-    async def _send_changes(self, name: str, live: LiveQuery, picture: Picture) -> None:
+    async def _send_changes(self, name: str, live: LiveQuery, snapshot: Snapshot) -> None:
         """One subscription to a list."""
-        head = json.encode({"type": "snapshot", "subscription": name, "seq": picture.seq})
-        await self._channel.tell(f'{head[:-1]},"items":{json.array(picture.documents)}}}')
-        self._sent_up_to[name] = picture.seq
+        head = json.encode({"type": "snapshot", "subscription": name, "seq": snapshot.seq})
+        await self._channel.tell(f'{head[:-1]},"items":{json.array(snapshot.documents)}}}')
+        self._sent_up_to[name] = snapshot.seq
         while True:
             steps = await _retried(live.next)
             for step in steps:
@@ -259,19 +261,19 @@ class Connection:
 
     async def _subscribe_list(self, name: str, reading: Reading) -> None:
         hub, session = self._hub, self._session
-        parsed, workspace_id = await session.read(lambda call, tx: subscribed_list(call, tx, reading))
+        parsed, workspace_id = await session.read(partial(subscribed_list, reading=reading), scope=list_scope(reading))
         live = LiveQuery(
             hub.feed,
             hub.shown,
             parsed,
             workspace_id,
-            partial(_picture, session, reading, workspace_id),
+            partial(_snapshot, session, reading, workspace_id),
             session.principal,
         )
-        picture = await live.first()
-        ack = {"type": "subscribed", "id": name, "workspace_id": workspace_id, "seq": picture.seq}
+        snapshot = await live.first()
+        ack = {"type": "subscribed", "id": name, "workspace_id": workspace_id, "seq": snapshot.seq}
         await self._channel.tell(json.encode(ack))
-        self._begin(name, self._send_changes(name, live, picture))
+        self._begin(name, self._send_changes(name, live, snapshot))
 
     def _begin(self, name: str, work: Awaitable[None]) -> None:
         self._tasks[name] = asyncio.create_task(self._essential(partial(self._run, name, work)))
@@ -306,7 +308,7 @@ class Connection:
         if state is None:
             await self._presence.leave(self._viewer, project_id)
             return
-        workspace_id = await self._session.read(lambda call, tx: workspace_of_project(call, tx, project_id))
+        workspace_id = await self._session.read(partial(workspace_of_project, project_id=project_id), scope=SCOPE)
         await self._presence.enter(self._viewer, workspace_id, project_id, text)
 
 
@@ -319,18 +321,17 @@ async def _retried(step: Callable[[float], Awaitable[T]]) -> T:
             await asyncio.sleep(AWAY_SECONDS)
 
 
-async def _picture(session: Session, reading: Reading, workspace_id: str, listed: Query) -> Picture:
+async def _snapshot(session: Session, reading: Reading, workspace_id: str, listed: Query) -> Snapshot:
     """A list as it is now, with how far the log is that it is read from.
 
     The subscription is read again if the days of the caller have become those of another time zone.
     """
 
-    def read(call: Call, tx: Tx) -> Picture:
-        access.require_scope(call.principal, f"{listed.resource.plural}:read")
+    def read(call: Call, tx: Tx) -> Snapshot:
         meant = listed
         if not listed.keeps_zone(call.principal):
             meant = subscribed_list(call, tx, reading, workspace_id)[0]
         seq = log.head(tx, workspace_id)
-        return Picture(seq, query.run(tx, call.principal, meant, call.secret).documents, meant)
+        return Snapshot(seq, query.run(tx, call.principal, meant, call.secret).documents, meant)
 
-    return await session.read(read, snapshot=True)
+    return await session.read(read, scope=list_scope(reading), snapshot=True)

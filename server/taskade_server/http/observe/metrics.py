@@ -321,18 +321,18 @@ def page(process: Counting, db: Database, token: str | None) -> Callable[[Reques
             process.folder.publish(found)
             found = await asyncio.to_thread(process.folder.collect)
         found["taskade_build_info", *build] = [1]
-        found |= await _of_database(db)
+        found |= await _of_database(db, request.claimed_caller)
         text = await asyncio.to_thread(text_of, found)
         return Reply(200, text, [(b"cache-control", b"no-store")], CONTENT_TYPE_PLAIN_0_0_4.encode())
 
     return metrics
 
 
-async def _of_database(db: Database) -> Numbers:
+async def _of_database(db: Database, caller: bytes) -> Numbers:
     """Whether the database answers, and what only it knows."""
     try:
         async with asyncio.timeout(DATABASE_SECONDS):
-            return {("taskade_database_up",): [1], **await db.read(_counted)}
+            return {("taskade_database_up",): [1], **await db.read(_counted, caller=caller)}
     except (StoreError, TimeoutError):
         return {("taskade_database_up",): [0]}
 

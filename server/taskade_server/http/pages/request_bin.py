@@ -70,7 +70,7 @@ _RANGES: Final[Mapping[str, tuple[float, float]]] = {
 
 
 @dataclass(slots=True)
-class Taken:
+class Captured:
     """One request that came, and what it was answered. `verdict` is None where no signature could be checked."""
 
     number: int
@@ -112,11 +112,11 @@ class _Bin:
     total: int = 0
     kept: int = 0
     """Bytes of what is kept."""
-    taken: deque[Taken] = field(default_factory=deque)
+    taken: deque[Captured] = field(default_factory=deque)
     grown: asyncio.Event = field(default_factory=asyncio.Event)
     _attempts: Counter[tuple[str, str]] = field(default_factory=Counter)
 
-    def add(self, taken: Taken) -> None:
+    def add(self, taken: Captured) -> None:
         """Keep a request, and no more of the oldest ones than there is room for."""
         self.taken.append(taken)
         self.kept += taken.kept
@@ -203,7 +203,7 @@ class RequestBin:
         box.total += 1
         headers = [(key.decode("latin-1"), value.decode("latin-1")) for key, value in request.scope["headers"]]
         target = request.path + (f"?{request.query_string}" if request.query_string else "")
-        taken = Taken(
+        taken = Captured(
             box.total,
             time.format_ms(time.now_ms()),
             request.method,
@@ -221,7 +221,7 @@ class RequestBin:
         box.grown = asyncio.Event()
         await self._answer(taken, faults, failing, request, send)
 
-    async def _answer(self, taken: Taken, faults: Faults, failing: bool, request: Request, send: Send) -> None:
+    async def _answer(self, taken: Captured, faults: Faults, failing: bool, request: Request, send: Send) -> None:
         if faults.delay:
             taken.answered = f"after {faults.delay:g} s"
             await asyncio.sleep(faults.delay)

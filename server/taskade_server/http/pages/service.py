@@ -39,7 +39,9 @@ def mounts(db: Database, documents: Mapping[str, str], stays: Callable[[], bool]
         if not stays():
             raise Unavailable("This process is about to end.", headers={"retry-after": "1"})
         try:
-            await db.read(lambda tx: tx.one("SELECT value FROM counters WHERE name = 'grants'"))
+            await db.read(
+                lambda tx: tx.one("SELECT value FROM counters WHERE name = 'grants'"), caller=request.claimed_caller
+            )
         except StoreError as error:
             raise Unavailable("The database does not answer.", headers={"retry-after": "1"}) from error
         return Reply(200, '{"status":"ready"}')

@@ -4,14 +4,14 @@ import re
 from typing import Final
 
 from taskade_server.http.api.route import Route
-from taskade_server.http.api.routing import Table
+from taskade_server.http.api.routing import Table, no_path
 from taskade_server.http.pages import request_bin
 from taskade_server.http.pages.mounts import Mount, Mounts
 from taskade_server.http.pipeline.problems import Preflight
 from taskade_server.http.routes import all_routes
 from taskade_server.http.wire.request import Request
 from taskade_server.kit import hints
-from taskade_server.kit.errors import MethodNotAllowed, NotFound
+from taskade_server.kit.errors import MethodNotAllowed
 
 API: Final = "/v1/"
 ALL_METHODS: Final = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY"]
@@ -51,9 +51,7 @@ class Dispatch:
         """The mount, if it answers the method. NotFound with advice, MethodNotAllowed, or Preflight for OPTIONS."""
         path = request.path
         if mount is None:
-            raise NotFound(
-                f"There is no path {path[:200]}.{self._near(path)} GET /openapi.json lists those of the API."
-            )
+            raise no_path(path, self._near(path))
         methods = mount.methods
         if request.method not in methods:
             allowed = [*methods, "OPTIONS"]

@@ -6,6 +6,7 @@ Source: draft-ietf-httpapi-idempotency-key-header-07.
 """
 
 import hashlib
+import hmac
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -79,10 +80,10 @@ def attempt_of(text: str, caller: Caller, query_string: str, body: Any) -> Attem
         request.header(b"if-none-match"),
         json.canonical(body),
     ]
-    digest = hashlib.sha256("\n".join(asked).encode("utf-8", "surrogatepass")).hexdigest()
-    return Attempt(
-        principal.user_id, owner, text, signing.digest(caller.credentials.secret, f"{owner}\n{text}"), digest
-    )
+    secret = caller.credentials.secret
+    # Keyed: with a plain hash, whoever has a copy of the database could try which credential a body held.
+    digest = hmac.digest(secret, "\n".join(asked).encode("utf-8", "surrogatepass"), hashlib.sha256).hex()
+    return Attempt(principal.user_id, owner, text, signing.digest(secret, f"{owner}\n{text}"), digest)
 
 
 def recall(tx: Tx, attempt: Attempt, call: Call) -> Reply | None:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Final
 
 from taskade_server.engine import log
-from taskade_server.engine.access import Principal, require_scope
+from taskade_server.engine.access import Principal
 from taskade_server.http.admission.caller import Caller
 from taskade_server.http.api import operation
 from taskade_server.http.api.route import Route
@@ -110,25 +110,29 @@ class Reads:
                 caller.rights_version,
                 None,
                 cached_etags,
+                queries=caller.queries,
             )
 
         reply: Reply | Stream
         if route.live is not None and services.hub is not None:
             if min_seq is not None:
-                await self._wait_for(min_seq, await self._positions(min_seq, route, caller))
+                await self._wait_for(min_seq, await self._positions(min_seq, route, caller), caller)
             reply = await route.live(Session(services.hub, caller, make_call, route.scope))
         else:
             unit = partial(self._unit, route, caller, make_call)
             snapshot = route.consistent or bool(query_string)  # several statements that have to agree
             found = None if min_seq is None else await self._read_from(min_seq, route, caller, make_call)
-            reply = await self._db.read(unit, snapshot=snapshot) if found is None else found
+            if found is None:
+                found = await self._db.read(unit, snapshot=snapshot, caller=request.claimed_caller)
+            reply = found
         if route.read_action is not None and services.refusals is not None:
             about = reply.workspace_id if isinstance(reply, Stream) else ""
             note_reading(services.refusals, caller, route.operation_id, route.read_action, about)
         return reply
 
     def _unit(self, route: Route, caller: Caller, make_call: Callable[[Principal], Call], tx: Tx) -> Reply:
-        call = make_call(caller.admit(tx))
+        # The cache may answer in place of `operation.run`, which checks the scope.
+        call = make_call(caller.admit(tx, route.scope if route.listing else ""))
         reply = self._cached(route, caller, call, tx) if route.listing else operation.run(route, call, tx)
         if reply.status == 304:
             caller.give_back()
@@ -136,7 +140,6 @@ class Reads:
 
     def _cached(self, route: Route, caller: Caller, call: Call, tx: Tx) -> Reply:
         """A list, from the cache when nothing that the caller can see has changed since."""
-        require_scope(call.principal, route.scope)
         request, data_version = caller.request, caller.data_version
         key: Key = (call.principal.caller_id, call.rights_version, call.url, call.query_string, request.method)
         entry = self.cache.get(key)
@@ -159,23 +162,25 @@ class Reads:
     ) -> Reply | None:
         """Answer from the replica if it has replayed up to `min_seq`; else wait for the primary and return None."""
         positions, replica = await self._positions(min_seq, route, caller), self._services.replica
-        if replica is not None and await self._reaches(replica, positions, REPLICA_SECONDS):
+        if replica is not None and await self._reaches(replica, positions, REPLICA_SECONDS, caller):
             # The caller is known from the primary, where a revoked right is gone at once.
             call = make_call(caller.principal_or_fail)
             try:
-                reply = await replica.read(partial(operation.run, route, call), snapshot=True)
+                reply = await replica.read(
+                    partial(operation.run, route, call), snapshot=True, caller=caller.request.claimed_caller
+                )
             except store.Unavailable:
                 logger.warning("The replica does not answer; the primary does its work.")
             else:
                 if reply.status == 304:
                     caller.give_back()
                 return reply
-        await self._wait_for(min_seq, positions)
+        await self._wait_for(min_seq, positions, caller)
         return None
 
-    async def _wait_for(self, min_seq: str, positions: list[Position]) -> None:
+    async def _wait_for(self, min_seq: str, positions: list[Position], caller: Caller) -> None:
         """Return when the positions in `min_seq` are reached on the primary; Behind if that takes too long."""
-        if not await self._reaches(self._db, positions, VISIBLE_SECONDS):
+        if not await self._reaches(self._db, positions, VISIBLE_SECONDS, caller):
             detail = (
                 f"The position {min_seq[:200]} was not reached within {VISIBLE_SECONDS:.0f} s. If the server was"
                 " restored from a backup since, what was written there is lost."
@@ -186,18 +191,20 @@ class Reads:
         """The positions that `min_seq` names; the caller is admitted, and may see their workspaces."""
 
         def unit(tx: Tx) -> list[Position]:
-            principal = caller.admit(tx)
-            require_scope(principal, route.scope)
-            return _parsed_positions(min_seq, principal)
+            return _parsed_positions(min_seq, caller.admit(tx, route.scope))
 
-        return await self._db.read(unit)
+        return await self._db.read(unit, caller=caller.request.claimed_caller)
 
-    async def _reaches(self, db: Database, positions: list[Position], seconds: float) -> bool:
+    async def _reaches(self, db: Database, positions: list[Position], seconds: float, caller: Caller) -> bool:
         """Wait until a database has all positions, for `seconds` at most; whether it has them."""
+
+        def unit(tx: Tx) -> bool:
+            return all(log.head(tx, name) >= seq for name, seq in positions)
+
         until, pause = time.monotonic() + seconds, 0.005
         while True:
             try:
-                if await db.read(lambda tx: all(log.head(tx, name) >= seq for name, seq in positions)):
+                if await db.read(unit, caller=caller.request.claimed_caller):
                     return True
             except store.Unavailable:
                 if db is self._db:

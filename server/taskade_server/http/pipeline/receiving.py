@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from taskade_server.engine.access import require_scope
 from taskade_server.http.admission.caller import Caller
 from taskade_server.http.api.route import Route
 from taskade_server.http.wire.body import read_json
@@ -20,15 +19,15 @@ async def receive_body(db: Database, route: Route, caller: Caller, receive: Rece
     """
 
     def admit(tx: Tx) -> None:
-        require_scope(caller.admit(tx, route.most_cost), route.scope)
+        caller.admit(tx, route.scope, route.most_cost)
 
     presumed = route.body != "batch" and await caller.presume(route.scope, route.most_cost)
     if not presumed:
-        await db.read(admit)
+        await db.read(admit, caller=caller.request.claimed_caller)
     try:
         patch = route.body == "patch" and route.method == "PATCH"
         return await read_json(caller.request, receive, route.max_body, patch=patch)
     except Problem:
         if presumed:
-            await db.read(admit)
+            await db.read(admit, caller=caller.request.claimed_caller)
         raise

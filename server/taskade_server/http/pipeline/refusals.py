@@ -33,7 +33,7 @@ def note_refusal(log: Refusals, caller: Caller, operation: str, problem: Problem
             "failed" if failed else "denied",
             problem.status,
             problem.detail[:MAX_REASON],
-            inner.place if isinstance(inner, Forbidden) else "",
+            inner.workspace_id if isinstance(inner, Forbidden) else "",
         ),
         source,
         request.request_id,
@@ -54,7 +54,7 @@ def note_reading(log: Refusals, caller: Caller, operation: str, action: str, wor
 
 
 def _noted(
-    caller: Caller, operation: str, action: str, outcome: str, status: int, reason: str | None, place: str
+    caller: Caller, operation: str, action: str, outcome: str, status: int, reason: str | None, workspace_id: str
 ) -> AccessEntry:
     request, principal = caller.request, caller.principal
     return AccessEntry(
@@ -67,7 +67,7 @@ def _noted(
         principal.user_id if principal else None,
         principal.key_id if principal else None,
         None if principal else caller.claimed_key,
-        place,
+        workspace_id,
         request.client or None,
         request.header(b"user-agent")[:MAX_USER_AGENT] or None,
     )

@@ -68,51 +68,63 @@ class Writes:
         if_none_match = versions(request.headers.get(b"if-none-match"))
         if if_none_match is not None and not route.versioned:
             raise no_version("If-None-Match")
-        url = ""
-        if route.answer in ("list", "document", "events", "batch"):
-            url = f"{services.public_url or request.base_url}{request.path}"
-        user_agent = request.header(b"user-agent")[:MAX_USER_AGENT] or None
+        url = _url(route, caller, services.public_url)
         key = idempotency.key_of(request)
-        dry_run, query_string = _dry_run(request.query_string)
+        # What is always rolled back has no such parameter.
+        dry_run, query_string = (True, request.query_string) if route.rolls_back else _dry_run(request.query_string)
         body = await receive_body(self._db, route, caller, receive)
         weight = _ONE_WRITE if route.weigh is None else route.weigh(body)
         if weight.cost > 1:
             await caller.raise_charge_to(weight.cost)
         # A batch that only reads does not use the writer, and its answer is not kept for the Idempotency-Key.
-        attempt = None
-        if key and not dry_run and weight.writes:
-            attempt = idempotency.attempt_of(key, caller, query_string, body)
-        seed = idempotency.seed(attempt)
+        kept = key and not dry_run and weight.writes
+        attempt = idempotency.attempt_of(key, caller, query_string, body) if kept else None
 
         def make_call(principal: Principal) -> Call:
-            return Call(principal, services.secret, request.request_id, path, query_string, body, url,
-                        caller.rights_version, if_match, None, if_none_match, request.client, user_agent,
-                        services.destinations, seed, caller.refresh)  # fmt: skip
+            return Call(
+                principal,
+                services.secret,
+                request.request_id,
+                path,
+                query_string,
+                body,
+                url,
+                caller.rights_version,
+                if_match,
+                None,
+                if_none_match,
+                request.client,
+                request.header(b"user-agent")[:MAX_USER_AGENT] or None,
+                services.destinations,
+                idempotency.seed(attempt),
+                caller.refresh,
+                caller.queries,
+            )
 
         unit = partial(self._unit, _Write(route, caller, make_call, attempt, dry_run))
-        heavy = route.heavy or weight.heavy
+        heavy, asker = route.heavy or weight.heavy, request.claimed_caller
         if attempt is not None:
-            return await self._commit_once(attempt, unit, heavy=heavy)
+            return await self._commit_once(attempt, unit, heavy=heavy, caller=asker)
         try:
             if not weight.writes:
-                return await self._db.read(unit, snapshot=True, heavy=heavy)
-            return await self._commit(unit, heavy=heavy)
+                return await self._db.read(unit, snapshot=True, heavy=heavy, caller=asker)
+            return await self._commit(unit, heavy=heavy, caller=asker)
         except _DryRun as done:
             return done.reply
 
-    async def _commit(self, unit: Callable[[Tx], Reply], *, heavy: bool) -> Reply:
-        reply = await self._db.write(unit, heavy=heavy)
+    async def _commit(self, unit: Callable[[Tx], Reply], *, heavy: bool, caller: bytes) -> Reply:
+        reply = await self._db.write(unit, heavy=heavy, caller=caller)
         if self._services.feed is not None:
             self._services.feed.notify()
         return reply
 
-    async def _commit_once(self, attempt: Attempt, unit: Callable[[Tx], Reply], *, heavy: bool) -> Reply:
+    async def _commit_once(self, attempt: Attempt, unit: Callable[[Tx], Reply], *, heavy: bool, caller: bytes) -> Reply:
         """Commit, unless this process is just doing so for the same key: IdempotencyKeyInUse."""
         if attempt.key in self._under_way:
             raise idempotency.in_use()
         self._under_way.add(attempt.key)
         try:
-            return await self._commit(unit, heavy=heavy)
+            return await self._commit(unit, heavy=heavy, caller=caller)
         finally:
             self._under_way.discard(attempt.key)
 
@@ -150,6 +162,12 @@ class Writes:
             reads = route.body == "batch" or bool(call.query_string)  # the answer may contain what was only read
             mixed = not route.scope  # no single scope allows all that the answer contains
             idempotency.remember(tx, write.attempt, after, reply, call.secret, reads=reads, mixed=mixed)
+
+
+def _url(route: Route, caller: Caller, public_url: str | None) -> str:
+    """The address of a request without its query string, for answers that have links; "" for others."""
+    links = route.answer in ("list", "document", "events", "batch")
+    return f"{public_url or caller.request.base_url}{caller.request.path}" if links else ""
 
 
 def no_version(header: str) -> Malformed:

@@ -15,6 +15,8 @@ RECEIVE_SECONDS: Final = 15.0
 # Parsing so much takes a millisecond at worst, and so does compressing four times as much.
 OFF_LOOP_BYTES: Final = 32_768
 
+TAKES_NO_BODY: Final = "This operation takes no body."
+SEND_NO_BODY: Final = Issue("not_allowed", "Send no body, or {}.", pointer="")
 REFUSED_BYTES: Final = 65_536
 """So much of a body that is refused anyway is read, so that the connection can be used for the next request."""
 
@@ -58,8 +60,7 @@ async def refuse_body(request: Request, receive: Receive) -> None:
     except TooLarge:
         body = None
     if body not in (b"", b"{}"):
-        faults = [Issue("not_allowed", "Send no body, or {}.", pointer="")]
-        raise Malformed("This operation takes no body.", errors=faults)
+        raise Malformed(TAKES_NO_BODY, errors=[SEND_NO_BODY])
 
 
 async def read_json(request: Request, receive: Receive, limit: int, *, patch: bool = False) -> Any:

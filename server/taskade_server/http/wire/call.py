@@ -8,12 +8,15 @@ import msgspec
 from taskade_server.engine.access import Principal
 from taskade_server.engine.edit import Context
 from taskade_server.engine.log import Actor
-from taskade_server.http.wire import query_string as queries
+from taskade_server.engine.query import Query
+from taskade_server.http.wire import query_string as parameters
 from taskade_server.http.wire.reply import Header, Reply
 from taskade_server.kit.destinations import NOWHERE_INSIDE, Rules
 from taskade_server.store.database import Tx
 
 MAX_USER_AGENT: Final = 200
+ParsedQueries = dict[tuple[str, str], Query]
+"""List requests, by the name of the resource and the query string."""
 
 
 def _rights_are_fixed(tx: Tx) -> Principal:
@@ -29,7 +32,9 @@ class Call(msgspec.Struct, frozen=True, eq=False):
     things: on a read it names the versions that the client has, for a 304 (`cached_etags`, the header's bytes), on a
     write it forbids (`if_none_match`). Secrets that the call
     makes are derived from `seed`, so that a repeated request can be given them again. `refresh` looks the caller up
-    again after the unit has changed rights.
+    again after the unit has changed rights. `queries` are lists that the principal has asked for, parsed, which a
+    handler may add to; None: nothing is remembered. `origin` is a JSON text that says what led to a
+    call that nobody made directly.
     """
 
     principal: Principal
@@ -48,6 +53,8 @@ class Call(msgspec.Struct, frozen=True, eq=False):
     destinations: Rules = NOWHERE_INSIDE
     seed: str = ""
     refresh: Callable[[Tx], Principal] = _rights_are_fixed
+    queries: ParsedQueries | None = None
+    origin: str | None = None
 
     def __repr__(self) -> str:
         """Without what it holds, which is secret."""
@@ -56,21 +63,21 @@ class Call(msgspec.Struct, frozen=True, eq=False):
     def context(self) -> Context:
         """The caller as the domain knows it. What a verb grants stays in this context, and ends with its unit."""
         known = self.principal
-        actor = Actor(known.user_id, known.key_id, self.request_id, self.address, self.user_agent)
+        actor = Actor(known.user_id, known.key_id, self.request_id, self.address, self.user_agent, self.origin)
         return Context(known, actor, self.secret, self.if_match, self.if_none_match, self.seed, self.destinations)
 
     def pairs(self) -> list[tuple[str, str]]:
         """The parameters as decoded names and values; InvalidQuery if they are not UTF-8 or too many."""
-        return queries.pairs(self.query_string) if self.query_string else []
+        return parameters.pairs(self.query_string) if self.query_string else []
 
     def no_parameters(self) -> None:
         """InvalidQuery if the request has parameters although the operation takes none."""
         if self.query_string:
-            queries.refuse_parameters(self.query_string)
+            parameters.refuse_parameters(self.query_string)
 
     def link_to_next(self, name: str, value: object) -> Header:
         """The header Link of an answer that goes on: this request with another value of one parameter."""
-        return queries.link_to_next(self.url, self.query_string, name, value)
+        return parameters.link_to_next(self.url, self.query_string, name, value)
 
 
 Handler = Callable[[Call, Tx], Reply]

@@ -58,13 +58,13 @@ def versions(header: bytes | None) -> frozenset[str] | None:
     return frozenset(part.strip().removeprefix("W/").strip('"').partition("-")[0] for part in parts)
 
 
-def named_version(given: Any, place: str, issues: list[Issue]) -> frozenset[str] | None:
+def named_version(given: Any, pointer: str, issues: list[Issue]) -> frozenset[str] | None:
     """The version that an `if_match` inside of a body names, as `versions`; a fault of it goes to the issues."""
     if given is None:
         return None
     if isinstance(given, bool) or not isinstance(given, str | int):
         detail = 'if_match is a version or an ETag, such as 3 or "\\"3\\"".'
-        issues.append(Issue("wrong_type", detail, pointer=f"{place}/if_match"))
+        issues.append(Issue("wrong_type", detail, pointer=f"{pointer}/if_match"))
         return None
     return versions(str(given).encode("latin-1", "replace"))
 

@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -177,7 +177,9 @@ class SqliteDatabase(Database):
 
     # -- reading
 
-    async def read(self, fn: Callable[[Tx], T], *, snapshot: bool = False, heavy: bool = False) -> T:
+    async def read(
+        self, fn: Callable[[Tx], T], *, snapshot: bool = False, heavy: bool = False, caller: Hashable = None
+    ) -> T:
         if self._stopped or self._inline is None:
             raise self._refusal()
         if not heavy:
@@ -188,7 +190,7 @@ class SqliteDatabase(Database):
                 return self._inline.run(fn, snapshot)
             except SpentError:
                 self._reads_moved += 1
-        async with self._turns.turn():
+        async with self._turns.turn(caller):
             job = partial(self.read_sync, fn, snapshot=snapshot)
             return await asyncio.get_running_loop().run_in_executor(self._threads, job)
 
@@ -234,10 +236,10 @@ class SqliteDatabase(Database):
 
     # -- writing
 
-    async def write(self, fn: Callable[[Tx], T], *, heavy: bool = False) -> T:
+    async def write(self, fn: Callable[[Tx], T], *, heavy: bool = False, caller: Hashable = None) -> T:
         if self._stopped or self._writes is None:
             raise self._refusal()
-        return await self._writes.write(fn, heavy=heavy)
+        return await self._writes.write(fn, heavy=heavy, caller=caller)
 
     def write_sync(self, fn: Callable[[Tx], T]) -> T:
         if self._stopped or self._writes is None:

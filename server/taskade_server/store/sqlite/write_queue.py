@@ -17,7 +17,7 @@ from taskade_server.kit.budget import LIGHT, UNLIMITED, WRITE
 from taskade_server.store.interface import OutcomeUnknown, Overloaded, StoreError, Tx, Unavailable
 from taskade_server.store.sqlite.transaction import FOREVER, translate
 from taskade_server.store.sqlite.writer import Checkpointer, T, Unit, Writer
-from taskade_server.store.turns import CALLER, FairQueue
+from taskade_server.store.turns import FairQueue
 
 BUSY_SECONDS = 10.0
 """How long a group waits for another process that is writing to the database."""
@@ -134,9 +134,8 @@ class WriteQueue:
 
     # -- from outside
 
-    async def write(self, fn: Callable[[Tx], T], *, heavy: bool) -> T:
-        """Run a unit, and return or raise once its outcome is on disk. Overloaded if too many wait."""
-        caller = CALLER.get()()
+    async def write(self, fn: Callable[[Tx], T], *, heavy: bool, caller: Hashable) -> T:
+        """Run a unit for a caller, and return or raise once its outcome is on disk. Overloaded if too many wait."""
         if self._waiting.is_full(caller, heavy=heavy):
             raise Overloaded("Too many changes are waiting to be written.")
         loop = asyncio.get_running_loop()

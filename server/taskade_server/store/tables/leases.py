@@ -64,22 +64,22 @@ def hold(tx: Tx, name: str, holder: str) -> None:
         raise LeaseLost(f"The lease on {name} is not held any more.")
 
 
-def attend(tx: Tx, place: str, holder: str, ms: int) -> list[str]:
-    """Note that a holder is at a place for `ms` from now; return the holders that are there, this one among them."""
+def attend(tx: Tx, group: str, holder: str, ms: int) -> list[str]:
+    """Note that a holder is in a group for `ms` from now; return the holders that are there, this one among them."""
     now = _NOW[tx.dialect]
     tx.run(
         f"INSERT INTO leases (name, holder, until) VALUES (?, ?, {now} + ?)"
         " ON CONFLICT (name) DO UPDATE SET until = excluded.until",
-        (f"{place}/{holder}", holder, ms),
+        (f"{group}/{holder}", holder, ms),
     )
     over = f"(until <= {now} OR until > {now} + ?)"
-    tx.run(f"DELETE FROM leases WHERE name LIKE ? AND {over}", (f"{place}/%", LONGEST_MS))
-    return [row[0] for row in tx.all("SELECT holder FROM leases WHERE name LIKE ? ORDER BY name", (f"{place}/%",))]
+    tx.run(f"DELETE FROM leases WHERE name LIKE ? AND {over}", (f"{group}/%", LONGEST_MS))
+    return [row[0] for row in tx.all("SELECT holder FROM leases WHERE name LIKE ? ORDER BY name", (f"{group}/%",))]
 
 
-def depart(tx: Tx, place: str, holder: str) -> None:
-    """Be at a place no more."""
-    tx.run("DELETE FROM leases WHERE name = ?", (f"{place}/{holder}",))
+def depart(tx: Tx, group: str, holder: str) -> None:
+    """Leave a group."""
+    tx.run("DELETE FROM leases WHERE name = ?", (f"{group}/{holder}",))
 
 
 def note_run(tx: Tx, name: str, now: int, most: int) -> bool:
