@@ -286,8 +286,7 @@ def body_for(route: Route, target: Target, bystander: str) -> Any:
         "secrets": {"name": f"s{ids.new('x')[-12:]}", "hosts": ["a.example"], "value": "x",
                     "workspace_id": target.parent},
     }  # fmt: skip
-    changes = {"comments": {"body": "Changed"}, "webhooks": {"description": "Changed"},
-               "secrets": {"value": "Changed"}}  # fmt: skip
+    changes = {"comments": {"body": "Changed"}, "webhooks": {"description": "Changed"}, "secrets": {"value": "Changed"}}
     return {
         "create": creations.get(kind),
         "patch": changes.get(kind, {"name": "Changed"}),

@@ -53,9 +53,13 @@ def test_a_secret_is_made_without_being_shown(api, me, home, expect_events):
         made = create(api, "secrets", **body)
     assert made["id"].startswith("sec_")
     assert {name: made[name] for name in ("name", "description", "hosts", "workspace_id", "user_id", "created_by")} == {
-        "name": body["name"], "description": body["description"], "hosts": ["api.crm.example"], "workspace_id": home,
-        "user_id": me["id"], "created_by": me["id"],
-    }  # fmt: skip
+        "name": body["name"],
+        "description": body["description"],
+        "hosts": ["api.crm.example"],
+        "workspace_id": home,
+        "user_id": me["id"],
+        "created_by": me["id"],
+    }
     assert "value" not in made and made["value_set_at"] and made["version"] == 1
     assert api.get(path_of(made)).json() == made
     assert listed(api, "secrets", name=body["name"]) == [made]

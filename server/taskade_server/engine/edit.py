@@ -3,8 +3,7 @@
 Why in one place: each step that a verb forgets is a hole (a lost update, a silent field, a change without a lock).
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -100,7 +99,7 @@ def fields(
     body: Any,
     *,
     current: Mapping[str, Any] | None = None,
-    extra: Iterable[str] = (),
+    extra: Collection[str] = (),
     given: Mapping[str, Any] = NOTHING,
 ) -> dict[str, Any]:
     """The checked members of a body; Invalid lists all faults. With `current` the body is a merge patch of it.
@@ -118,19 +117,25 @@ def given(context: Context, **more: Any) -> dict[str, Any]:
     return {"created_by": context.principal.user_id, "version": 1, **more}
 
 
-@contextmanager
-def about_entry(pointer: str, object_id: str = "") -> Iterator[None]:
+class about_entry:
     """Make a Forbidden that is raised inside say which entry of the body (a JSON Pointer) and which object it is about.
 
     Nothing is added where the pointer is "": the body is about one object, which the URL names.
     """
-    try:
-        yield
-    except Forbidden as refused:
-        if pointer and "pointer" not in refused.extra:
-            refused.extra["pointer"] = pointer
-            refused.detail += f" This is about {object_id}." if object_id else ""
-        raise
+
+    __slots__ = ("_object_id", "_pointer")
+
+    def __init__(self, pointer: str, object_id: str = "") -> None:
+        self._pointer = pointer
+        self._object_id = object_id
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, refused: BaseException | None, _traceback: object) -> None:
+        if isinstance(refused, Forbidden) and self._pointer and "pointer" not in refused.extra:
+            refused.extra["pointer"] = self._pointer
+            refused.detail += f" This is about {self._object_id}." if self._object_id else ""
 
 
 def fail(issues: Sequence[Issue]) -> None:

@@ -36,29 +36,28 @@ _last_ms = 0
 _counter = 0
 
 
-def _next_tick() -> tuple[int, int]:
-    """Milliseconds and a 12-bit counter, strictly increasing in this process even when the clock steps back."""
+def _take_ticks(count: int) -> range:
+    """The next numbers of milliseconds (all bits but 12) and a counter (the last 12 bits).
+
+    They strictly increase in this process even when the clock steps back.
+    """
     global _last_ms, _counter
     now = time.time_ns() // 1_000_000
-    if now > _last_ms:
-        # A random start in the lower quarter keeps two processes from colliding in the same millisecond.
-        _last_ms, _counter = now, _random.getrandbits(10)
-    elif _counter < 0xFFF:
-        _counter += 1
-    else:
-        _last_ms, _counter = _last_ms + 1, 0
-    return _last_ms, _counter
+    # A random start in the lower quarter keeps two processes from colliding in the same millisecond.
+    first = now << 12 | _random.getrandbits(10) if now > _last_ms else (_last_ms << 12 | _counter) + 1
+    _last_ms, _counter = divmod(first + count - 1, 1 << 12)
+    return range(first, first + count)
 
 
 def new(prefix: str) -> str:
     """A fresh id such as `task_01j9...`, greater than every id this process made before."""
     with _lock:
-        ms, counter = _next_tick()
+        tick = _take_ticks(1)[0]
         if not _endings:
             _endings.extend(_random_endings(256))
         rest = _endings.pop()
-    head = 0x70008 | counter << 4 | _random.getrandbits(2)
-    return f"{prefix}_{_time_part(ms)}{_PAIRS[head >> 10]}{_PAIRS[head & 1023]}{rest}"
+    head = 0x70008 | (tick & 0xFFF) << 4 | _random.getrandbits(2)
+    return f"{prefix}_{_time_part(tick >> 12)}{_PAIRS[head >> 10]}{_PAIRS[head & 1023]}{rest}"
 
 
 def many(prefix: str, count: int) -> list[str]:
@@ -66,11 +65,11 @@ def many(prefix: str, count: int) -> list[str]:
     if count == 1:
         return [new(prefix)]
     with _lock:
-        ticks = [_next_tick() for _ in range(count)]
+        ticks = _take_ticks(count)
     pairs, part, found = _PAIRS, _time_part, []
-    for (ms, counter), bits, rest in zip(ticks, _random.randbytes(count), _random_endings(count), strict=True):
-        head = 0x70008 | counter << 4 | bits & 3
-        found.append(f"{prefix}_{part(ms)}{pairs[head >> 10]}{pairs[head & 1023]}{rest}")
+    for tick, bits, rest in zip(ticks, _random.randbytes(count), _random_endings(count), strict=True):
+        head = 0x70008 | (tick & 0xFFF) << 4 | bits & 3
+        found.append(f"{prefix}_{part(tick >> 12)}{pairs[head >> 10]}{pairs[head & 1023]}{rest}")
     return found
 
 

@@ -144,7 +144,8 @@ def _tokens(texts: tuple[str, ...], budget: Budget, *, whole: bool) -> list[str]
     if joined.isascii():  # most texts: no piece of them grows
         budget.spend(len(joined) // ASCII_A_STEP)
         words = joined[:MAX_NORMALISED].encode().translate(_ASCII_WORDS).decode().split()
-        return list(dict.fromkeys([word[:MAX_TOKEN_LENGTH] for word in words]))[:MAX_TOKENS]
+        words = [word if len(word) <= MAX_TOKEN_LENGTH else word[:MAX_TOKEN_LENGTH] for word in words]
+        return list(dict.fromkeys(words))[:MAX_TOKENS]
     found: dict[str, None] = {}
     pieces: dict[str, None] = {}
     left = MAX_NORMALISED

@@ -100,6 +100,7 @@ def parse_ms(text: str) -> int:
     return ms
 
 
+@lru_cache(4096)
 def normalize(text: str) -> str:
     """The canonical form of a date or time: dates as they are, times in UTC with milliseconds."""
     ms = parse_ms(text)

@@ -176,7 +176,7 @@ def _load_all(tx: Tx, context: Context, pointers: Mapping[str, str]) -> list[tup
             detail = query.absence(tx, context.principal, TASK, task_id)
             issues.append(Issue("unknown_reference", detail, pointer=pointer))
         else:
-            tx.budget.spend(CHECK_STEPS + len(row.document) // log.WRITTEN_A_STEP)
+            tx.budget.spend(LOOKUP_STEPS + len(row.document) // log.WRITTEN_A_STEP)
             loaded.append((row, json.decode(row.document)))
             size += len(row.document)
             if size > MAX_BULK_TEXT:

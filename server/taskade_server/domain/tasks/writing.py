@@ -57,11 +57,10 @@ def write_changes(lookups: Lookups, edits: Sequence[Edit], faults: Sequence[Issu
         issues += checker.issues
     issues += fit_carried(lookups, carried) if not issues else []
     edit.fail(issues)
-    changes = _write(lookups, accepted, carried, renumber=bool(moving))
+    texts = _write(lookups, accepted, carried, renumber=bool(moving))
     if next_occurrences:
         made = [Change(TASK, "created", doc, also=events_of_creation(doc)) for doc in next_occurrences]
         log.apply(lookups.tx, lookups.context.actor, made)
-    texts = {change.doc["id"]: json.encode(change.doc) for change in changes}
     return [texts.get(before["id"], row.document) for row, before, _, _ in edits]
 
 
@@ -71,8 +70,8 @@ def _write(
     carried: Carried,
     *,
     renumber: bool,
-) -> list[Change]:
-    """Write accepted changes and all tasks and comments that change with them; returns what was written.
+) -> dict[str, str]:
+    """Write accepted changes and all tasks and comments that change with them; returns their documents by id.
 
     `renumber`: some tasks change their position, so that they or their siblings may need other order keys.
     """
@@ -96,8 +95,8 @@ def _write(
             changes.append(Change(TASK, "updated", after, before, row.n, also, touched=touched))
     changes += moved_comments(lookups.tx, changes)
     changes += renumbered_siblings
-    log.apply(lookups.tx, lookups.context.actor, changes)
-    return changes
+    texts = log.apply(lookups.tx, lookups.context.actor, changes)
+    return {change.doc["id"]: text for change, text in zip(changes, texts, strict=True)}
 
 
 def _with_new_position_or_blockers(lookups: Lookups, edits: Sequence[Edit]) -> list[Pair]:

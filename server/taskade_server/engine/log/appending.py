@@ -5,7 +5,7 @@ from typing import Any, Final, NamedTuple
 
 from taskade_server.engine.log.change import Actor, Change
 from taskade_server.engine.log.event import COLUMNS, DATA
-from taskade_server.engine.log.rows import marks, write_many
+from taskade_server.engine.log.rows import insert_together, write_many
 from taskade_server.kit import ids, json
 from taskade_server.store.database import Tx
 
@@ -123,18 +123,15 @@ def _flush(tx: Tx) -> None:
         events = pending.events[workspace_id]
         last = pending.heads[workspace_id] = _take_seqs(tx, workspace_id, len(events))
         seqs, event_ids = range(last - len(events) + 1, last + 1), ids.many("evt", len(events))
-        for seq, event_id, event in zip(seqs, event_ids, events, strict=True):
-            rows.append([workspace_id, seq, event_id, *event])
-            pending.scopes.add((workspace_id, event[_PROJECT]))
+        rows += [
+            [workspace_id, seq, event_id, *event] for seq, event_id, event in zip(seqs, event_ids, events, strict=True)
+        ]
+        pending.scopes |= {(workspace_id, project) for project in {event[_PROJECT] for event in events}}
         absent += [[event_ids[index]] for index in sorted(pending.absent.get(workspace_id, ()))]
     pending.events.clear()
     pending.absent.clear()
     if rows:
-        write_many(
-            tx,
-            f"INSERT INTO {_EVENTS} ({', '.join(COLUMNS)}) VALUES ({marks(len(COLUMNS))})",
-            rows,
-        )
+        insert_together(tx, f"{_EVENTS} ({', '.join(COLUMNS)})", rows)
     if absent:
         write_many(tx, "INSERT INTO absent_users (event_id) VALUES (?)", absent)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import chain
 from operator import itemgetter
 from typing import Any, Final
 
@@ -12,6 +13,9 @@ from taskade_server.kit.text import FOLDED_A_STEP
 from taskade_server.store.database import Tx
 
 SIDE_STEPS: Final = 8
+
+ROWS_TOGETHER: Final = 20
+"""How many rows of a side table, or events, are written by one statement."""
 
 WRITTEN_A_STEP: Final = 250
 
@@ -39,8 +43,7 @@ def insert_rows(tx: Tx, resource: Resource, group: list[tuple[Change, str]]) -> 
         side += [(workspace_id, name, value, number, n) for name, value, number in values]
     write_many(tx, _insert_sql(resource.name, tx.dialect), rows)
     if side:
-        side.sort(key=itemgetter(1, 2))  # neighbours in the index are written together
-        write_many(tx, _side_sql(resource.side_table), side)
+        _write_side_rows(tx, resource, side)
     if searchable and tx.dialect == "sqlite":
         tx.defer(f"INSERT INTO {resource.table}_fts (rowid, words) VALUES (?, ?)", searchable)
 
@@ -125,9 +128,7 @@ def _changed_columns(changed: list[Field], change: Change) -> tuple[list[str], l
 
 
 def _update_side(tx: Tx, resource: Resource, change: Change) -> None:
-    if all(json.same((change.before or {}).get(item.name), change.doc[item.name]) for item in resource.multiple):
-        return
-    old, new = resource.side_rows(change.before or change.doc), resource.side_rows(change.doc)
+    old, new = map(resource.side_rows, _changed_values(resource, change.before or change.doc, change.doc))
     workspace_id = change.doc["workspace_id"]
     tx.budget.spend(SIDE_STEPS * len(old ^ new))
     if gone := old - new:
@@ -136,8 +137,48 @@ def _update_side(tx: Tx, resource: Resource, change: Change) -> None:
             [(workspace_id, name, value, change.n) for name, value, _ in gone],
         )
     if fresh := new - old:
-        rows = [(workspace_id, name, value, number, change.n) for name, value, number in fresh]
-        write_many(tx, _side_sql(resource.side_table), rows)
+        _write_side_rows(tx, resource, [(workspace_id, name, value, number, change.n) for name, value, number in fresh])
+
+
+def _changed_values(
+    resource: Resource, before: Mapping[str, Any], after: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The multi-valued members before and after a change: those that differ, and of custom fields only these values.
+
+    A task may have 10,000 values: to make the rows of all of them twice would take longer than all else about it.
+    """
+    old, new = {}, {}
+    for item in resource.multiple:
+        was, value = before.get(item.name), after[item.name]
+        if isinstance(was, dict) and isinstance(value, dict):
+            keys = json.difference(was, value)
+            was, value = ({key: entries[key] for key in keys if key in entries} for entries in (was, value))
+        elif json.same(was, value):
+            was = value = None
+        old[item.name], new[item.name] = was, value
+    return old, new
+
+
+def _write_side_rows(tx: Tx, resource: Resource, rows: Sequence[Sequence[Any]]) -> None:
+    into = f"{resource.side_table} (workspace_id, field, value, number, n)"
+    ordered = sorted(rows, key=itemgetter(1, 2))  # neighbours in the index are written together
+    insert_together(tx, into, ordered, "ON CONFLICT DO NOTHING")
+
+
+def insert_together(tx: Tx, into: str, rows: Sequence[Sequence[Any]], otherwise: str = "") -> None:
+    """Insert rows, many in one statement: beginning one costs as much as writing a short row.
+
+    `into` is the table with its columns, `otherwise` what the statement says behind the values.
+    """
+    # Who fails here is undone whole, so SQLite need not keep the pages that each statement changes, to undo it alone.
+    insert = f"INSERT {'OR FAIL ' if tx.dialect == 'sqlite' else ''}INTO {into}"
+    width, last = len(rows[0]), len(rows) - len(rows) % ROWS_TOGETHER
+    if last:
+        starts = range(0, last, ROWS_TOGETHER)
+        many = [list(chain.from_iterable(rows[start : start + ROWS_TOGETHER])) for start in starts]
+        write_many(tx, _together_sql(insert, width, ROWS_TOGETHER, otherwise), many)
+    if last < len(rows):
+        write_many(tx, _together_sql(insert, width, 1, otherwise), rows[last:])
 
 
 def delete_rows(tx: Tx, resource: Resource, group: list[tuple[Change, str]]) -> None:
@@ -198,8 +239,9 @@ def _update_sql(table: str, names: tuple[str, ...], *, doc: bool = True) -> str:
     return f"UPDATE {table} SET {', '.join(sets)} WHERE n = ?"
 
 
-def _side_sql(table: str) -> str:
-    return f"INSERT INTO {table} (workspace_id, field, value, number, n) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+@cache
+def _together_sql(insert: str, width: int, count: int, otherwise: str) -> str:
+    return f"{insert} VALUES {', '.join([f'({marks(width)})'] * count)} {otherwise}"
 
 
 def marks(count: int) -> str:

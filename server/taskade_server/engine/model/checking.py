@@ -1,6 +1,6 @@
 """Checking the body of a request against the declaration of a resource."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from taskade_server.engine.model.declaration import Resource
@@ -21,7 +21,7 @@ class Checker(Faults):
         body: Any,
         *,
         creating: bool,
-        extra: Iterable[str] = (),
+        extra: Collection[str] = (),
         current: Mapping[str, Any] | None = None,
         given: Mapping[str, Any] = NOTHING,
     ) -> dict[str, Any]:
@@ -34,15 +34,15 @@ class Checker(Faults):
             self.fault("", "wrong_type", f"The body is a JSON object with the fields of {resource.one}.")
             return {}
         result: dict[str, Any] = resource.defaults() if creating else {}
-        allowed = set(extra)
+        settable = resource.writable if creating else resource.changeable
         for key, value in body.items():
-            member = resource.fields.get(key)
-            if member is None or member.hidden:
-                if key not in allowed:
-                    self._added(resource, key, value, current, [*resource.writable, *allowed])
-            elif not member.writable or (member.create_only and not creating):
-                self._fixed(member, value, given if creating else current or NOTHING, creating=creating)
-            elif creating and value is None and not member.required and not member.explicit:
+            member = settable.get(key)
+            if member is None:
+                if (fixed := resource.fields.get(key)) is not None and not fixed.hidden:
+                    self._fixed(fixed, value, given if creating else current or NOTHING, creating=creating)
+                elif key not in extra:
+                    self._added(resource, key, value, current, [*resource.writable, *extra])
+            elif value is None and creating and not member.required and not member.explicit:
                 pass  # it keeps the default: many clients write null for what they do not set
             else:
                 before = None if current is None else current.get(key)

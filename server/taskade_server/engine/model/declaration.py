@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import itemgetter
 from typing import Any, Final, Literal, NoReturn
 
 from taskade_server.engine.model.documents import copy_of
@@ -139,8 +140,13 @@ class Resource:
 
     @cached_property
     def writable(self) -> dict[str, Field]:
-        """Members that a body may set."""
-        return {item.name: item for item in self.fields.values() if item.writable}
+        """Members that the body of a new one may set."""
+        return {item.name: item for item in self.fields.values() if item.writable and not item.hidden}
+
+    @cached_property
+    def changeable(self) -> dict[str, Field]:
+        """Members that the body of a change may set."""
+        return {name: item for name, item in self.writable.items() if not item.create_only}
 
     @cached_property
     def required(self) -> list[str]:
@@ -163,17 +169,28 @@ class Resource:
         return found
 
     @cached_property
-    def _converters(self) -> list[tuple[str, Callable[[Any], Any] | None]]:
-        return [pair for item in self.stored for pair in _converters(item)]
+    def _members_of_columns(self) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+        """Takes from a document, for each column but the private ones, the member that it is made of."""
+        return itemgetter(*[item.name for item in self.stored for _ in item.sql_columns()])
+
+    @cached_property
+    def _conversions(self) -> list[tuple[int, Callable[[Any], Any]]]:
+        """The places of the columns that hold something else than their member, and what makes it of the member."""
+        converters = [convert for item in self.stored for convert in _converters(item)]
+        return [(place, convert) for place, convert in enumerate(converters) if convert is not None]
 
     def to_columns(self, doc: Mapping[str, Any], private: Mapping[str, Any]) -> list[Any]:
         """The row of a document, in the order of `columns`."""
-        row = [doc[name] if convert is None else convert(doc[name]) for name, convert in self._converters]
+        row = list(self._members_of_columns(doc))
+        for place, convert in self._conversions:
+            if (value := row[place]) is not None:
+                row[place] = convert(value)
         return row + [private.get(name) for name, _ in self.private]
 
     def column_values(self, member: Field, doc: Mapping[str, Any]) -> list[Any]:
         """The values of one member's columns, in the order of its `sql_columns`."""
-        return [doc[name] if convert is None else convert(doc[name]) for name, convert in _converters(member)]
+        value = doc[member.name]
+        return [value if value is None or convert is None else convert(value) for convert in _converters(member)]
 
     def side_rows(self, doc: Mapping[str, Any]) -> set[tuple[str, str, float | None]]:
         """All side-table rows of a document, as (field, value, number)."""
@@ -224,20 +241,14 @@ class Resource:
         return self.event_names.get(action, f"{self.name}.{action}")
 
 
-def _converters(item: Field) -> list[tuple[str, Callable[[Any], Any] | None]]:
-    """For each column of a member: which document member it comes from and how."""
-    if item.folded:
-        return [(item.name, None), (item.name, folded), (item.name, _sorted)]
-    return [(item.name, item.converter)]
+def _converters(item: Field) -> list[Callable[[Any], Any] | None]:
+    """What makes each column of a member from its value, unless that is null; None where both are the same."""
+    return [None, text.fold, _sorted] if item.folded else [item.converter]
 
 
-def folded(value: str | None) -> str | None:
-    return None if value is None else text.fold(value)
-
-
-def _sorted(value: str | None) -> str | None:
+def _sorted(value: str) -> str | None:
     """What a text is sorted by, None if that is what it is folded to: most names have no accents and no numbers."""
-    if value is None or text.sorts_as_folded(value):
+    if text.sorts_as_folded(value):
         return None
     key = text.sort_key(value)
     return None if key == text.fold(value) else key

@@ -2,9 +2,9 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Final, Literal
 
 from taskade_server.kit import time
@@ -42,20 +42,22 @@ _NESTED: Final = frozenset({"custom", "object", "filter", "list", "record"})
 
 _MULTIPLE: Final = frozenset({"strings", "refs", "custom"})
 
-_CONVERTERS: Final[dict[str, Callable[[Any], Any]]] = {
-    "time": lambda value: None if value is None else time.parse_ms(value),
-    "day": lambda value: None if value is None else day_column(value),
-    "bool": lambda value: None if value is None else int(value),
-    "number": lambda value: None if value is None else float(value),
-}
 
-
+@lru_cache(4096)
 def day_column(text: str) -> int:
     """A date or a time as a typed column holds it: twice the epoch milliseconds, and one more for a time.
 
     So a date is told from the moment at which it begins in UTC, and yet both sort by when they are.
     """
     return 2 * time.parse_ms(text) + (not time.is_date(text))
+
+
+_CONVERTERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "time": time.parse_ms,
+    "day": day_column,
+    "bool": int,
+    "number": float,
+}
 
 
 @dataclass(frozen=True)
@@ -145,20 +147,22 @@ class Field:
 
     @cached_property
     def converter(self) -> Callable[[Any], Any] | None:
-        """Makes the document's value what the typed column holds; None where that is the same."""
+        """Makes the document's value, unless it is null, what the typed column holds; None where that is the same."""
         if self.kind == "enum":
-            places: dict[str | None, int | None] = {value: place for place, value in enumerate(self.values)}
-            return {None: None, **places}.__getitem__
+            return {value: place for place, value in enumerate(self.values)}.__getitem__
         return _CONVERTERS.get(self.kind)
 
     def to_column(self, value: Any) -> Any:
         """The document's value as the typed column holds it."""
-        return value if self.converter is None else self.converter(value)
+        return value if value is None or self.converter is None else self.converter(value)
 
     def side_rows(self, value: Any) -> Iterable[tuple[str, str, float | None]]:
         """The side table's (field, value, number) rows of a multi-valued member."""
-        for name, text, number in self.side_texts(value):
-            yield name, side_value(text) if self.kind == "custom" else text, number
+        if self.kind == "custom":
+            # Each text of a list once: a list may name one a hundred times, which makes a single row.
+            value = {key: [*dict.fromkeys(entry)] if isinstance(entry, list) else entry for key, entry in value.items()}
+            return [(name, side_value(text), number) for name, text, number in self.side_texts(value)]
+        return self.side_texts(value)
 
     def side_texts(self, value: Any) -> Iterable[tuple[str, str, float | None]]:
         """The (field, text, number) of each value of a multi-valued member: whole texts, however long."""
