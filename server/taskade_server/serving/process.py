@@ -40,6 +40,7 @@ STOP_SECONDS: Final = 25.0
 # No request came for this long: a client that was about to send one on an open connection has done so.
 QUIET_SECONDS: Final = 0.25
 LINGER_SECONDS: Final = 2.0
+QUEUE_SECONDS: Final = 0.01
 
 
 # ---- the socket ------------------------------------------------------------------------------------------------------
@@ -270,10 +271,13 @@ class Process:
     async def _leave(self, serving: asyncio.Task[None]) -> None:
         self._traffic.ending = True
         await asyncio.sleep(self._delay)
-        port, until = self._listener.getsockname()[1], time.monotonic() + LINGER_SECONDS
+        port = self._listener.getsockname()[1]
         # Those that wait in the queue came before the request to stop. With the last socket they would be reset.
-        while self.ending is Ending.STOP and queued(self._listener) and time.monotonic() < until:
-            await asyncio.sleep(0.01)
+        # Rounds are counted, since the clock goes on while a machine stands still.
+        for _ in range(int(LINGER_SECONDS / QUEUE_SECONDS)):
+            if self.ending is not Ending.STOP or not queued(self._listener):
+                break
+            await asyncio.sleep(QUEUE_SECONDS)
         self._server.stop_accepting()
         if self.ending is Ending.STOP:
             self._listener.close()
@@ -285,9 +289,8 @@ class Process:
 
     async def _wait_until_quiet(self, port: int) -> None:
         """Wait until no more requests come on the connections that are open."""
-        until = time.monotonic() + LINGER_SECONDS
         asked = -1
-        while time.monotonic() < until:
+        for _ in range(int(LINGER_SECONDS / QUIET_SECONDS)):
             # On a busy machine requests may have arrived that nobody has had the time to read.
             if asked == self._requests.asked and not await asyncio.to_thread(connections.unread, port):
                 return
