@@ -130,7 +130,8 @@ def test_a_primary_that_became_a_standby_is_left(server, url):
         assert client.ask("POST", "/v1/tasks", {"name": "before"})[0] == 201
         other.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
         ending = other.execute(
-            "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+            "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         ).fetchall()
         alive = "SELECT 1 FROM pg_stat_activity WHERE pid = ANY(%s)"
         while other.execute(alive, ([pid for pid, _ in ending],)).fetchall():

@@ -17,6 +17,7 @@ from typing import Any
 import httpx2
 from click.testing import CliRunner
 from taskade_server.commands.keys import keys
+from taskade_server.selftest.process import GREETING
 
 from tests.support import conformity
 from tests.support.processes import free_port
@@ -72,6 +73,7 @@ class Server:
             raise RuntimeError("the server is already running")
         for attempt in range(3):
             self.port = self.port or free_port()
+            written = self.log.stat().st_size if self.log.exists() else 0
             with self.log.open("ab") as log:
                 self._process = subprocess.Popen(
                     [*_COMMAND, "serve", "--host", "127.0.0.1", "--port", str(self.port), *self._arguments],
@@ -80,7 +82,7 @@ class Server:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                 )
-            if self._answers():
+            if self._answers(written):
                 return self
             self.kill()
             if attempt == 2 or not re.search(r"address (already )?in use", self.said(), re.IGNORECASE):
@@ -160,13 +162,17 @@ class Server:
         with self.log.open(errors="replace") as lines:
             return [line for line in lines if '"level":"error"' in line and '"message":"request"' not in line]
 
-    def _answers(self) -> bool:
+    def _answers(self, written: int) -> bool:
+        """Wait until it answers, as it has said in its log beyond so many bytes; False if it ends.
+
+        Without a look at the log a stranger that took the port before us would be taken for it.
+        """
         assert self._process is not None
         until = time.monotonic() + START_SECONDS
         with httpx2.Client(base_url=self.url, timeout=60, trust_env=False, verify=False) as client:
             while time.monotonic() < until and self._process.poll() is None:
                 try:
-                    if client.get("/health").status_code == 200:
+                    if GREETING in self.log.read_bytes()[written:] and client.get("/health").status_code == 200:
                         return True
                 except httpx2.TransportError:
                     pass
