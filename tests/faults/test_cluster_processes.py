@@ -5,6 +5,7 @@ Why by signals and sockets alone: a supervisor, a balancer and an operator have 
 
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -100,10 +101,17 @@ def test_what_is_under_way_is_finished(number, start_server, pool, patient):
         assert b'"late"' in client.ask("GET", "/v1/tasks?fields=name")[2]
 
 
+def can_be_stopped(pid: int) -> bool:
+    """Whether a process catches SIGTERM, as it does from when it serves."""
+    (caught,) = re.findall(r"(?m)^SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
+
+
 def test_who_came_before_it_was_told_to_stop_is_answered(start_server, pool):
     """Also who has not been let in yet, as on a busy machine."""
     server: Server = start_server(*pool)
     processes = [server.pid, *workers(server)]
+    wait_until(lambda: all(map(can_be_stopped, processes)))  # one of several answers before the others do
     for pid in processes:
         os.kill(pid, signal.SIGSTOP)
     clients = [socket.create_connection(("127.0.0.1", server.port), timeout=180) for _ in range(20)]
