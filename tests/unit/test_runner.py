@@ -368,10 +368,12 @@ def test_the_part_of_who_has_died_is_taken_over(db, name, monkeypatch):
 
 @pytest.mark.parametrize("patient", [True, False])
 def test_a_stop_waits_for_shared_jobs_but_not_for_ever(db, name, monkeypatch, patient):
+    begun: list[str] = []
     finished: list[str] = []
     enough = False
 
     async def work(lease: Lease) -> None:
+        begun.append(lease.name)
         await lease.leaving.wait()
         while not enough:
             await asyncio.sleep(0.01)
@@ -383,8 +385,9 @@ def test_a_stop_waits_for_shared_jobs_but_not_for_ever(db, name, monkeypatch, pa
     async def scene() -> None:
         nonlocal enough
         one = Runner(db, [Job(f"{name}/{number}", 0.0, work, shared=True) for number in range(4)], LONG)
+        begun.clear()
         one.start()
-        await until(lambda: held() == 4)
+        await until(lambda: len(begun) == 4)
         stopping = asyncio.create_task(one.stop())
         await asyncio.sleep(0.05)
         enough = patient
