@@ -37,6 +37,12 @@ def scrape(client: httpx2.Client, **headers: str) -> Numbers:
     return {(sample.name, *(sample.labels[name] for name in sorted(sample.labels))): sample.value for sample in samples}
 
 
+def with_database(client: httpx2.Client) -> str:
+    """The text of the metrics, if the database has answered in time; else an empty one."""
+    text: str = client.get("/metrics").text
+    return text if "\ntaskade_database_up 1.0\n" in text else ""
+
+
 def until(check: Callable[[], Any], what: str) -> Any:
     """Ask again until the answer is true."""
     for _ in range(1800):
@@ -96,10 +102,15 @@ def test_requests_are_counted(api):
 
 
 def test_the_database_is_told_of(api, database):
-    before = scrape(api)
+
+    def answered() -> Numbers | None:
+        numbers = scrape(api)
+        return numbers if numbers["taskade_database_up",] else None
+
+    before = until(answered, "an answer of the database")
     for number in range(3):
         create(api, "tasks", name=f"Task {number}")
-    after = scrape(api)
+    after = until(answered, "an answer of the database")
     assert after["taskade_events_total",] - before["taskade_events_total",] >= 3
     assert after["taskade_database_up",] == 1
     if database == "sqlite":
@@ -128,7 +139,8 @@ def test_what_is_declared_is_served(start_server, database):
     server = start_server(environment={"TASKADE_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}"})
     with server.client() as client:
         client.get("/v1/projects")
-        text = client.get("/metrics").text
+        # The database is asked for two seconds, which a busy machine may need more of.
+        text = until(lambda: with_database(client), "an answer of the database")
     served = [re.fullmatch(r"# TYPE (\S+) (\S+)", line) for line in text.split("\n")]
     other = "postgresql" if database == "sqlite" else "sqlite"
     elsewhere = {metric.name for metric in METRICS if metric.name.startswith(f"taskade_{other}_")}
