@@ -25,7 +25,7 @@ KINDS: Final = {
     for one in _in_order(_SYNCED, "workspaces", "users", "templates", "api-keys", "projects", "members")
 }
 
-BY_DEFAULT: Final = tuple(kind for kind in KINDS if kind != "api-keys")
+BY_DEFAULT: Final = tuple(kind for kind in KINDS if kind not in ("api-keys", "secrets"))
 
 # In the order in which they are walked through, which a token has the number of.
 OUTSIDE_PROJECTS: Final = {
