@@ -16,6 +16,7 @@ from taskade_server import __version__
 COMMANDS: Final = {
     "asyncapi": ("commands.documents:asyncapi_command", "Print the AsyncAPI document."),
     "audit": ("commands.audit:audit_group", "Show, export and verify the audit log."),
+    "automations": ("tools.automations:automations_group", "See what automations do, try and start them."),
     "backup": ("commands.maintenance:backup_command", "Write a verified backup to FILE."),
     "check": ("commands.maintenance:check_command", "Look for damage."),
     "demo": ("commands.maintenance:demo_command", "Fill the database with a workspace that looks like real work."),

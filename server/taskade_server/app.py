@@ -23,14 +23,17 @@ import uvloop
 from taskade_server.config import TRASH_DAYS, Config, ConfigError, check, prepare_folder
 from taskade_server.consumers import audit_trees, housekeeping
 from taskade_server.consumers.access_log import Refusals
+from taskade_server.consumers.automations import Automations
 from taskade_server.consumers.feed import Feed
 from taskade_server.consumers.runner import Job, Runner
 from taskade_server.consumers.webhooks import Webhooks
+from taskade_server.domain.automations import Services as AutomationServices
 from taskade_server.domain.webhooks import endpoints
 from taskade_server.http.admission import connections
 from taskade_server.http.admission.credentials import Credentials
 from taskade_server.http.admission.guard import Guard
 from taskade_server.http.admission.limits import KEYS, Limits, Policy
+from taskade_server.http.api.automated import AutomatedOperations
 from taskade_server.http.documents import asyncapi, openapi
 from taskade_server.http.live.sessions import Hub
 from taskade_server.http.observe import metrics, traces
@@ -40,7 +43,7 @@ from taskade_server.http.pages.mounts import Mount, Mounts
 from taskade_server.http.pages.request_bin import PREFIX, RequestBin
 from taskade_server.http.pipeline.pipeline import Pipeline
 from taskade_server.http.pipeline.services import Services
-from taskade_server.http.routes import all_routes
+from taskade_server.http.routes import all_routes, build
 from taskade_server.http.wire.addresses import Proxies
 from taskade_server.http.wire.request import Receive, Scope, Send
 from taskade_server.installation import first_key, open_database
@@ -114,7 +117,10 @@ class Application:
             self.observer.sources.append(metrics.of_stats(self.replica.stats, "replica"))
         self.webhooks = Webhooks(db, self.feed, self.outbound, secret, config.delivery_days)
         self.observer.sources.append(metrics.of_attempts(self.webhooks.attempts))
-        self._runner = Runner(db, background_jobs(db, self.webhooks, secret)) if config.background else None
+        self.automations = automations_of(db, self.feed, self.outbound, secret)
+        self.observer.sources.append(metrics.of_runs(self.automations.ended))
+        jobs = background_jobs(db, self.webhooks, self.automations, secret)
+        self._runner = Runner(db, jobs) if config.background else None
         self._flushing: asyncio.Task[None] | None = None
         self._trimming: asyncio.Task[None] | None = None
         self._noting: asyncio.Task[None] | None = None
@@ -216,9 +222,20 @@ def limits_of(config: Config) -> Limits:
         raise ConfigError(f"--valkey-url cannot be understood: {error}") from error
 
 
-def background_jobs(db: Database, webhooks: Webhooks, secret: bytes) -> list[Job]:
+def automations_of(db: Database, feed: Feed, outbound: Outbound, secret: bytes) -> Automations:
+    """What starts and carries out automations in this process."""
+    operations = AutomatedOperations(build().operations)
+    return Automations(db, feed, AutomationServices(operations, secret, outbound.rules))
+
+
+def background_jobs(db: Database, webhooks: Webhooks, automations: Automations, secret: bytes) -> list[Job]:
     """What is done for all processes together, each by one of them."""
-    return [*housekeeping.jobs(db, TRASH_DAYS), *webhooks.jobs(), *audit_trees.jobs(db, secret)]
+    return [
+        *housekeeping.jobs(db, TRASH_DAYS),
+        *webhooks.jobs(),
+        *automations.jobs(),
+        *audit_trees.jobs(db, secret),
+    ]
 
 
 def observer_of(config: Config, folder: Path | None) -> Observer:
@@ -329,7 +346,8 @@ async def _work_here(config: Config, db: Database, secret: bytes) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
     feed, outbound = Feed(db), Outbound(config.outbound_allow, proxy=config.outbound_proxy)
-    runner = Runner(db, background_jobs(db, Webhooks(db, feed, outbound, secret, config.delivery_days), secret))
+    webhooks = Webhooks(db, feed, outbound, secret, config.delivery_days)
+    runner = Runner(db, background_jobs(db, webhooks, automations_of(db, feed, outbound, secret), secret))
     feed.start()
     runner.start()
     logger.info("Background work begins.")

@@ -121,6 +121,28 @@ def a_task(api: httpx2.Client, a_project: Any) -> Any:
 
 
 @pytest.fixture
+def automate(api: httpx2.Client, a_project: Any) -> Iterator[Callable[..., Any]]:
+    """Makes automations of the project, which are gone after the test."""
+    made: list[str] = []
+
+    def run(*actions: Any, trigger: Any = None, client: httpx2.Client = api, **more: Any) -> Any:
+        body = {
+            "name": "A rule",
+            "project_id": a_project["id"],
+            "trigger": trigger or {"on": "event", "types": ["task.created"]},
+            "actions": list(actions),
+            **more,
+        }
+        found = create(client, "automations", **body)
+        made.append(found["id"])
+        return found
+
+    yield run
+    for automation_id in made:
+        api.delete(f"/v1/automations/{automation_id}")
+
+
+@pytest.fixture
 def as_member(a_member: Person) -> httpx2.Client:
     """A client of a member of the workspace."""
     return a_member.client

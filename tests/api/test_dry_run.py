@@ -14,10 +14,11 @@ from tests.api.asking import codes, create, hand_over, listed, places, problem
 from tests.support.rates import Budget
 
 NOWHERE = "http://127.0.0.1:59999/dry"
-WRITES = [route for route in all_routes() if route.writes]
+WRITES = [route for route in all_routes() if route.writes and not route.rolls_back]
 TABLES = (
     "workspaces", "projects", "tasks", "comments", "templates", "users", "api_keys", "members", "events", "replies",
     "task_values", "project_values", "webhooks", "webhook_replays", "secrets",
+    "automations", "automation_versions", "automation_runs",
 )  # fmt: skip
 
 
@@ -38,6 +39,9 @@ def exists(tx: Any, table: str) -> bool:
     if tx.dialect == "postgresql":
         return bool(tx.one("SELECT to_regclass(?) IS NOT NULL", (table,))[0])
     return tx.one("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)) is not None
+
+
+A_RULE = {"name": "A rule", "trigger": {"on": "manual"}, "actions": [{"do": "stop"}]}
 
 
 def a_name() -> str:
@@ -66,6 +70,7 @@ class Scene:
             "users": self.user,
             "api-keys": create(api, "api-keys", name="x")["id"],
             "webhooks": create(api, "webhooks", url=NOWHERE, project_id=self.project)["id"],
+            "automations": create(api, "automations", project_id=self.project, **A_RULE)["id"],
             "secrets": create(api, "secrets", name=a_name(), hosts=["a.example"], value="x")["id"],
         }
         made = listed(api, "events", object_id=self.objects["comments"])
@@ -90,6 +95,7 @@ class Scene:
             "api-keys": {"name": "New"},
             "webhooks": {"url": NOWHERE},
             "secrets": {"name": a_name(), "hosts": ["a.example"], "value": "x"},
+            "automations": A_RULE,
         }[kind]
 
     def body(self, route: Any) -> Any:
@@ -111,6 +117,7 @@ class Scene:
             "rotate_secret": dict,
             "recover": lambda: {"since": "2024-01-15T10:30:00Z"},
             "replay": lambda: {"after_seq": 0},
+            "start": dict,
             "revert": lambda: {"event_ids": [self.objects["events"]]},
             "empty": dict,
             "": lambda: None,
@@ -119,6 +126,14 @@ class Scene:
     def path(self, route: Any) -> str:
         thing = self.objects.get(route.path.split("/")[1], "")
         path = f"/v1{route.path}".replace("{id}", thing).replace("{user}", self.user)
+        if "{run}" in path:
+            waiting = {**A_RULE, "actions": [{"do": "wait", "for": "P1D"}], "project_id": self.project}
+            thing = create(self.api, "automations", **waiting)["id"]
+            started = self.api.post(f"/v1/automations/{thing}/runs").json()
+            path = path.replace(self.objects["automations"], thing).replace("{run}", started[0]["id"])
+            if not path.endswith("/cancel"):
+                self.api.post(f"/v1/automations/{thing}/runs/{started[0]['id']}/cancel").raise_for_status()
+            return path
         if "{delivery}" in path:
             create(self.api, "tasks", name="To be told of", project_id=self.project)
             while not (found := self.api.get(f"/v1/webhooks/{thing}/deliveries").json()):
@@ -154,6 +169,10 @@ SILENT = (
     "webhooks.recover",
     "webhooks.replay",
     "webhooks.cancel_replay",
+    "automations.start",
+    "automations.cancel_run",
+    "automations.retry_run",
+    "automations.revert_run",
 )
 
 

@@ -45,6 +45,10 @@ WAYS = {
     "task": Way("tasks", _with_project),
     "comment": Way("comments", _with_task),
     "webhook": Way("webhooks", lambda client: {"url": "https://example.com/hook", "events": ["task.created"]}),
+    "automation": Way(
+        "automations",
+        lambda client: {"name": "x", "trigger": {"on": "manual"}, "actions": [{"do": "stop"}], **_with_project(client)},
+    ),
     "secret": Way("secrets", lambda client: {"name": f"s{ids.new('x')[-12:]}", "hosts": ["a.example"], "value": "x"}),
 }
 

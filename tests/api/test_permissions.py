@@ -39,6 +39,7 @@ ANYBODY_CREATES = "201 201 201 201 201 201 403"
 IN_A_PROJECT = "201 201 201 201 403 422 403"
 SEVERAL = "200 200 200 200 403 422 403"
 
+A_RULE = {"name": "A rule", "trigger": {"on": "manual"}, "actions": [{"do": "wait", "for": "P1D"}], "mode": "parallel"}
 MATRIX = {
     "workspaces.list": LISTED_INSIDE,
     "workspaces.query": LISTED_INSIDE,
@@ -142,6 +143,25 @@ MATRIX = {
     "webhooks.replays": "- - 404 404 404 404 403",
     "webhooks.get_replay": MANAGERS,
     "webhooks.cancel_replay": MANAGERS,
+    "automations.list": MANAGERS_LIST,
+    "automations.query": MANAGERS_LIST,
+    "automations.query_post": MANAGERS_LIST,
+    "automations.get": MANAGERS,
+    "automations.create": "201 201 201 201 403 422 403",
+    "automations.update": MANAGERS,
+    "automations.put": MANAGERS,
+    "automations.delete": "204 204 404 404 404 404 403",
+    "automations.runs": MANAGERS,
+    "automations.run": MANAGERS,
+    "automations.start": "202 202 404 404 404 404 403",
+    "automations.cancel_run": MANAGERS,
+    "automations.health": MANAGERS,
+    "automations.warnings": "- - 404 404 404 404 403",
+    "automations.explain": MANAGERS,
+    "automations.test": MANAGERS,
+    "automations.preview": "200 200 422 422 422 422 403",
+    "automations.revert_run": MANAGERS,
+    "automations.retry_run": "202 202 404 404 404 404 403",
     "secrets.list": MEMBERS_LIST,
     "secrets.query": MEMBERS_LIST,
     "secrets.query_post": MEMBERS_LIST,
@@ -183,10 +203,11 @@ def principals(api, an_admin, a_member, a_guest, a_viewer, a_stranger, key_with)
 
 
 class Target(NamedTuple):
-    """An object to which things are done: its id, and the project, workspace or task that it is in."""
+    """An object to which things are done: its id, the project, workspace or task that it is in, perhaps an event."""
 
     id: str
     parent: str = ""
+    event: str = ""
 
 
 @pytest.fixture
@@ -236,6 +257,13 @@ def place(api, home, bystander, an_admin, a_member, a_guest, a_viewer):
             time.sleep(0.01)
         return Target(made, home)
 
+    def automation() -> Target:
+        """One of the owner's that has a run which waits."""
+        inside = project().id
+        made = create(api, "automations", project_id=inside, **A_RULE)["id"]
+        api.post(f"/v1/automations/{made}/runs").raise_for_status()
+        return Target(made, inside, listed(api, "events", object_id=inside)[0]["id"])
+
     def secret() -> Target:
         made = create(api, "secrets", name=f"s{ids.new('x')[-12:]}", hosts=["a.example"], value="x")["id"]
         kept.append(made)
@@ -261,6 +289,7 @@ def place(api, home, bystander, an_admin, a_member, a_guest, a_viewer):
         "webhooks": webhook,
         "audit": template,
         "secrets": secret,
+        "automations": automation,
     }
     heir = user().id if workspaces else ""
     for made in workspaces:
@@ -285,6 +314,7 @@ def body_for(route: Route, target: Target, bystander: str) -> Any:
         "webhooks": {"url": NOWHERE, "workspace_id": target.parent},
         "secrets": {"name": f"s{ids.new('x')[-12:]}", "hosts": ["a.example"], "value": "x",
                     "workspace_id": target.parent},
+        "automations": {**A_RULE, "project_id": target.parent},
     }  # fmt: skip
     changes = {"comments": {"body": "Changed"}, "webhooks": {"description": "Changed"}, "secrets": {"value": "Changed"}}
     return {
@@ -302,6 +332,10 @@ def body_for(route: Route, target: Target, bystander: str) -> Any:
         "revert": {"event_ids": [target.id]},
         "recover": {"since": "2024-01-15T10:30:00Z"},
         "replay": {"after_seq": 0},
+        "start": {
+            "automations.preview": {"automation_id": target.id, "trials": 0},
+            "automations.explain": {"event_id": target.event},
+        }.get(route.operation_id, {}),
         "empty": {},
         "": None,
     }[route.body]
@@ -356,6 +390,11 @@ def test_matrix(way, route, api, principals, place, bystander):
         if "{delivery}" in path:
             (delivery, *_) = api.get(f"/v1/webhooks/{target.id}/deliveries").json()
             path = path.replace("{delivery}", delivery["id"])
+        if "{run}" in path:
+            (run, *_) = api.get(f"/v1/automations/{target.id}/runs").json()
+            if not path.endswith("/cancel"):
+                api.post(f"/v1/automations/{target.id}/runs/{run['id']}/cancel").raise_for_status()
+            path = path.replace("{run}", run["id"])
         if "{replay}" in path:
             begun = api.post(f"/v1/webhooks/{target.id}/recover", json={"since": "2024-01-15T10:30:00Z"})
             replay = begun.json()

@@ -235,6 +235,7 @@ WRITES = {
     "users": {"name": "x", "email": "nowhere@example.com"},
     "webhooks": {"url": "http://127.0.0.1:59999/nowhere"},
     "secrets": {"name": "x", "hosts": ["a.example"], "value": "x"},
+    "automations": {"name": "x", "trigger": {"on": "manual"}, "actions": [{"do": "stop"}]},
     "tasks/bulk": {"tasks": [{"name": "x"}]},
 }
 

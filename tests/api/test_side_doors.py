@@ -77,6 +77,8 @@ def world(api: httpx2.Client, a_member: Any, a_guest: Any, a_viewer: Any) -> Wor
     ids["workspaces"] = api.get(f"/v1/projects/{project}").json()["workspace_id"]
     ids["api-keys"] = listed(api, "api-keys", limit=1)[0]["id"]
     ids["webhooks"] = create(api, "webhooks", url="http://127.0.0.1:59999/door", project_id=project)["id"]
+    rule = {"name": "door", "trigger": {"on": "manual"}, "actions": [{"do": "stop"}]}
+    ids["automations"] = create(api, "automations", project_id=project, **rule)["id"]
     ids["secrets"] = create(api, "secrets", name="door", hosts=["a.example"], value="x")["id"]
     return World(ids, project, private)
 

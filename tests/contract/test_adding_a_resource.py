@@ -39,12 +39,12 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (package / "domain" / "notes.py").write_text(module, encoding="utf-8")
     resources = package / "domain" / "resources.py"
     content = resources.read_text(encoding="utf-8")
-    content = content.replace("import identity, projects,", "import identity, notes, projects,", 1)
+    content = content.replace(" identity, projects,", " identity, notes, projects,", 1)
     end = ')\n"""In the order of the documents.'
     content = content.replace(end, row + end, 1)
     resources.write_text(content, encoding="utf-8")
-    assert "notes.NOTE" in content and "import identity, notes" in content
-    insert(package / "domain" / "identity" / "resources.py", '"users", "api-keys"', '"notes", ')
+    assert "notes.NOTE" in content and " identity, notes," in content
+    insert(package / "domain" / "identity" / "resources.py", '    "users",\n    "api-keys",', '    "notes",\n')
     numbers = sorted(path.name for path in (package / "store" / "migrations").glob("*.sql"))
     number = int(numbers[-1][:4]) + 1
     (package / "store" / "migrations" / f"{number:04}_notes.sql").write_text(migration, encoding="utf-8")

@@ -63,4 +63,4 @@ def test_a_linter_sees_what_is_wrong(tmp_path):
 
 def test_the_parser_of_asyncapi_reads_the_document():
     done = run("--input-type=module", "--eval", PARSE, ROOT / "asyncapi.json", folder=MODULES.parent)
-    assert done.stdout.splitlines() == ["69 messages"], done.stdout + done.stderr
+    assert done.stdout.splitlines() == ["76 messages"], done.stdout + done.stderr

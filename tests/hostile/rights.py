@@ -19,7 +19,7 @@ ALWAYS: Final = 0
 _SCOPES: Final = {
     "task": "tasks", "comment": "comments", "project": "projects", "template": "templates", "user": "users",
     "past_user": "users", "workspace": "workspaces", "api_key": "api-keys", "webhook": "webhooks", "member": "projects",
-    "secret": "secrets",
+    "secret": "secrets", "automation": "automations",
 }  # fmt: skip
 
 
@@ -216,7 +216,7 @@ class Rights:
         if place.resource == "past_user":
             return True
         limited = bool(projects) and place.project_id not in projects
-        if place.resource == "webhook":
+        if place.resource in ("webhook", "automation"):
             return role in ADMINS or (place.user_id == user and not limited)
         if place.resource in ("template", "secret"):
             return role != "guest" and not projects

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from taskade_server.domain import webhooks
+from taskade_server.domain import automations, webhooks
 from taskade_server.engine import edit, events, log
 from taskade_server.engine.log import Actor
 from taskade_server.engine.model import REGISTRY
@@ -46,8 +46,8 @@ def record(server: Server) -> dict[str, Any]:
                 scene = Scene(api)
                 TRIGGERS[name](scene)
                 caused = scene.caused(name)
-            elif name == "webhook.disabled":
-                _disable(db, api)
+            elif name in _DISABLE:
+                _DISABLE[name](db, api)
             else:
                 _purge(db, api, name.partition(".")[0])
             # Of a workspace that is in the trash the API tells nothing.
@@ -76,10 +76,22 @@ def _purge(db: Database, api: Api, kind: str) -> None:
     db.write_sync(partial(edit.purge, actor=Actor(None), resource=REGISTRY[kind], before_ms=later, limit=500))
 
 
-def _disable(db: Database, api: Api) -> None:
+def _disable_webhook(db: Database, api: Api) -> None:
     """What the server does about an endpoint that is gone."""
     webhook = api.ask("POST", "/webhooks", {"url": "https://example.com/hooks/taskade", "events": ["task.purged"]})
     db.write_sync(partial(webhooks.disable, webhook_id=webhook["id"], reason="gone"))
+
+
+def _disable_automation(db: Database, api: Api) -> None:
+    """What the server does about an automation whose runs fail."""
+    actions = [{"do": "stop"}]
+    trigger = {"on": "event", "types": ["task.purged"]}
+    automation = api.ask("POST", "/automations", {"name": "Tidy up", "trigger": trigger, "actions": actions})
+    disable = partial(automations.disable, automation_id=automation["id"], reason="failing", detail="")
+    db.write_sync(disable)
+
+
+_DISABLE = {"webhook.disabled": _disable_webhook, "automation.disabled": _disable_automation}
 
 
 # ---- the same at every recording -------------------------------------------------------------------------------------

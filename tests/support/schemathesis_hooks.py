@@ -52,7 +52,7 @@ class World:
         self.client.event_hooks = {"response": [conformity.watch]}
         self.me = self.read("/users/me")
         self.anchors: dict[str, str] = {"workspace": self.me["workspace_id"], "user": self.make("user")}
-        for name in ("project", "task", "template", "comment", "api_key", "webhook", "secret"):
+        for name in ("project", "task", "template", "comment", "api_key", "webhook", "secret", "automation"):
             self.anchors[name] = self.make(name)
         self.sibling = self.make("task")
         self.side_workspace = self.make("workspace")
@@ -77,6 +77,8 @@ class World:
             body["scopes"] = ["tasks:read"]
         elif name == "webhook":
             body = WEBHOOK_RULES
+        elif name == "automation":
+            body = {"name": "A rule", **AUTOMATION_RULES}
         elif name == "secret":
             body = {**SECRET_RULES, "name": f"made-{next(NUMBERS)}-{os.getpid()}", "value": "The value"}
         made = self.client.post(f"/{REGISTRY[name].plural}", json=body).raise_for_status().json()
@@ -92,7 +94,10 @@ class World:
         return self.targets[kind]
 
     def part(self, webhook_id: str, name: str) -> str:
-        """A delivery of a webhook, or a replay that is there to be looked at or cancelled."""
+        """A delivery of a webhook, a replay that is there to be looked at or cancelled, or a run of an automation."""
+        if name == "run":
+            started = self.client.post(f"/automations/{webhook_id}/runs")
+            return str(started.json()[0]["id"]) if started.is_success else schema.sample_id("run")
         if name == "delivery":
             made = self.client.post(f"/webhooks/{webhook_id}/test")
         else:
@@ -235,7 +240,7 @@ def _aim(case: Any, *, chosen: bool) -> None:
         else:
             object_id = found.anchors[name] if reads else found.target(name)
         case.path_parameters["id"] = object_id
-    for part in {"delivery", "replay"} & set(case.path_parameters):
+    for part in {"delivery", "replay", "run"} & set(case.path_parameters):
         case.path_parameters[part] = found.part(case.path_parameters["id"], part)
     if "user" in case.path_parameters:
         case.path_parameters["user"] = found.enrol(owner, case.path_parameters["id"])
@@ -274,6 +279,8 @@ def _repair_query(resource: Resource, query: dict[str, Any]) -> None:
         query["q"] = "mock"
     if isinstance(query.get("sort"), list):
         query["sort"] = _each_once(query["sort"])
+    elif isinstance(query.get("sort"), str):
+        query["sort"] = ",".join(_each_once(query["sort"].split(",")))
     for name, value in list(query.items()):
         member = resource.fields.get(re.split(r"[\[.]", name)[0])
         if name == "filter":
@@ -301,13 +308,15 @@ def _repair_filter(resource: Resource, document: dict[str, Any], depth: int = 1)
 def _repair_condition(member: Field, value: Any) -> Any:
     if member.kind in ("day", "time"):
         return _with_few_dates(value)
-    if member.kind not in ("id", "ref", "refs", "user"):
+    if member.kind not in ("id", "ref", "refs", "user") and member.name != "status":
         return value
     if isinstance(value, dict):
         return {name: inner if name == "$exists" else _repair_condition(member, inner) for name, inner in value.items()}
     if isinstance(value, list):
         return [_repair_condition(member, item) for item in value]
-    return value if value is None else _real(member)
+    if value is None:
+        return None
+    return TASK_RULES["status"] if member.name == "status" else _real(member)
 
 
 def _with_few_dates(value: Any) -> Any:
@@ -342,6 +351,8 @@ def _repair_body(method: str, path: str, resource: Resource, body: dict[str, Any
         return _repair_bulk(method, resource, body)
     if path.startswith("/webhooks/{id}/"):
         return _repair_webhook_part(path, body)
+    if path.startswith(("/automations/{id}/", "/automations/preview")):
+        return _repair_automation_part(path)
     if "/members" in path:
         return {**body, "user": world().anchors["user"]} if "user" in body else body
     if path == "/users" and not body.get("email"):
@@ -353,6 +364,15 @@ def _repair_body(method: str, path: str, resource: Resource, body: dict[str, Any
             repaired = dict(list(repaired.items())[:1])
         return {name: world().sibling if name in ("before", "after") else repaired[name] for name in repaired}
     return _repair_members(resource, body)
+
+
+def _repair_automation_part(path: str) -> dict[str, Any]:
+    """What to start or to try an automation with: its trigger takes no input; objects and events have to be there."""
+    if path.endswith("/preview"):
+        return {"automation_id": world().anchors["automation"], "trials": 1}
+    if path.endswith("/test"):
+        return {"object_id": world().anchors["task"]}
+    return {"event_id": world().change()} if path.endswith("/explain") else {}
 
 
 def _repair_webhook_part(path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -452,6 +472,10 @@ def _repair_own_rules(name: str, body: dict[str, Any]) -> None:
         body.update({key: value for key, value in WEBHOOK_RULES.items() if body.get(key) is not None})
         body.pop("filter", None)
         body.pop("enabled", None)
+    elif name == "automation":
+        body.update({key: value for key, value in AUTOMATION_RULES.items() if key in body})
+        for key in ("condition", "now", "enabled"):
+            body.pop(key, None)
     elif name == "secret":
         # Each has a name of its own, and other hosts take the value.
         body.update({key: value for key, value in SECRET_RULES.items() if key in body})
@@ -463,6 +487,7 @@ ZONE = "Europe/Berlin"
 TASK_RULES = {"status": "completed", "recurrence": "FREQ=WEEKLY;BYDAY=MO"}
 WEBHOOK_SECRET = "your_webhook_secret"
 WEBHOOK_RULES = {"url": "http://127.0.0.1:59999/nobody", "events": ["task.*"], "headers": {"X-Environment": "tests"}}
+AUTOMATION_RULES = {"trigger": {"on": "manual"}, "actions": [{"do": "stop"}]}
 SECRET_RULES = {"hosts": ["api.example.com"]}
 KEY_RULES = {"expires_at": f"{datetime.now(UTC).date() + timedelta(days=30)}", "allowed_ips": ["127.0.0.0/8"]}
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from taskade_server.consumers import webhooks
+from taskade_server.consumers import log_reader, matching, webhooks
 from taskade_server.consumers.feed import Feed
 from taskade_server.consumers.follower import document_of
 from taskade_server.consumers.pace import MATCH_STEPS, SLICE_STEPS, Pace
@@ -186,7 +186,7 @@ HISTORIES = st.lists(st.tuples(st.sampled_from(world.PROJECTS), TASKS), min_size
 @given(
     wanted=st.lists(st.tuples(st.sampled_from(world.WORKSPACES), st.none() | EXCLUDING), min_size=1, max_size=5),
     history=HISTORIES,
-    turn=st.sampled_from([1, webhooks.TURN_STEPS]),
+    turn=st.sampled_from([1, log_reader.TURN_STEPS]),
 )
 def test_each_webhook_is_sent_what_its_filter_says_in_however_many_turns(db, wanted, history, turn):
     db.write_sync(forget)
@@ -196,7 +196,7 @@ def test_each_webhook_is_sent_what_its_filter_says_in_however_many_turns(db, wan
     while behind := db.read_sync(lambda tx: deliveries.behind(tx, domain_webhooks.READER)):
         for workspace_id, position in behind:
             page = db.read_sync(partial(webhooks.read_page, workspace_id=workspace_id, position=position))
-            steps = list(webhooks.match_events(page, Budget(turn)))
+            steps = list(matching.match_events(page, Budget(turn)))
             assert page.looked == (1 if turn == 1 else len(page.events)) and max(steps) <= MATCH_STEPS + 100
             db.write_sync(partial(webhooks.write_deliveries, page=page))
     for webhook_id, home, document in made:
@@ -219,9 +219,9 @@ def test_a_cursor_that_was_moved_meanwhile_lets_nothing_be_made_twice(db):
         db.read_sync(partial(webhooks.read_page, workspace_id=workspace_id, position=position)) for _ in range(2)
     )
     for page in (first, second):
-        list(webhooks.match_events(page, Budget(webhooks.TURN_STEPS)))
+        list(matching.match_events(page, Budget(log_reader.TURN_STEPS)))
     db.write_sync(partial(webhooks.write_deliveries, page=first))
-    with pytest.raises(webhooks.Overtaken):
+    with pytest.raises(log_reader.Overtaken):
         db.write_sync(partial(webhooks.write_deliveries, page=second))
     assert len(deliveries_of(db, webhook)) == 3
     assert db.read_sync(lambda tx: cursors.position(tx, domain_webhooks.READER, HOME)) == first.decided
@@ -230,10 +230,10 @@ def test_a_cursor_that_was_moved_meanwhile_lets_nothing_be_made_twice(db):
 # ---- bounded work ----------------------------------------------------------------------------------------------------
 
 
-def decided(db: Database, workspace: str = HOME, steps: int = 10**9) -> tuple[webhooks.EventPage, list[int]]:
+def decided(db: Database, workspace: str = HOME, steps: int = 10**9) -> tuple[matching.EventPage, list[int]]:
     position = dict(db.read_sync(lambda tx: deliveries.behind(tx, domain_webhooks.READER)))[workspace]
     page = db.read_sync(partial(webhooks.read_page, workspace_id=workspace, position=position))
-    return page, list(webhooks.match_events(page, Budget(steps)))
+    return page, list(matching.match_events(page, Budget(steps)))
 
 
 @pytest.mark.parametrize(("hooks_made", "conditions", "events"), [(1, 10, 10), (5, 10, 10), (5, 20, 10), (5, 20, 40)])
@@ -321,7 +321,7 @@ def test_however_many_read_at_once_each_round_of_the_event_loop_does_one_slice()
 
 
 def test_one_workspace_with_expensive_filters_does_not_hold_up_another(db):
-    share = webhooks.FairShare()
+    share = matching.FairShare()
     places = [(HOME, 0), (ELSEWHERE, 0)]
     share.charge({HOME: 40_000, ELSEWHERE: 200})
     assert share.order(places) == [(ELSEWHERE, 0), (HOME, 0)]
@@ -332,7 +332,7 @@ def test_one_workspace_with_expensive_filters_does_not_hold_up_another(db):
 
 
 def test_a_filter_that_turns_out_too_expensive_ends_its_webhook_and_leaves_a_record(db, monkeypatch):
-    monkeypatch.setattr(webhooks, "MATCH_STEPS", 20)
+    monkeypatch.setattr(matching, "MATCH_STEPS", 20)
     made = add_hook(db, filter={"$or": EXPENSIVE["$or"][:15]})["id"]
     beside = add_hook(db)["id"]
     add_tasks(db, 3, custom_fields={"a1": ["some text"] * 50})
@@ -454,9 +454,9 @@ def test_a_workspace_that_cannot_be_read_holds_up_no_other(db, monkeypatch):
         out: Any = None
         reader = webhooks.Webhooks(db, Feed(db), out, b"", 30)
         position = db.read_sync(lambda tx: cursors.position(tx, domain_webhooks.READER, ELSEWHERE))
-        await reader._take_turn(lease, [(HOME, 0), (ELSEWHERE, position)])
+        await reader._reader._take_turn(lease, [(HOME, 0), (ELSEWHERE, position)])
         with pytest.raises(ZeroDivisionError):
-            await reader._take_turn(lease, [(HOME, 0)])
+            await reader._reader._take_turn(lease, [(HOME, 0)])
 
     asyncio.run(scene())
     assert len(deliveries_of(db, webhook)) == 1
@@ -533,7 +533,7 @@ def test_an_event_that_cannot_be_read_ends_no_webhook(db, monkeypatch, caplog):
             raise ValueError("planted")
         return document_of(event)
 
-    monkeypatch.setattr("taskade_server.consumers.webhooks.document_of", planted)
+    monkeypatch.setattr("taskade_server.consumers.matching.document_of", planted)
     add_tasks(db, 1, priority="low", name="The unreadable one")
     add_tasks(db, 1, priority="low")
     world.fan_out(db)

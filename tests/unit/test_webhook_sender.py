@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from taskade_server.consumers import sender, webhooks
+from taskade_server.consumers import log_reader, matching, sender, webhooks
 from taskade_server.consumers.pace import Pace
 from taskade_server.consumers.sender import EndpointQueue, Sender, next_wait, outcome_of
 from taskade_server.domain import webhooks as domain_webhooks
@@ -411,8 +411,8 @@ def test_an_event_that_no_filter_can_judge_is_on_record_and_holds_up_no_other(db
         enabled=True,
         was_enabled=lambda seq: True,
     )
-    page = webhooks.EventPage("ws_1", 0, events, [subscription])
-    assert all(webhooks.match_events(page, Budget(webhooks.TURN_STEPS)))
+    page = matching.EventPage("ws_1", 0, events, [subscription])
+    assert all(matching.match_events(page, Budget(log_reader.TURN_STEPS)))
     db.write_sync(lambda tx: webhooks._deliver(tx, "wh_a", page.matches["wh_a"]))
     found = db.read_sync(lambda tx: deliveries.newest(tx, "wh_a", "ws_1", deliveries.Filter(), None, 10))
     assert [(one.seq, one.state, one.previous_seq) for one in found] == [

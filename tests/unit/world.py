@@ -11,7 +11,7 @@ from typing import Any
 from unittest import mock
 
 from hypothesis import strategies as st
-from taskade_server.consumers import webhooks
+from taskade_server.consumers import log_reader, matching, webhooks
 from taskade_server.domain import ordering
 from taskade_server.domain import webhooks as domain_webhooks
 from taskade_server.domain.identity import MEMBER, USER
@@ -204,6 +204,6 @@ def fan_out(db: Database) -> None:
     while behind := db.read_sync(lambda tx: deliveries.behind(tx, domain_webhooks.READER)):
         for workspace_id, position in behind:
             page = db.read_sync(partial(webhooks.read_page, workspace_id=workspace_id, position=position))
-            for _ in webhooks.match_events(page, Budget(webhooks.TURN_STEPS)):
+            for _ in matching.match_events(page, Budget(log_reader.TURN_STEPS)):
                 pass
             db.write_sync(partial(webhooks.write_deliveries, page=page))

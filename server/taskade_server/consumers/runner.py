@@ -12,7 +12,8 @@ import os
 import random
 import socket
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -149,8 +150,9 @@ class Runner:
         self._holder = f"{socket.gethostname()}/{_MACHINE}/{os.getpid()}/{token}"
         self._tasks: list[asyncio.Task[None]] = []
         self._sharing: asyncio.Task[None] | None = None
-        self._shared = sum(job.shared for job in jobs)
-        self._share = self._shared
+        self._shared = Counter(_group(job.name) for job in jobs if job.shared)
+        self._share: Mapping[str, int] = self._shared
+        """How many of the shared jobs of each group are one's part; a group is what the names have before the slash."""
         self._grown = asyncio.Event()
         """Set when one's part of the shared jobs has grown; then there is a new one."""
         self._held: list[Lease] = []
@@ -168,7 +170,7 @@ class Runner:
         if self._sharing is not None:
             self._sharing.cancel()
             await asyncio.gather(self._sharing, return_exceptions=True)
-        self._share = 0
+        self._share = dict.fromkeys(self._shared, 0)
         self._leave()
         with suppress(TimeoutError):
             async with asyncio.timeout(STOP_SECONDS):
@@ -190,9 +192,10 @@ class Runner:
                 with suppress(StoreError):
                     # Shielded: whoever is broken off in it may be there all the same, and has to go first.
                     there = [holder for holder in await asyncio.shield(attending) if not _has_died(holder)]
-                    share, self._share = self._share, math.ceil(self._shared / len(there))
+                    before = self._share
+                    self._share = {group: math.ceil(count / len(there)) for group, count in self._shared.items()}
                     self._leave()
-                    if self._share > share:
+                    if any(self._share[group] > before[group] for group in before):
                         self._grown.set()
                         self._grown = asyncio.Event()
                 await asyncio.sleep(pause)
@@ -205,14 +208,20 @@ class Runner:
 
     def _leave(self) -> None:
         """Let go of what is more than one's part of the shared jobs."""
-        for lease in self._held[self._share :]:
-            lease.leaving.set()
+        for group, share in self._share.items():
+            for lease in self._held_of(group)[share:]:
+                lease.leaving.set()
+
+    def _held_of(self, group: str) -> list[Lease]:
+        """The leases on shared jobs of a group that are being done here, the oldest first."""
+        return [lease for lease in self._held if _group(lease.name) == group]
 
     async def _tend(self, job: Job) -> None:
         """One job for ever: get the lease, do the work while it is ours, and again."""
         failures = 0
         while True:
-            if job.shared and len(self._held) >= self._share:
+            group = _group(job.name)
+            if job.shared and len(self._held_of(group)) >= self._share[group]:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_SECONDS):
                         await self._grown.wait()
@@ -287,6 +296,11 @@ class Runner:
         elif error is not None:
             logger.error("%s failed.", job.name, exc_info=error)
         return error is None
+
+
+def _group(name: str) -> str:
+    """What the names of the shares of one kind of work have in common."""
+    return name.partition("/")[0]
 
 
 def _machine() -> str:

@@ -9,27 +9,24 @@ may take days, holds nobody up.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
 
 from taskade_server.consumers.feed import Feed
-from taskade_server.consumers.follower import document_of
-from taskade_server.consumers.pace import DECODED_A_STEP, MATCH_STEPS
+from taskade_server.consumers.log_reader import PAGE, TURN_STEPS, LogReader, Overtaken, Reading
+from taskade_server.consumers.matching import EventPage, Match
 from taskade_server.consumers.runner import Job, Lease, now_for_removing
 from taskade_server.consumers.sender import INTERNAL, Sender, attempt_of
 from taskade_server.domain import webhooks
 from taskade_server.domain.webhooks import READER
-from taskade_server.engine import events, filters, log
+from taskade_server.engine import log
 from taskade_server.engine.log import Event
-from taskade_server.engine.model import REGISTRY
-from taskade_server.engine.subscriptions import FILTER_INVALID, FILTER_TOO_EXPENSIVE, Subscription
 from taskade_server.kit import json, time
-from taskade_server.kit.budget import Budget, BudgetSpent
+from taskade_server.kit.budget import Budget
 from taskade_server.outbound.client import Outbound
 from taskade_server.outbound.connection import Exchange
-from taskade_server.store.database import Database, StoreError, Tx
+from taskade_server.store.database import Database, Tx
 from taskade_server.store.tables import cursors, deliveries, replays
 from taskade_server.store.tables.deliveries import FAILED, PENDING, Delivery, Outcome
 from taskade_server.store.tables.replays import Replay
@@ -37,16 +34,6 @@ from taskade_server.store.tables.replays import Replay
 logger: Final = logging.getLogger("taskade")
 
 SHARDS: Final = 4
-PAGE: Final = 500
-"""How many events are turned into deliveries in one unit."""
-TURN_STEPS: Final = 50_000
-"""How much work is done for that, in steps of `kit.budget`; then it is the turn of the workspaces that cost least."""
-WORKSPACES_AT_ONCE: Final = 1_000
-MANY_WEBHOOKS: Final = 20
-"""A workspace with more webhooks is read in a thread of its own."""
-WRITE_STEPS: Final = 40
-"""How many steps of a turn writing a delivery takes."""
-FORGOTTEN_BELOW: Final = 100.0
 REPLAYED_AHEAD: Final = 500
 """How many deliveries of a replay may be pending; the next are queued when there are fewer."""
 IDLE_SECONDS: Final = 1.0
@@ -59,37 +46,6 @@ CLEAN_AT_ONCE: Final = 1000
 # ---- which events a webhook is sent ----------------------------------------------------------------------------------
 
 
-class Overtaken(Exception):
-    """Somebody else has moved the reader's cursor meanwhile: nothing of this unit is kept, and it is tried again."""
-
-
-@dataclass(slots=True)
-class Match:
-    """An event for one webhook. `fits` is None if nobody can tell whether it fits the filter, which goes on record."""
-
-    event: Event
-    fits: bool | None
-
-
-@dataclass(slots=True)
-class EventPage:
-    """The next events of one workspace after `position`, and which of them its webhooks are sent."""
-
-    workspace_id: str
-    position: int
-    events: list[Event]
-    subscriptions: list[Subscription]
-    patterns: Sequence[str] = ("*",)
-    decided: int = 0
-    """The seq of the last event that was matched with all webhooks."""
-    looked: int = 0
-    """How many events were matched."""
-    matches: dict[str, list[Match]] = field(default_factory=dict)
-    """By the webhook's id, in the order of the log."""
-    ended: dict[str, str] = field(default_factory=dict)
-    """Webhooks that are to be disabled, and why."""
-
-
 def read_page(tx: Tx, workspace_id: str, position: int, limit: int = PAGE) -> EventPage:
     """Read the next events of a workspace, and the webhooks that they may concern."""
     head = log.head(tx, workspace_id)
@@ -98,99 +54,6 @@ def read_page(tx: Tx, workspace_id: str, position: int, limit: int = PAGE) -> Ev
     page = EventPage(workspace_id, position, found, webhooks.subscriptions(tx, workspace_id, position))
     page.decided = position if found else head  # of events that are not kept any more nobody can hear
     return page
-
-
-def match_events(page: EventPage, turn: Budget) -> Iterator[int]:
-    """Fill in what the webhooks of a page are sent, event by event, until the turn's budget is spent.
-
-    Yields the steps of each small piece of work, so that the caller can let others work in between. At least one event
-    is matched.
-    """
-    for subscription in page.subscriptions:
-        if subscription.enabled and subscription.fault is not None:
-            page.ended[subscription.id] = subscription.fault
-    for event in page.events:
-        seen = _Seen(event)
-        if events.fits(page.patterns, event.type):
-            for subscription in page.subscriptions:
-                if subscription.was_enabled(event.seq):
-                    yield from _match_one(page, subscription, seen)
-        page.decided, page.looked = event.seq, page.looked + 1
-        steps, seen.steps = 1 + seen.steps, 0
-        turn.left -= steps + seen.spent
-        yield steps
-        if turn.left <= 0:
-            return
-
-
-def _match_one(page: EventPage, subscription: Subscription, seen: "_Seen") -> Iterator[int]:
-    budget = Budget(MATCH_STEPS)
-    wanted = _wants(page, subscription, seen, budget)
-    if wanted is not False:
-        page.matches.setdefault(subscription.id, []).append(Match(seen.event, wanted))
-        seen.spent += WRITE_STEPS
-    if REGISTRY[seen.event.resource].visibility in ("owner", "managed"):
-        seen.steps += len(seen.event.data) // DECODED_A_STEP  # it was decoded to see whose it is
-    steps = 1 + budget.used + seen.steps
-    seen.spent, seen.steps = seen.spent + steps, 0
-    yield steps
-
-
-class _Unreadable(Exception):
-    """The document of an event cannot be decoded."""
-
-
-class _Seen:
-    """An event that many filters are compared with; its document is decoded once, if one of them asks for it.
-
-    `steps`: done, and not yet yielded to the pace; `spent`: yielded, and not yet taken from the turn's budget.
-    """
-
-    def __init__(self, event: Event) -> None:
-        self.event = event
-        self.steps = 0
-        self.spent = 0
-        self._facts: filters.Facts | None = None
-        self._unreadable = False
-
-    def facts(self) -> filters.Facts:
-        """What filters compare. _Unreadable if the event's document cannot be decoded, which is logged once."""
-        if self._facts is None and not self._unreadable:
-            self.steps += len(self.event.data) // DECODED_A_STEP
-            try:
-                self._facts = filters.Facts(REGISTRY[self.event.resource], document_of(self.event))
-            except Exception:
-                logger.exception("The document of the event %s cannot be read.", self.event.id)
-                self._unreadable = True
-        if self._facts is None:
-            raise _Unreadable
-        return self._facts
-
-
-def _wants(page: EventPage, subscription: Subscription, seen: _Seen, budget: Budget) -> bool | None:
-    """Whether an event is to be sent; None if the filter cannot be compared with it, which holds up no other event.
-
-    False, too, if it cannot be told whether the owner may see the event (its stored document cannot be read): a failed
-    delivery would tell them that there is such an event. The server's log says which event and which webhook.
-    """
-    event = seen.event
-    try:
-        concerned = subscription.concerns(event)
-    except Exception:
-        logger.exception("Whether the event %s concerns the webhook %s cannot be told.", event.id, subscription.id)
-        return False
-    if not concerned or subscription.fault is not None:
-        return None if concerned else False
-    try:
-        return subscription.fits(event, seen.facts, budget)
-    except BudgetSpent:
-        subscription.fault = page.ended[subscription.id] = FILTER_TOO_EXPENSIVE
-    except _Unreadable:
-        pass  # no filter is to blame, and with the next event each may be right
-    except Exception:
-        logger.exception("The filter of the webhook %s fails at the event %s.", subscription.id, event.id)
-        subscription.fault = page.ended[subscription.id] = FILTER_INVALID
-    return None
 
 
 # ---- what happens ----------------------------------------------------------------------------------------------------
@@ -253,22 +116,6 @@ def _delivery(webhook_id: str, event: Event, previous: int | None, now: int, rep
         now=now,
         replay_id=replay_id,
     )
-
-
-class FairShare:
-    """Decides whose turn it is: that of the workspaces whose events have cost least lately."""
-
-    def __init__(self) -> None:
-        self._spent: dict[str, float] = {}
-
-    def order(self, behind: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
-        """Workspaces with their positions, in the order of their turns."""
-        return sorted(behind, key=lambda item: self._spent.get(item[0], 0.0))
-
-    def charge(self, costs: dict[str, int]) -> None:
-        """Note how many steps were done for each of some workspaces; at each call, earlier steps count half as much."""
-        halves = {name: steps / 2 for name, steps in self._spent.items() if steps > FORGOTTEN_BELOW}
-        self._spent = {**halves, **{name: halves.get(name, 0.0) + steps for name, steps in costs.items()}}
 
 
 # ---- what was missed -------------------------------------------------------------------------------------------------
@@ -386,8 +233,12 @@ class Webhooks:
         self._secret = secret
         self._days = days
         self._news = _Wakeups()
-        self._share = FairShare()
-        self._large: set[str] = set()
+        self._reader = LogReader(
+            db,
+            feed,
+            Reading("deliveries of webhooks", partial(deliveries.behind, reader=READER), read_page, write_deliveries),
+            self._news.tell,
+        )
         self.attempts: Counter[str] = Counter()
         """How many attempts there were in this process, by the code of their fault or `succeeded`."""
 
@@ -395,68 +246,11 @@ class Webhooks:
         """Making deliveries, sending each share of them, and forgetting them."""
         senders = [Job(f"webhooks/{shard}", 0.0, self._sending(shard), shared=True) for shard in range(SHARDS)]
         return [
-            Job("webhooks", 0.0, self._make),
+            Job("webhooks", 0.0, self._reader.run),
             *senders,
             Job("webhooks/replays", 0.0, self._replay),
             Job("webhooks/old", CLEAN_SECONDS, self._clean),
         ]
-
-    async def _make(self, lease: Lease) -> None:
-        while lease.held:
-            seen = self._feed.version
-            behind = await self._db.read(partial(deliveries.behind, reader=READER, limit=WORKSPACES_AT_ONCE))
-            if behind:
-                await self._take_turn(lease, behind)
-                self._news.tell()
-                # What is committed meanwhile is done in one go.
-                await asyncio.sleep(GATHER_SECONDS)
-            else:
-                await self._feed.changed(seen, IDLE_SECONDS)
-
-    async def _take_turn(self, lease: Lease, behind: Sequence[tuple[str, int]]) -> None:
-        """Turn the next events of some workspaces into deliveries: as many as one turn has room and steps for."""
-        turn, room = Budget(TURN_STEPS), PAGE
-        decided: list[EventPage] = []
-        costs: dict[str, int] = {}
-        failure: Exception | None = None
-        for workspace_id, position in self._share.order(behind):
-            before, large = turn.left, workspace_id in self._large
-            try:
-                page = await self._db.read(
-                    partial(read_page, workspace_id=workspace_id, position=position), heavy=large
-                )
-                await self._match(page, turn)
-            except StoreError:
-                raise
-            except Exception as error:
-                # It comes last from now on, so that it holds up nobody else.
-                logger.exception("The events of the workspace %s cannot be turned into deliveries.", workspace_id)
-                costs[workspace_id], failure = TURN_STEPS, error
-                continue
-            (self._large.add if len(page.subscriptions) > MANY_WEBHOOKS else self._large.discard)(workspace_id)
-            decided.append(page)
-            costs[workspace_id] = before - turn.left
-            room -= page.looked
-            if turn.left <= 0 or room <= 0:
-                break
-        self._share.charge(costs)
-        if failure is not None and not decided:
-            raise failure
-
-        def unit(tx: Tx) -> None:
-            lease.hold(tx)
-            for page in decided:
-                write_deliveries(tx, page)
-
-        try:
-            await self._db.write(unit)
-        except Overtaken:
-            logger.info("The reader of the log for webhooks was moved meanwhile; it looks again.")
-
-    async def _match(self, page: EventPage, turn: Budget) -> None:
-        for steps in match_events(page, turn):
-            self._feed.pace.add(steps)
-            await self._feed.pace.turn(page.workspace_id)
 
     async def _replay(self, lease: Lease) -> None:
         while lease.held:
@@ -481,7 +275,7 @@ class Webhooks:
             step = partial(recover, replay=replay)
             if replay.kind != replays.RECOVER:
                 page = await self._db.read(partial(read_replay_page, replay=replay))
-                await self._match(page, Budget(TURN_STEPS))
+                await self._reader.match(page, Budget(TURN_STEPS))
                 step = partial(write_replayed_deliveries, replay=replay, page=page)
 
             def unit(tx: Tx, step: Callable[[Tx], None] = step) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
-from taskade_server.domain import identity, projects, secrets, tasks, webhooks, workspaces
+from taskade_server.domain import automations, identity, projects, secrets, tasks, webhooks, workspaces
 from taskade_server.engine.edit import Context
 from taskade_server.engine.model import REGISTRY, Resource
 from taskade_server.kit import json
@@ -28,7 +28,8 @@ Restore = Callable[[Tx, Context, str], str]
 class Operations:
     """The functions that write one kind of resource.
 
-    `create` is None for API keys and webhooks, whose creation returns a secret, too; `restore` is None without a trash.
+    `create` is None for API keys and webhooks, whose creation returns a secret, too, and for automations, which are
+    checked against the routes; `restore` is None without a trash.
     """
 
     resource: Resource
@@ -50,6 +51,11 @@ def create_project(tx: Tx, context: Context, body: Any) -> str:
     if names_template(body):
         return tasks.instantiate(tx, context, body)
     return projects.create(tx, context, body)
+
+
+def bring_back_automation(tx: Tx, context: Context, automation_id: str, body: Any) -> str:
+    """Change an automation to what it was once: what it does was checked then."""
+    return automations.update(tx, context, None, automation_id, body)
 
 
 def names_template(body: Any) -> bool:
@@ -103,6 +109,7 @@ ALL: Final[tuple[Operations, ...]] = (
     Operations(resource=identity.API_KEY, update=identity.update_key, delete=identity.delete_key),
     Operations(resource=webhooks.WEBHOOK, update=webhooks.update, delete=webhooks.delete),
     Operations(resource=secrets.SECRET, create=secrets.create, update=secrets.update, delete=secrets.delete),
+    Operations(resource=automations.AUTOMATION, update=bring_back_automation, delete=automations.delete),
 )
 """In the order of the documents. What refers to another kind stands behind it."""
 

@@ -304,6 +304,8 @@ _RECEIVED: Final[dict[str, Callable[[Field], Schema]]] = {
     "custom": lambda member: ref("CustomFields"),
     "object": lambda member: {"type": "object", "additionalProperties": True},
     "filter": lambda member: {"type": "object", "additionalProperties": True},
+    "document": lambda member: {"type": "object", "additionalProperties": True},
+    "documents": lambda member: {"type": "array", "items": {"type": "object", "additionalProperties": True}},
     "record": lambda member: ref(record_name(member)),
     "list": lambda member: {"type": "array", "items": ref(record_name(member))},
 }
@@ -416,6 +418,10 @@ _SENT: Final[dict[str, Callable[[Field], Schema]]] = {
     "custom": lambda member: ref("CustomFieldsInput"),
     "object": lambda member: {"type": "object", "additionalProperties": True},
     "filter": lambda member: {"type": "object", "additionalProperties": True, "minProperties": 1},
+    "document": lambda member: {"type": "object", "additionalProperties": True, "minProperties": 1},
+    "documents": lambda member: {
+        "type": "array", "items": {"type": "object", "additionalProperties": True}, "maxItems": member.max_items
+    },
     "record": lambda member: ref(f"{record_name(member)}Input"),
     "list": lambda member: {
         "type": "array", "items": ref(f"{record_name(member)}Input"), "maxItems": member.max_items

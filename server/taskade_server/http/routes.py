@@ -13,6 +13,8 @@ from taskade_server.domain.resources import RESOURCES
 from taskade_server.http.api import (
     audit,
     audit_proofs,
+    automation_trials,
+    automations,
     comments,
     crud,
     event_types,
@@ -34,7 +36,20 @@ from taskade_server.http.api.batch import Batch
 from taskade_server.http.api.operations import Operations
 from taskade_server.http.api.route import Route
 
-_FILES = (tasks, projects, webhooks, audit, audit_proofs, event_types, events, undo, stream_tickets, sync, users)
+_FILES = (
+    tasks,
+    projects,
+    webhooks,
+    automations,
+    audit,
+    audit_proofs,
+    event_types,
+    events,
+    undo,
+    stream_tickets,
+    sync,
+    users,
+)
 
 _OPTIONS: Final[Mapping[str, crud.Options]] = {
     "workspaces": workspaces.OPTIONS,
@@ -67,13 +82,15 @@ def build() -> Api:
     once all routes are known.
     """
     operations = Operations()
+    options = {**_OPTIONS, "automations": automations.options(operations)}
     found: list[Route] = []
     for resource in RESOURCES:
-        found += crud.routes(resource, _OPTIONS.get(resource.plural, _NONE))
+        found += crud.routes(resource, options.get(resource.plural, _NONE))
     for name in ("workspaces", "projects"):
         found += members.routes(name)
     for file in _FILES:
         found += file.routes()
+    found += automation_trials.routes(operations)
     return Api([*found, Batch(found, operations).route], operations)
 
 

@@ -85,7 +85,9 @@ class TrappedDisk(Disk):
 
 def statement(sql: str) -> str:
     """The words that name a statement: `insert events`, `begin immediate`, `update log_heads`, `commit`."""
-    words = [word for word in sql[:200].replace("(", " ").lower().split() if word not in ("or", "replace", "into")]
+    words = [
+        word for word in sql[:200].replace("(", " ").lower().split() if word not in ("or", "replace", "fail", "into")
+    ]
     return " ".join(words[:2])
 
 

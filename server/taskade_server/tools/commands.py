@@ -4,41 +4,20 @@ Why stdout holds data only and everything said goes to stderr: the next program 
 """
 
 import re
-from collections.abc import Callable
 from itertools import islice
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import click
 
 from taskade_server.engine import events
 from taskade_server.kit import json, webhook_signatures
 from taskade_server.kit.errors import did_you_mean
-from taskade_server.kit.strict_json import decode_strict
 from taskade_server.tools import conformance, resending
 from taskade_server.tools.client import Address, Api, Failed
 from taskade_server.tools.forward import Receiver, Tally, as_record, brief, secret_of, shown
+from taskade_server.tools.options import Command, api_options, members
 from taskade_server.tools.stream import Listener
 from taskade_server.tools.triggers import IMPOSSIBLE, TRIGGERS, Scene
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def api_options(command: Callable[P, R]) -> Callable[P, R]:
-    """Which server, and with which key."""
-    command = click.option(
-        "--key", envvar="TASKADE_API_KEY", default="", metavar="KEY", show_envvar=True, help="The API key to use."
-    )(command)
-    return click.option(
-        "--url",
-        envvar="TASKADE_URL",
-        default="http://127.0.0.1:8000",
-        metavar="URL",
-        show_default=True,
-        show_envvar=True,
-        help="The server's address.",
-    )(command)
-
 
 # ---- trigger ---------------------------------------------------------------------------------------------------------
 
@@ -82,7 +61,7 @@ def trigger(
         raise Failed(f"{event} cannot be triggered. {IMPOSSIBLE[event]}")
     if event not in TRIGGERS:
         raise Failed(f'There is no event "{event[:80]}".{did_you_mean(event, TRIGGERS)} --list shows them all.')
-    scene, caused = Scene(Api(url, key), _members(data), project), None
+    scene, caused = Scene(Api(url, key), members(data, "--data", "priority=high"), project), None
     try:
         TRIGGERS[event](scene)
         caused = scene.caused(event)
@@ -107,26 +86,6 @@ def trigger(
         )
 
 
-def _members(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """`a.b=1` as {"a": {"b": 1}}: what is JSON is taken as such, anything else as text."""
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals or not all(name.split(".")):
-            raise Failed(f'--data takes NAME=VALUE such as priority=high, not "{pair}".')
-        target = found
-        *outer, last = name.split(".")
-        for step in outer:
-            target = target.setdefault(step, {})
-            if not isinstance(target, dict):
-                raise Failed(f"--data gives {step} two values.")
-        try:
-            target[last] = decode_strict(text.encode())
-        except ValueError:
-            target[last] = text
-    return found
-
-
 def _tell(scene: Scene, caused: dict[str, Any] | None) -> None:
     for thing in scene.made:
         click.echo(f"made  {thing.id}  {thing.name}")
@@ -139,7 +98,7 @@ def _tell(scene: Scene, caused: dict[str, Any] | None) -> None:
 # ---- listen ----------------------------------------------------------------------------------------------------------
 
 
-def stream_options(command: Callable[P, R]) -> Callable[P, R]:
+def stream_options(command: Command) -> Command:
     """Which events."""
     options = (
         click.option("--workspace", metavar="ID", help="The workspace; by default the one of the key's user."),

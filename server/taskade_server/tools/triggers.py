@@ -17,6 +17,7 @@ _AFTER_30_DAYS: Final = "It happens by itself to what has been in the trash for 
 IMPOSSIBLE: Final[Mapping[str, str]] = {
     **{f"{name}.purged": _AFTER_30_DAYS for name in ("task", "comment", "project", "template")},
     "webhook.disabled": "The server does so when an endpoint answers 410, or has taken nothing for five days.",
+    "automation.disabled": "The server does so when ten runs in a row have failed, or its API key is gone.",
 }
 """Types that no request causes, and why."""
 
@@ -142,6 +143,15 @@ def _secret(scene: Scene) -> Any:
     return scene.subject("secrets", name=name, hosts=["api.crm.example"], value=ids.new("value"))
 
 
+def _automation(scene: Scene) -> Any:
+    # Not enabled: to make an automation happen is not to let it do anything.
+    comment = {"task_id": '{"$ref": "event.data.id"}', "body": "Who can review this?"}
+    actions = [{"do": "batch", "operations": [{"method": "POST", "path": "/comments", "body": comment}]}]
+    trigger = {"on": "event", "types": ["task.created"]}
+    body = {"name": "Ask for a review", "trigger": trigger, "actions": actions, "enabled": False}
+    return scene.subject("automations", **body)
+
+
 def _address() -> str:
     return f"trigger-{ids.new('user')[-12:]}@example.com"
 
@@ -156,6 +166,7 @@ _MAKERS: Final[Mapping[str, tuple[str, Callable[[Scene], Any], Body]]] = {
     "api_key": ("api-keys", _api_key, {"scopes": ["tasks:read", "projects:read"]}),
     "webhook": ("webhooks", _webhook, {"events": ["task.*"]}),
     "secret": ("secrets", _secret, {"description": "The token of the billing robot."}),
+    "automation": ("automations", _automation, {"mode": "single"}),
 }
 
 
@@ -239,7 +250,7 @@ def _general() -> dict[str, Callable[[Scene], Any]]:
         f"{kind}.{action}": partial(verb, kind)
         for kind in _MAKERS
         for action, verb in verbs.items()
-        if action != "restored" or kind not in ("api_key", "webhook", "secret")
+        if action != "restored" or kind not in ("api_key", "webhook", "secret", "automation")
     }
 
 

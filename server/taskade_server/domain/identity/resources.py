@@ -10,9 +10,25 @@ ROLES: Final = (*access.PROJECT_ROLES, *WORKSPACE_ROLES)
 
 HANDLE: Final = r"[a-z0-9][a-z0-9_.-]{0,62}"
 
-SCOPED: Final = ("workspaces", "projects", "tasks", "comments", "templates", "users", "api-keys", "webhooks", "secrets")
+SCOPED: Final = (
+    "workspaces",
+    "projects",
+    "tasks",
+    "comments",
+    "templates",
+    "users",
+    "api-keys",
+    "webhooks",
+    "secrets",
+    "automations",
+)
 
-SCOPES: Final = ("*", *(f"{name}:{verb}" for name in SCOPED for verb in ("read", "write")), "audit:read")
+SCOPES: Final = (
+    "*",
+    *(f"{name}:{verb}" for name in SCOPED for verb in ("read", "write")),
+    "automations:run",
+    "audit:read",
+)
 
 _SEEN: Final = (
     r"[^@\s\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"

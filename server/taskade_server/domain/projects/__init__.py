@@ -29,6 +29,7 @@ from taskade_server.domain.projects.resources import (
     TEMPLATE,
     TYPES,
 )
+from taskade_server.domain.projects.rights import visible
 from taskade_server.domain.projects.workflow import dates_cross, first_status, status_category
 
 __all__ = [
@@ -65,4 +66,5 @@ __all__ = [
     "status_category",
     "update",
     "update_template",
+    "visible",
 ]

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from taskade_server.domain.webhooks.checking import faults, secret_faults, settle_filter, visible_project
+from taskade_server.domain import projects
+from taskade_server.domain.webhooks.checking import faults, secret_faults, settle_filter
 from taskade_server.domain.webhooks.resources import MAX_WEBHOOKS, WEBHOOK
 from taskade_server.domain.webhooks.rights import load_changeable, require_visible_afterwards, rights_of_key
 from taskade_server.domain.webhooks.signing_keys import SigningKeys
@@ -20,7 +21,7 @@ def create(tx: Tx, context: Context, body: Any) -> tuple[str, str]:
     """A new webhook, as (document, secret)."""
     values = edit.fields(WEBHOOK, body, extra=["secret"], given=edit.given(context, user_id=context.principal.user_id))
     chosen = body.get("secret")
-    project = visible_project(tx, context, values["project_id"])
+    project = projects.visible(tx, context, values["project_id"])
     workspace_id = values["workspace_id"] or (project["workspace_id"] if project else None)
     workspace_id = workspace_id or context.principal.default_workspace or ""
     access.require_workspace(context.principal, workspace_id, "guest" if project else "member", "create a webhook")
@@ -72,7 +73,7 @@ def update(tx: Tx, context: Context, webhook_id: str, body: Any) -> str:
         log.lock(tx, row.workspace_id)
         issues = settle_filter(tx, context, after, row.workspace_id, webhook_id)
     if changed.get("project_id"):
-        project = visible_project(tx, context, after["project_id"])
+        project = projects.visible(tx, context, after["project_id"])
         if project and project["workspace_id"] != row.workspace_id:
             issues.append(Issue("mismatch", "The project lies in another workspace.", pointer="/project_id"))
     edit.fail(issues)

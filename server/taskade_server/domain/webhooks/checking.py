@@ -3,27 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from taskade_server.domain import projects
 from taskade_server.domain.webhooks.resources import MAX_HEADERS, MAX_TOTAL_WEIGHT
-from taskade_server.engine import edit, events, filters, query
+from taskade_server.engine import events, filters
 from taskade_server.engine.edit import Context
 from taskade_server.engine.subscriptions import Condition
 from taskade_server.kit import destinations, json, webhook_signatures
-from taskade_server.kit.errors import Issue, NotFound
+from taskade_server.kit.errors import Issue
 from taskade_server.kit.strict_json import escape_pointer
 from taskade_server.store.database import Tx
-
-
-def visible_project(tx: Tx, context: Context, project_id: str | None) -> dict[str, Any] | None:
-    if project_id is None:
-        return None
-    row = query.get(tx, context.principal, projects.PROJECT, project_id)
-    if row is None:
-        detail = query.absence(tx, context.principal, projects.PROJECT, project_id)
-        edit.fail([Issue("unknown_reference", detail, pointer="/project_id")])
-        raise NotFound(detail)
-    found: dict[str, Any] = json.decode(row.document)
-    return found
 
 
 def is_whole(value: Any) -> bool:

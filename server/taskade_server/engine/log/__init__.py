@@ -9,6 +9,7 @@ workspace's counter row is updated last in the transaction and stays locked unti
 from taskade_server.engine.log.appending import (
     Written,
     commit_seqs,
+    part,
     rights_changes,
     scopes_written,
     size_written,
@@ -77,6 +78,7 @@ __all__ = [
     "of_key",
     "of_request",
     "open_projects",
+    "part",
     "read_after",
     "renew_texts",
     "rights_changes",

@@ -1,5 +1,7 @@
 """The events of a unit of work: gathered while it goes on, and numbered and written at its end."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -81,6 +83,26 @@ def written(tx: Tx) -> list[Written]:
         for workspace_id, events in pending_events(tx).events.items()
         for event in events
     ]
+
+
+@contextmanager
+def part(tx: Tx) -> Iterator[None]:
+    """A part of a unit: if an exception leaves it, nothing of it is kept, its events included, and the unit goes on.
+
+    For units that only find something out, and are rolled back: what is found by full text may be wrong afterwards.
+    """
+    pending = pending_events(tx)  # made outside of the part, or its end would take the hook along
+    counts = {name: len(events) for name, events in pending.events.items()}
+    absent = {name: set(places) for name, places in pending.absent.items()}
+    changes, size = pending.rights_changes, pending.size
+    try:
+        with tx.savepoint():
+            yield
+    except BaseException:
+        for name, events in pending.events.items():
+            del events[counts.get(name, 0) :]
+        pending.absent, pending.rights_changes, pending.size = absent, changes, size
+        raise
 
 
 def append_events(pending: PendingEvents, actor: Actor, change: Change, text: str, now: int) -> None:

@@ -7,6 +7,7 @@ later differ in one of them. Everybody else imports from here.
 from taskade_server.engine.model.checking import Checker
 from taskade_server.engine.model.declaration import REGISTRY, Relation, Resource
 from taskade_server.engine.model.documents import NOTHING, merge_patch
+from taskade_server.engine.model.faults import Faults
 from taskade_server.engine.model.fields import (
     MAX_INTEGER,
     SIDE_VALUE_BEGINNING,
@@ -37,6 +38,7 @@ __all__ = [
     "SIDE_VALUE_BEGINNING",
     "SIDE_VALUE_LENGTH",
     "Checker",
+    "Faults",
     "Field",
     "Kind",
     "Relation",

@@ -29,6 +29,8 @@ Kind = Literal[
     "list",
     "record",
     "zone",
+    "document",
+    "documents",
 ]
 
 MAX_INTEGER: Final = 2**53 - 1
@@ -38,7 +40,7 @@ SIDE_VALUE_LENGTH: Final = 200
 SIDE_VALUE_BEGINNING: Final = 160
 """How many characters of a longer one are its beginning; those behind them are the digest of the whole text."""
 
-_NESTED: Final = frozenset({"custom", "object", "filter", "list", "record"})
+_NESTED: Final = frozenset({"custom", "object", "filter", "list", "record", "document", "documents"})
 
 _MULTIPLE: Final = frozenset({"strings", "refs", "custom"})
 

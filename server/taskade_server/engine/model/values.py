@@ -172,9 +172,30 @@ def _json_object(faults: Faults, member: Field, value: Any, place: str, before: 
 
 
 def _filter_document(faults: Faults, member: Field, value: Any, place: str, before: Any = None) -> Any:
-    """A condition replaces the former one whole: to merge two would make a third that nobody wrote."""
+    return _whole_document(faults, member, value, place, "an object with conditions, or null")
+
+
+def _document(faults: Faults, member: Field, value: Any, place: str, before: Any = None) -> Any:
+    return _whole_document(faults, member, value, place, "an object")
+
+
+def _whole_document(faults: Faults, member: Field, value: Any, place: str, expected: str) -> Any:
+    """An object that replaces the former one whole: to merge two would make a third that nobody wrote."""
     if not isinstance(value, dict) or not value:
-        return faults.wrong_type(place, member, "an object with conditions, or null", value)
+        return faults.wrong_type(place, member, expected, value)
+    if len(json.encode(value)) > member.max_length:
+        faults.fault(place, "too_long", f"{member.name} may take {member.max_length:,} bytes as JSON.")
+    return value
+
+
+def _documents(faults: Faults, member: Field, value: Any, place: str, before: Any = None) -> list[dict[str, Any]]:
+    """Objects whose own members somebody else checks; like a document, the list replaces the former one whole."""
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        faults.wrong_type(place, member, "a list of objects", value)
+        return []
+    if len(value) > member.max_items:
+        faults.fault(place, "too_many", f"{member.name} may have {member.max_items} entries, not {len(value)}.")
+        return []
     if len(json.encode(value)) > member.max_length:
         faults.fault(place, "too_long", f"{member.name} may take {member.max_length:,} bytes as JSON.")
     return value
@@ -265,6 +286,8 @@ _CHECKS: Final[Mapping[str, Callable[[Faults, Field, Any, str, Any], Any]]] = Ma
         "list": _records,
         "record": _record,
         "zone": _zone,
+        "document": _document,
+        "documents": _documents,
     }
 )
 """By the kind of a member: what looks at its values."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from taskade_server.domain import identity
-from taskade_server.domain.resources import CREATE, DELETE, RESTORE, UPDATE
+from taskade_server.domain.resources import CREATE, DELETE, RESTORE, UPDATE, Create, Update
 from taskade_server.engine.model import Resource
 from taskade_server.http.api import crud_schema, generic
 from taskade_server.http.api.crud_schema import ResourceDocuments
@@ -26,6 +26,9 @@ class Options:
     documents: ResourceDocuments = _WITHOUT_EXAMPLES
     create: Handler | None = None
     """Answers POST where the answer holds a secret, in place of the general handler."""
+    verbs: tuple[Create, Update] | None = None
+    """Create and change one, in place of the functions of `domain.resources`. Such operations are no part of a batch,
+    which would take the references in their bodies for its own."""
     weigh: Callable[[Any], Weight] | None = None
     """Tells what the body of POST makes of the request."""
     heavy: bool = False
@@ -114,13 +117,14 @@ def _create_route(resource: Resource, options: Options) -> Route:
         path,
         f"{name}.create",
         scope,
-        generic.creating(resource, CREATE[resource.name]),
+        generic.creating(resource, options.verbs[0] if options.verbs else CREATE[resource.name]),
         resource,
         f"Create {one}",
         weigh=options.weigh,
         writes=True,
         body="create",
         status=201,
+        batchable=options.verbs is None,
         document=own.create,
     )
 
@@ -129,7 +133,7 @@ def _change_routes(resource: Resource, options: Options) -> Iterator[Route]:
     name, one = resource.plural, resource.one
     scope, path = f"{name}:write", f"/{name}"
     own = options.documents
-    change = generic.changing(resource, UPDATE[resource.name])
+    change = generic.changing(resource, options.verbs[1] if options.verbs else UPDATE[resource.name])
     for method, suffix, document in (("PATCH", "update", own.patch), ("PUT", "put", own.put)):
         yield Route(
             method,
@@ -141,6 +145,7 @@ def _change_routes(resource: Resource, options: Options) -> Iterator[Route]:
             f"Change {one} by merge patch",
             writes=True,
             body="patch",
+            batchable=options.verbs is None,
             document=document,
         )
     yield Route(

@@ -29,6 +29,7 @@ Body = Literal[
     "recover",
     "revert",
     "replay",
+    "start",
 ]
 Answer = Literal[
     "one",

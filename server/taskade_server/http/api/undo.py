@@ -24,18 +24,28 @@ from taskade_server.kit import ids, json, time, zones
 from taskade_server.kit.errors import Forbidden, Invalid, Issue, Malformed, NotFound
 from taskade_server.kit.strict_json import escape_pointer
 from taskade_server.store.database import Tx
+from taskade_server.store.tables import runs
+from taskade_server.store.tables.runs import Run
 
-MEMBERS: Final = ("request_id", "api_key_id", "since", "until", "event_ids", "workspace_id")
+MEMBERS: Final = ("request_id", "api_key_id", "automation_id", "since", "until", "event_ids", "workspace_id")
 # A change has up to four events.
 MAX_EVENTS: Final = 4 * undo.MAX_CHANGES
-_WAYS: Final = ("request_id", "api_key_id", "event_ids")
+MAX_RUNS: Final = 1_000
+KEPT_DAYS: Final = 30
+"""For how long it is on record at least which runs an automation had."""
+_WAYS: Final = ("request_id", "api_key_id", "automation_id", "event_ids")
+_TIMED: Final[dict[str, tuple[str, ...]]] = {
+    "since": ("api_key_id", "automation_id"),
+    "until": ("api_key_id", "automation_id"),
+    "workspace_id": ("api_key_id",),
+}
 
 
 def one(call: Call, tx: Tx) -> Reply:
     """POST /events/{id}/revert."""
     call.no_parameters()
     no_body(call, " POST /v1/events/revert takes one.")
-    return _undone(call, tx, [_event(call, tx, call.path[0])], {"type": "revert", "event_id": call.path[0]})
+    return undone(call, tx, [event_of(call, tx, call.path[0])], {"type": "revert", "event_id": call.path[0]})
 
 
 def many(call: Call, tx: Tx) -> Reply:
@@ -54,35 +64,51 @@ def many(call: Call, tx: Tx) -> Reply:
     ways = [name for name in _WAYS if name in body]
     if len(ways) != 1 and not checker.issues:
         checker.fault("", "required", f"Name the changes in one way: by {', '.join(_WAYS[:-1])} or {_WAYS[-1]}.")
-    for name in ("since", "until", "workspace_id"):
-        if name in body and ways and ways != ["api_key_id"]:
-            checker.fault(f"/{name}", "not_allowed", f"{name} goes with api_key_id only.")
+    for name, others in _TIMED.items():
+        if name in body and ways and ways[0] not in others:
+            checker.fault(f"/{name}", "not_allowed", f"{name} goes with {' or '.join(others)} only.")
     edit.fail(checker.issues)
-    choose = {"request_id": _of_request, "api_key_id": _of_key, "event_ids": _listed}[ways[0]]
+    choose = {
+        "request_id": _of_request,
+        "api_key_id": _of_key,
+        "automation_id": _of_automation,
+        "event_ids": _listed,
+    }[ways[0]]
     found, origin = choose(call, tx, checker)
-    return _undone(call, tx, found, {"type": "revert", **origin})
+    return undone(call, tx, found, {"type": "revert", **origin})
 
 
-def _undone(call: Call, tx: Tx, found: list[Event], origin: dict[str, Any]) -> Reply:
-    """Undo, and list what that did: of what comes along (the tasks of a project) as far as the key's scopes go."""
-    names = undo.revert(tx, call.context(), found, origin)
+def undone(call: Call, tx: Tx, found: list[Event], origin: dict[str, Any], more: str = "") -> Reply:
+    """Undo, and list what that did: of what comes along (the tasks of a project) as far as the key's scopes go.
+
+    `more` is the text of further members of the answer, each behind a comma.
+    """
+    names = undo.revert(tx, call.context(), found, origin) if found else []
     changes = [
-        f'{{"type":"{done.type}","workspace_id":"{done.workspace_id}","resource":"{done.resource}",'
-        f'"object_id":"{done.object_id}","data":{done.data},"previous":{done.previous or "null"}}}'
+        shown_change(done)
         for done in log.written(tx)
         if call.principal.allows(events.read_scope(REGISTRY[done.resource], done.project_id))
     ]
-    return Reply(200, f'{{"reverted":{json.encode(names)},"changes":{json.array(changes)}}}')
+    return Reply(200, f'{{"reverted":{json.encode(names)},"changes":{json.array(changes)}{more}}}')
 
 
-def _event(call: Call, tx: Tx, name: str) -> Event:
+def shown_change(done: log.Written) -> str:
+    """A change as this unit has made it, as JSON text."""
+    return (
+        f'{{"type":"{done.type}","workspace_id":"{done.workspace_id}","resource":"{done.resource}",'
+        f'"object_id":"{done.object_id}","data":{done.data},"previous":{done.previous or "null"}}}'
+    )
+
+
+def event_of(call: Call, tx: Tx, name: str) -> Event:
+    """An event that the caller sees all of. NotFound, or Forbidden if they see it without what was before."""
     event = log.find(tx, name)
     if event is None or not events.sees(call.principal, event):
         raise NotFound(f"There is no event {name[:80]} that this key can see.")
     if not events.sees_previous(call.principal, event):
         raise Forbidden(
             f"The event {name} moved its object out of a project that this key cannot see into this one;"
-            " somebody who sees both can undo it."
+            " this takes somebody who sees both."
         )
     return event
 
@@ -99,7 +125,7 @@ def _listed(call: Call, tx: Tx, checker: Checker) -> _Chosen:
     ):
         checker.fault("/event_ids", "wrong_type", f"event_ids is a list of 1 to {undo.MAX_CHANGES:,} ids of events.")
     edit.fail(checker.issues)
-    return [_event(call, tx, name) for name in dict.fromkeys(names)], {"event_ids": len(names), "event_id": names[0]}
+    return [event_of(call, tx, name) for name in dict.fromkeys(names)], {"event_ids": len(names), "event_id": names[0]}
 
 
 def _of_request(call: Call, tx: Tx, checker: Checker) -> _Chosen:
@@ -113,6 +139,38 @@ def _of_request(call: Call, tx: Tx, checker: Checker) -> _Chosen:
     return found, {"request_id": name}
 
 
+def of_run(call: Call, tx: Tx, run: Run) -> list[Event]:
+    """The events of all that a run changed. Forbidden if the caller sees only some of them."""
+    return _seen(call, _whole(*log.of_request(tx, run.request_id, MAX_EVENTS + 1)), f"the run {run.id}")
+
+
+def _of_automation(call: Call, tx: Tx, checker: Checker) -> _Chosen:
+    name = call.body["automation_id"]
+    if not isinstance(name, str) or not ids.is_id(name, "auto"):
+        checker.fault("/automation_id", "invalid_format", "automation_id is the id of an automation: auto_...")
+    zone = zones.get(call.principal.zone())
+    since, until = moment(call.body, "since", checker, zone), moment(call.body, "until", checker, zone)
+    if "since" not in call.body:
+        checker.fault("/since", "required", "since says from when on: a time, a date or a while ago such as -1h.")
+    elif since is not None and since < time.now_ms() - KEPT_DAYS * time.DAY_MS:
+        detail = f"Runs are on record for {KEPT_DAYS} days; name what is older by api_key_id."
+        checker.fault("/since", "out_of_range", detail)
+    edit.fail(checker.issues)
+    at_work = runs.at_work_since(tx, name, since or 0, MAX_RUNS + 1)
+    if len(at_work) > MAX_RUNS:
+        detail = f"The automation had over {MAX_RUNS:,} runs since; choose a shorter time."
+        raise Invalid(detail, errors=[Issue("too_many", detail, pointer="/since")])
+    found: list[Event] = []
+    for run in at_work:
+        if len(found) <= MAX_EVENTS:
+            found += _whole(*log.of_request(tx, run.request_id, MAX_EVENTS + 1 - len(found)))
+    found = [event for event in found if event.at >= (since or 0) and (until is None or event.at <= until)]
+    seen = _seen(call, found, f"the automation {name}")
+    if not seen:
+        raise NotFound(f"There is no automation {name} that changed anything since which this key can see.")
+    return seen, {"automation_id": name, "since": time.format_ms(since or 0)}
+
+
 def _of_key(call: Call, tx: Tx, checker: Checker) -> _Chosen:
     name, workspace_id = call.body["api_key_id"], call.body.get("workspace_id")
     if not isinstance(name, str) or not ids.is_id(name, "key"):
@@ -121,7 +179,7 @@ def _of_key(call: Call, tx: Tx, checker: Checker) -> _Chosen:
         detail = f"There is no workspace {str(workspace_id)[:80]} that you can see."
         checker.fault("/workspace_id", "unknown_reference", detail)
     zone = zones.get(call.principal.zone(workspace_id if isinstance(workspace_id, str) else None))
-    since, until = _moment(call.body, "since", checker, zone), _moment(call.body, "until", checker, zone)
+    since, until = moment(call.body, "since", checker, zone), moment(call.body, "until", checker, zone)
     if "since" not in call.body:
         checker.fault("/since", "required", "since says from when on: a time, a date or a while ago such as -1h.")
     edit.fail(checker.issues)
@@ -138,7 +196,8 @@ def _of_key(call: Call, tx: Tx, checker: Checker) -> _Chosen:
     return _seen(call, found, f"the key {name}"), {"api_key_id": name, "since": time.format_ms(since or 0)}
 
 
-def _moment(body: dict[str, Any], name: str, checker: Checker, zone: zones.Zone) -> int | None:
+def moment(body: dict[str, Any], name: str, checker: Checker, zone: zones.Zone) -> int | None:
+    """A member that is a time in the past, in epoch ms; None if there is none, or after noting a fault of it."""
     value = body.get(name)
     if value is None:
         return None
@@ -180,6 +239,7 @@ _RULES: Final = (
 )
 _EXAMPLES: Final[dict[str, tuple[str, Any]]] = {
     "key": ("What an integration did in the last hour", {"api_key_id": sample_id("key"), "since": "-1h"}),
+    "automation": ("What an automation did today", {"automation_id": sample_id("auto"), "since": "today"}),
     "request": ("What one request did", {"request_id": sample_id("req")}),
 }
 _ANSWER: Final = Answer("Reverted", "What was undone, or with `dry_run` what would be.")
@@ -205,6 +265,15 @@ def _bodies() -> Mapping[str, Schema]:
             },
             required=["api_key_id", "since"],
             description="Undo everything that one API key did since a time.",
+        ),
+        "RevertAutomation": closed(
+            {
+                "automation_id": {**id_schema("automation"), "description": "The automation; it may be deleted."},
+                "since": ref("Moment", "From when on: at most 30 days ago."),
+                "until": ref("Moment", "Up to when. Default: now."),
+            },
+            required=["automation_id", "since"],
+            description="Undo everything that the runs of one automation did since a time.",
         ),
         "RevertEvents": closed(
             {"event_ids": events}, required=["event_ids"], description="Undo the changes behind these events."
@@ -256,8 +325,8 @@ REVERT: Final = Document(
     notes="Undoes the change behind one event." + _RULES, in_path=EVENT_ID, answer=_ANSWER, schemas=_results
 )
 REVERT_MANY: Final = Document(
-    notes="Undoes everything that one request did, everything that one API key did since a time, or the changes behind"
-    f" some events: at most {undo.MAX_CHANGES:,} changes, all or none." + _RULES,
+    notes="Undoes everything that one request did, everything that one API key or one automation did since a time, or"
+    f" the changes behind some events: at most {undo.MAX_CHANGES:,} changes, all or none." + _RULES,
     body="EventRevert",
     examples=_EXAMPLES,
     answer=_ANSWER,
@@ -290,7 +359,7 @@ def routes() -> Iterator[Route]:
         "",
         many,
         None,
-        "Undo all changes of a request, of a key, or of some events",
+        "Undo all changes of a request, a key or an automation, or of some events",
         writes=True,
         heavy=True,
         body="revert",

@@ -25,14 +25,14 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from taskade_server import __version__
-from taskade_server.domain import webhooks
+from taskade_server.domain import automations, webhooks
 from taskade_server.http.wire.addresses import parse
 from taskade_server.http.wire.reply import Reply
 from taskade_server.http.wire.request import Request
 from taskade_server.kit import ids, time
 from taskade_server.kit.errors import Forbidden, Unauthenticated
 from taskade_server.store.database import Database, StoreError, Tx
-from taskade_server.store.tables import deliveries
+from taskade_server.store.tables import deliveries, runs
 
 BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 DATABASE_SECONDS: Final = 2.0
@@ -77,6 +77,11 @@ METRICS: Final = (
            ("outcome",)),
     Metric("taskade_webhook_pending", "gauge", "Deliveries to enabled webhooks that are not yet taken."),
     Metric("taskade_webhook_oldest_pending_seconds", "gauge", "How long the oldest of them has been waiting."),
+    Metric("taskade_automation_runs_open", "gauge", "Runs of automations that are not over.", ("state",)),
+    Metric("taskade_automation_runs_ended_total", "counter", "Runs of automations that were carried out to their end.",
+           ("state",)),
+    Metric("taskade_automation_runs_due", "gauge", "Runs of automations that could go on and have not yet."),
+    Metric("taskade_automation_oldest_due_seconds", "gauge", "How long the first of them has been waiting."),
     Metric("taskade_reader_lag_events", "gauge", "Events that a reader of the log has not yet looked at.", ("reader",)),
     Metric("taskade_events_total", "counter", "Events in the logs of all workspaces, counted in the database."),
     Metric("taskade_sqlite_writer_queue", "gauge", "Changes that wait to be written."),
@@ -149,6 +154,14 @@ def of_attempts(counts: Mapping[str, int]) -> Source:
     """Numbers of the attempts to deliver, by outcome; successes are told from the start, so that rates can be made."""
     return lambda: {
         ("taskade_webhook_attempts_total", outcome): [count] for outcome, count in {"succeeded": 0, **counts}.items()
+    }
+
+
+def of_runs(counts: Mapping[str, int]) -> Source:
+    """Numbers of the runs of automations that this process has carried out to their end, by state."""
+    usual = dict.fromkeys((runs.SUCCEEDED, runs.FAILED), 0)
+    return lambda: {
+        ("taskade_automation_runs_ended_total", state): [count] for state, count in {**usual, **counts}.items()
     }
 
 
@@ -342,11 +355,17 @@ def _counted(tx: Tx) -> Numbers:
     pending, oldest = deliveries.backlog(tx)
     age = 0.0 if oldest is None else max(0.0, (time.now_ms() - oldest) / 1000)
     lag = deliveries.lag(tx, webhooks.READER)
+    now = time.now_ms()
+    due, since = runs.backlog(tx, now)
     return {
         ("taskade_events_total",): [float(row[0]) if row else 0],
         ("taskade_webhook_pending",): [pending],
         ("taskade_webhook_oldest_pending_seconds",): [age],
         ("taskade_reader_lag_events", webhooks.READER): [lag],
+        ("taskade_reader_lag_events", automations.READER): [runs.lag(tx, automations.READER)],
+        **{("taskade_automation_runs_open", state): [count] for state, count in runs.open_counts(tx).items()},
+        ("taskade_automation_runs_due",): [due],
+        ("taskade_automation_oldest_due_seconds",): [0.0 if since is None else (now - since) / 1000],
     }
 
 
