@@ -242,6 +242,8 @@ def _aim(case: Any, *, chosen: bool) -> None:
         case.path_parameters["id"] = object_id
     for part in {"delivery", "replay", "run"} & set(case.path_parameters):
         case.path_parameters[part] = found.part(case.path_parameters["id"], part)
+    if case.path.endswith(("/runs/{run}/retry", "/runs/{run}/revert")):  # which take runs that are over
+        found.client.post(f"/automations/{case.path_parameters['id']}/runs/{case.path_parameters['run']}/cancel")
     if "user" in case.path_parameters:
         case.path_parameters["user"] = found.enrol(owner, case.path_parameters["id"])
 
