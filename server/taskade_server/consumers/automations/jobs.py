@@ -64,7 +64,8 @@ class Automations:
         def unit(tx: Tx, now: int) -> int:
             lease.hold(tx)
             failed_before = now - FAILURES_KEPT_DAYS * time.DAY_MS
-            return runs.forget(tx, now - KEPT_DAYS * time.DAY_MS, failed_before, CLEAN_AT_ONCE)
+            forgotten = runs.forget(tx, now - KEPT_DAYS * time.DAY_MS, failed_before, CLEAN_AT_ONCE)
+            return max(forgotten, runs.forget_versions(tx, CLEAN_AT_ONCE))
 
         now = await now_for_removing(self._db, lease, CLEAN_SECONDS)
         if now is None:

@@ -114,7 +114,7 @@ def disable(tx: Tx, automation_id: str, reason: str, detail: str) -> bool:
 
 
 def end_runs(tx: Tx, automation_id: str, reason: str, detail: str) -> None:
-    """Cancel the runs of an automation that are not over, a thousand at most; a run that begins later looks itself."""
+    """Cancel the runs of an automation that are not over, a thousand at most; the others are as soon as they go on."""
     now = time.now_ms()
     for run in runs.open_of(tx, automation_id, END_AT_ONCE):
         over = run._replace(state=runs.CANCELLED, reason=reason, detail=detail, wake_at=None, finished_at=now)

@@ -1,5 +1,4 @@
-"""In whose name an automation acts: its user, through the API key that last changed what it does, with their present
-rights."""
+"""In whose name an automation acts: its user, with the present rights of the API key that last changed what it does."""
 
 from dataclasses import replace
 from typing import Any
@@ -24,7 +23,7 @@ def principal_of(tx: Tx, document: dict[str, Any]) -> Principal:
     except Unauthenticated as error:
         raise RightsLost(
             f"The API key {document['api_key_id']} that the automation acts with is no longer good ({error.detail})"
-            " Save the automation again with a key that is."
+            " Enable the automation again with a key that is."
         ) from error
     if principal.grant(document["workspace_id"]) is None:
         raise RightsLost("The user that the automation acts for is no longer in its workspace.")

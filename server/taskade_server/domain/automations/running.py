@@ -4,12 +4,11 @@ Why one transaction: if it is committed, its effects and the run's new position 
 before, neither is, and the stretch is done anew. So what a run changes it changes once.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from taskade_server.domain.automations import actions
-from taskade_server.domain.automations.actions import Done, Ended, Outside, Sleep
+from taskade_server.domain.automations.actions import Done, Ended, Sleep
 from taskade_server.domain.automations.operations import Acting, Operations
 from taskade_server.domain.automations.program import AGAIN, Instruction, compile
 from taskade_server.domain.automations.rights import RightsLost, principal_of, zone_of
@@ -57,26 +56,29 @@ class Services:
 
 @dataclass(slots=True)
 class Progress:
-    """How far a stretch has come. `outside` is what is to be done before the run can go on, if anything is."""
+    """How far a stretch has come."""
 
     run: Run
     steps: list[Step] = field(default_factory=list)
-    outside: Mapping[str, Any] | None = None
     lost: str | None = None
     """Why the automation may do nothing any more."""
 
 
-def advance(tx: Tx, run_id: str, services: Services, now: int, outside: Any = None) -> Progress | None:
+def advance(tx: Tx, run_id: str, services: Services, now: int) -> Progress | None:
     """Carry out the next stretch of a run, and write how far it has come; None if there is nothing to be done.
 
-    `outside` is the result of what the last stretch wanted done outside. StepFailed if an action fails.
+    A run of an automation that was disabled or deleted meanwhile is cancelled. StepFailed if an action fails.
     """
     run = runs.find(tx, run_id, lock=True)
     if run is None or run.finished_at is not None or run.wake_at is None or run.wake_at > now:
         return None
     version = runs.version(tx, run.automation_id, run.version)
-    if version is None:
+    live = tx.one("SELECT enabled FROM automations WHERE id = ?", (run.automation_id,))
+    if version is None or live is None:
         runs.end(tx, run, runs.CANCELLED, now, "deleted", "The automation was deleted.")
+        return None
+    if not live[0]:
+        runs.end(tx, run, runs.CANCELLED, now, "disabled", "The automation was disabled.")
         return None
     document = json.decode(version.doc)
     try:
@@ -85,8 +87,6 @@ def advance(tx: Tx, run_id: str, services: Services, now: int, outside: Any = No
         over = runs.end(tx, run, runs.FAILED, now, "rights", str(error))
         return Progress(over, lost=str(error))
     situation = situation_of(tx, run, document, services, principal, now)
-    if outside is not None:
-        situation.memory.outside = outside
     if run.started_at is None:
         run = situation.run = run._replace(started_at=now)
         if document["now"] is not None and run.position == 0 and not situation.condition(document["now"]):
@@ -121,7 +121,7 @@ def carry_out(situation: Situation, program: list[Instruction], *, one_by_one: b
     """
     progress = Progress(situation.run)
     done = 0
-    while progress.outside is None and progress.run.finished_at is None:
+    while progress.run.finished_at is None:
         run = progress.run
         if run.position >= len(program):
             progress.run = _over(run, runs.SUCCEEDED, situation.now)
@@ -151,9 +151,6 @@ def _does(situation: Situation, progress: Progress, instruction: Instruction) ->
         raise StepFailed(run.position, instruction, error) from error
     except (Problem, Conflict) as error:
         raise StepFailed(run.position, instruction, error) from error
-    if isinstance(outcome, Outside):
-        progress.outside = outcome.request
-        return True
     if isinstance(outcome, Sleep):
         progress.run = run._replace(state=outcome.state, wake_at=outcome.until)
         return True
@@ -198,17 +195,15 @@ def _step(run: Run, instruction: Instruction, state: str, begun: int, detail: st
 def _write(tx: Tx, situation: Situation, progress: Progress, now: int) -> None:
     """Write the steps and the run's new position; if it is over, the next of its lane goes on."""
     runs.add_steps(tx, progress.steps)
-    run = progress.run
-    if run.finished_at is not None:
-        runs.end(tx, run._replace(memory=situation.memory.text()), run.state, now, run.reason, run.detail)
-        runs.note_end(tx, run.automation_id, run.workspace_id, now, failed=run.state == runs.FAILED)
-        return
-    memory = situation.memory.text()
-    if len(memory) > MAX_MEMORY:
+    run, memory = progress.run, situation.memory.text()
+    if run.finished_at is None and len(memory) > MAX_MEMORY:
         detail = f"The results that the run keeps are over {MAX_MEMORY:,} bytes; give ids only to actions you refer to."
-        runs.end(tx, run._replace(memory=memory), runs.FAILED, now, "too_large", detail)
+        run = _over(run, runs.FAILED, now, "too_large", detail)
+    if run.finished_at is None:
+        runs.go_on(tx, run._replace(memory=memory))
         return
-    runs.go_on(tx, run._replace(memory=memory))
+    runs.end(tx, run._replace(memory=memory), run.state, now, run.reason, run.detail)
+    runs.note_end(tx, run.automation_id, run.workspace_id, now, failed=run.state == runs.FAILED)
 
 
 def record_failure(tx: Tx, run_id: str, failed: StepFailed, now: int) -> tuple[Run, int] | None:

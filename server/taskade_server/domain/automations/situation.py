@@ -20,15 +20,13 @@ class Memory:
     """What a run keeps from one stretch to the next, as JSON.
 
     `input` is what it was started with, `results` the values of earlier actions by id, `loops` the state of each loop
-    that it is in (outermost first), `waits` what the present action waits for, `outside` the result of work done
-    outside of the transaction.
+    that it is in (outermost first), `waits` what the present action waits for.
     """
 
     input: dict[str, Any] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
     loops: list[dict[str, Any]] = field(default_factory=list)
     waits: dict[str, Any] = field(default_factory=dict)
-    outside: Any = None
 
     @classmethod
     def of(cls, text: str) -> "Memory":

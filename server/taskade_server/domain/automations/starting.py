@@ -16,6 +16,9 @@ MAX_CHAIN: Final = 5
 """How many automations may lead to each other."""
 MAX_REENTRANT: Final = 10
 STARTS_AN_HOUR: Final = 1_000
+"""How many runs of one automation may begin within an hour; further ones wait for the next hours."""
+MAX_STARTS: Final = 10_000
+"""How many runs of one automation may be started within an hour, those that wait included."""
 STARTS_OF_OBJECT_AN_HOUR: Final = 60
 HOUR_MS: Final = 3_600_000
 
@@ -72,8 +75,10 @@ def start(
     if refusal is not None:
         reason, detail = refusal
         run = run._replace(state=runs.SKIPPED, reason=reason, detail=detail, wake_at=None, finished_at=now)
-    elif document["mode"] != "parallel":
-        run = _in_lane(tx, document["mode"], run, now)
+    else:
+        if document["mode"] != "parallel":
+            run = _in_lane(tx, document["mode"], run, now)
+        run = _in_its_hour(tx, run, now)
     runs.add(tx, [run])
     return run
 
@@ -147,13 +152,30 @@ def _refusal(tx: Tx, document: dict[str, Any], cause: Cause, now: int) -> tuple[
     circle = circle_of(document, cause.chain)
     if circle is not None:
         return LOOP, circle
-    hour = now - HOUR_MS
-    if cause.object_id is not None and (
-        runs.started_since(tx, document["id"], hour, cause.object_id, STARTS_OF_OBJECT_AN_HOUR)
-        >= STARTS_OF_OBJECT_AN_HOUR
-    ):
-        return BUDGET, f"It was started {STARTS_OF_OBJECT_AN_HOUR} times within an hour for {cause.object_id}."
+    most, about = STARTS_OF_OBJECT_AN_HOUR, cause.object_id
+    if about is not None and runs.started_since(tx, document["id"], now - HOUR_MS, most, about) >= most:
+        return BUDGET, f"It was started {most} times within an hour for {about}."
+    if _started(tx, document["id"], now) >= MAX_STARTS:
+        return BUDGET, f"It was started {MAX_STARTS:,} times within an hour."
     return None
+
+
+def _started(tx: Tx, automation_id: str, now: int) -> int:
+    """How many runs of an automation were started within an hour, this unit's included; counted once in a unit."""
+    counts = tx.context.setdefault("automation_starts", {})
+    assert isinstance(counts, dict)
+    if automation_id not in counts:
+        counts[automation_id] = runs.started_since(tx, automation_id, now - HOUR_MS, MAX_STARTS)
+    return int(counts[automation_id])
+
+
+def _in_its_hour(tx: Tx, run: Run, now: int) -> Run:
+    """A run that is started, as late as the budget of an hour demands."""
+    started = _started(tx, run.automation_id, now)
+    counts = tx.context["automation_starts"]
+    assert isinstance(counts, dict)
+    counts[run.automation_id] = started + 1
+    return run._replace(wake_at=now + started // STARTS_AN_HOUR * HOUR_MS) if run.wake_at is not None else run
 
 
 def _in_lane(tx: Tx, mode: str, run: Run, now: int) -> Run:

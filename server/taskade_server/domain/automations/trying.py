@@ -139,7 +139,7 @@ def _stretch(situation: Situation, trial: Trial, program: list[Instruction], *, 
         if run.finished_at is not None:
             trial.state, trial.reason, trial.detail = run.state, run.reason, run.detail
             return True
-        if not progress.steps and (progress.outside is not None or run.state != runs.QUEUED):
+        if not progress.steps and run.state != runs.QUEUED:
             place = program[run.position].pointer if run.position < len(program) else ""
             trial.detail = f"{place}: {WAITS}"
             return True

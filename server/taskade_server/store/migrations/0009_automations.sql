@@ -92,7 +92,7 @@ CREATE INDEX automation_runs_by_wake ON automation_runs (shard, wake_at) WHERE w
 CREATE INDEX automation_runs_by_lane ON automation_runs (lane, n) WHERE finished_at IS NULL;
 CREATE INDEX automation_runs_by_automation ON automation_runs (automation_id, created_at);
 CREATE INDEX automation_runs_by_workspace ON automation_runs (workspace_id, created_at);
-CREATE INDEX automation_runs_by_object ON automation_runs (object_id, n);
+CREATE INDEX automation_runs_by_object ON automation_runs (object_id, automation_id, created_at);
 CREATE INDEX automation_runs_by_end ON automation_runs (finished_at) WHERE finished_at IS NOT NULL;
 
 -- `action` is where the action stands in the definition, as a JSON Pointer; `first_seq` and `last_seq` are the events that

@@ -13,14 +13,13 @@ from taskade_server.store.interface import Tx
 
 QUEUED: Final = "queued"
 WAITING: Final = "waiting"
-AWAITING_APPROVAL: Final = "awaiting_approval"
 SUCCEEDED: Final = "succeeded"
 FAILED: Final = "failed"
 CANCELLED: Final = "cancelled"
 SUPERSEDED: Final = "superseded"
 DROPPED: Final = "dropped"
 SKIPPED: Final = "skipped"
-OPEN: Final = (QUEUED, WAITING, AWAITING_APPROVAL)
+OPEN: Final = (QUEUED, WAITING)
 STATES: Final = (*OPEN, SUCCEEDED, FAILED, CANCELLED, SUPERSEDED, DROPPED, SKIPPED)
 
 RETRIABLE: Final = (FAILED, CANCELLED)
@@ -135,14 +134,18 @@ def open_in_lane(tx: Tx, lane: str) -> list[Run]:
     return [Run(*row) for row in tx.all(f"{_SELECT} WHERE lane = ? AND {_UNFINISHED} ORDER BY n", (lane,))]
 
 
-def started_since(tx: Tx, automation_id: str, since: int, object_id: str | None, limit: int) -> int:
-    """How many runs of an automation were started since a time, about one object if it is named; `limit` at most."""
+def started_since(tx: Tx, automation_id: str, since: int, limit: int, object_id: str | None = None) -> int:
+    """How many runs of an automation were started since a time, about one object if it is named; `limit` at most.
+
+    Those that were skipped were never started.
+    """
     about, params = ("", []) if object_id is None else (" AND object_id = ?", [object_id])
-    rows = tx.all(
-        f"SELECT 1 FROM automation_runs WHERE automation_id = ? AND created_at >= ?{about} LIMIT {int(limit)}",
+    row = tx.one(
+        "SELECT count(*) FROM (SELECT 1 FROM automation_runs WHERE automation_id = ? AND created_at >= ?"
+        f"{about} AND state <> '{SKIPPED}' LIMIT {int(limit)}) AS started",
         (automation_id, since, *params),
     )
-    return len(rows)
+    return int(row[0]) if row else 0
 
 
 # ---- going on --------------------------------------------------------------------------------------------------------
@@ -356,6 +359,18 @@ def forget(tx: Tx, before: int, failed_before: int, limit: int) -> int:
     )
     tx.many("DELETE FROM automation_steps WHERE run_id = ?", found)
     tx.many("DELETE FROM automation_runs WHERE id = ?", found)
+    return len(found)
+
+
+def forget_versions(tx: Tx, limit: int) -> int:
+    """Remove what automations said that are deleted and have no runs on record any more; returns how many versions."""
+    found = tx.all(
+        "SELECT automation_id, version FROM automation_versions v WHERE until IS NOT NULL"
+        " AND NOT EXISTS (SELECT 1 FROM automations a WHERE a.id = v.automation_id)"
+        " AND NOT EXISTS (SELECT 1 FROM automation_runs r WHERE r.automation_id = v.automation_id)"
+        f" LIMIT {int(limit)}"
+    )
+    tx.many("DELETE FROM automation_versions WHERE automation_id = ? AND version = ?", found)
     return len(found)
 
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from taskade_server.domain.automations.actions import batch, branch, loop, start, stop, wait
-from taskade_server.domain.automations.actions.kind import Done, Ended, Kind, Outcome, Outside, Sleep
+from taskade_server.domain.automations.actions.kind import Done, Ended, Kind, Outcome, Sleep
 from taskade_server.domain.automations.actions.loop import again
 from taskade_server.domain.automations.checking import Checking
 from taskade_server.domain.automations.program import AGAIN, EACH, ELSE, IF, Instruction
@@ -32,7 +32,6 @@ __all__ = [
     "Ended",
     "Kind",
     "Outcome",
-    "Outside",
     "Sleep",
     "check",
     "perform",

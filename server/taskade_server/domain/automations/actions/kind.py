@@ -42,17 +42,7 @@ class Ended:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class Outside:
-    """Something is to be done outside of the transaction, by `work`, whose result comes back to this action.
-
-    The run is carried on with `outside` in its memory holding what `work` returned.
-    """
-
-    request: Mapping[str, Any]
-
-
-Outcome = Done | Sleep | Ended | Outside
+Outcome = Done | Sleep | Ended
 
 
 class Kind(NamedTuple):
